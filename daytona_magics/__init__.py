@@ -1,0 +1,31 @@
+"""Run notebook cells in a Daytona sandbox.
+
+``%load_ext daytona_magics`` registers the magics. Importing this package must stay cheap (it is on the
+path of every ``%load_ext``), so everything heavy, the Daytona SDK first of all, is imported where it is
+used and warmed up on a background thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension"]
+
+
+def load_ipython_extension(ipython: InteractiveShell) -> None:
+    """Register ``%sandbox`` and ``%%sandbox``; called by ``%load_ext daytona_magics``. Idempotent."""
+    from daytona_magics.magics import register
+
+    register(ipython)
+
+
+def unload_ipython_extension(ipython: InteractiveShell) -> None:
+    """Take the magics and completers out again; the sandbox itself is left running."""
+    from daytona_magics.magics import unregister
+
+    unregister(ipython)
