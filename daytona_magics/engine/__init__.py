@@ -1,0 +1,1 @@
+"""The embedded engine: a Daytona-compatible server on the user's own machine, in a process of its own."""
