@@ -1,0 +1,184 @@
+"""What a running cell tells: the events a channel hands to its sink, in the order they happened.
+
+An event is a small immutable record made from validated guest frames. Nothing in it was interpreted: text
+is text, mimetype data is what the guest sent and still hostile (the notebook side sanitises it).
+The last event of every execution is :class:`Done`; the channel's own news (:class:`Reconnecting`,
+:class:`Reconnected`, :class:`Gap`) come between them where they happened.
+
+A consumer that is slower than the sandbox takes part in flow control through one :class:`FlowWindow`:
+
+    window = FlowWindow()
+    future = loop_thread().submit(channel.execute(request, queue.put, window))
+    event = queue.get(); ...show it...; window.consumed(event)
+
+While more than ``window.limit`` bytes were handed out and not consumed, the channel acknowledges nothing,
+the guest stops sending after 128 KiB, and the cell's output waits in its spool inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+DoneStatus = Literal["ok", "error", "interrupted", "timeout", "died"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Text written to stdout or stderr; pieces that arrived together come as one event (up to 64 KiB)."""
+
+    name: Literal["stdout", "stderr"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """``display(obj)`` in the sandbox, or with ``update`` the new content of an earlier display id.
+
+    Attributes:
+        data: mimetype to value, binary ones base64 as in Jupyter. Not sanitised.
+        metadata: mimetype metadata.
+        transient: ``{"display_id": ...}`` or empty.
+    """
+
+    data: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    transient: Mapping[str, Any] = field(default_factory=dict)
+    update: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The value of the cell's last expression, as a mimebundle. Not sanitised."""
+
+    data: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """An exception ended the cell's body; ``traceback`` holds rendered ANSI lines, remote frames only."""
+
+    ename: str
+    evalue: str
+    traceback: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """``clear_output(wait)``."""
+
+    wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence of the guest's own for the reader, e.g. behind which cell this one waits."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Output the sandbox's spool could not keep: so many bytes in so many frames are missing here."""
+
+    bytes: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of an execution; always the last event.
+
+    Attributes:
+        status: "ok", "error" (an exception, or a non-zero exit code), "interrupted", "timeout", "died".
+        exit_code: of a bash cell or an ended process; None otherwise.
+        signal: number of the signal that ended the process, or None.
+        seconds: run time inside the sandbox.
+        worker: "kept" (variables live), "killed" or "new".
+        text: a sentence about how it ended; may be empty.
+    """
+
+    status: DoneStatus
+    exit_code: int | None = None
+    signal: int | None = None
+    seconds: float = 0.0
+    worker: str = "kept"
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnecting:
+    """The way to the sandbox broke ``seconds`` ago; try number ``attempt`` follows. The cell runs on."""
+
+    seconds: float
+    attempt: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected:
+    """The way is back after ``seconds``; what was printed meanwhile follows, nothing lost or doubled."""
+
+    seconds: float
+
+
+Event = Stream | Display | Result | Error | Clear | Notice | Gap | Done | Reconnecting | Reconnected
+
+
+def weight(event: Event) -> int:
+    """About how many bytes of memory an event holds; the unit in which a :class:`FlowWindow` counts.
+
+    In:  weight(Stream("stdout", "hello"))
+    Out: 133
+    """
+    if isinstance(event, Stream):
+        return 128 + len(event.text)
+    if isinstance(event, Display | Result):
+        return 512 + sum(len(v) if isinstance(v, str) else 1024 for v in event.data.values())
+    return 256
+
+
+class FlowWindow:
+    """Back-pressure between a channel (loop thread) and whoever consumes its events (any thread).
+
+    Args:
+        limit: bytes handed out and not yet consumed at which the channel stops acknowledging; 1 MiB unless
+            told otherwise. It resumes below half of that.
+    """
+
+    def __init__(self, limit: int = 1 << 20) -> None:
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._outstanding = 0
+        self._wake: Callable[[], None] | None = None
+
+    @property
+    def outstanding(self) -> int:
+        """Bytes handed out and not consumed."""
+        return self._outstanding
+
+    def handed(self, event: Event) -> None:
+        """The channel gave this event to the sink (called by the channel)."""
+        with self._lock:
+            self._outstanding += weight(event)
+
+    def consumed(self, event: Event) -> None:
+        """The consumer is done with this event; call once for each, from any thread."""
+        with self._lock:
+            self._outstanding = max(0, self._outstanding - weight(event))
+            wake = self._wake if self._outstanding <= self.limit // 2 else None
+            if wake is not None:
+                self._wake = None
+        if wake is not None:
+            wake()
+
+    def full(self, wake: Callable[[], None]) -> bool:
+        """Whether the limit is reached; then ``wake`` is called once, from any thread, when there is room."""
+        with self._lock:
+            if self._outstanding < self.limit:
+                return False
+            self._wake = wake
+            return True
