@@ -1,0 +1,404 @@
+"""The engine's side of the launch: owns the zygote, asks it for sandboxes, notices every death.
+
+The zygote is one warm, single-threaded Python with an empty environment. For each sandbox it forks a
+*keeper*, which makes the namespaces and forks pid 1 inside them. The engine holds two sockets per sandbox:
+the toolbox's control socket and the keeper's status socket. Hanging up the status socket makes the keeper
+kill pid 1, and with it the kernel kills everything in the sandbox; the keeper answers only when all of it is
+gone. If the engine dies, all sockets hang up; if the zygote dies, parent-death signals do the same.
+
+    In : launcher = Launcher(stderr_dir=Path("/var/log/boxes")); await launcher.start(); launcher.level
+    Out: 'L3'
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..toolbox import wire
+from ..toolbox.client import Toolbox, ToolboxError
+from ..toolbox.wire import WireError
+from . import folders, visible
+
+_log = logging.getLogger(__name__)
+
+#: Seconds a sandbox may take to become ready; far above the usual 10 ms, for an overloaded machine.
+READY_TIMEOUT = 30.0
+#: The host uid of the sandbox in which a root engine tries whether isolation works (nobody).
+PROBE_UID = 65534
+
+
+class LaunchError(Exception):
+    """A sandbox cannot be started; the message is one sentence for the person who asked."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one sandbox may use at most. Sizes in bytes; None: no limit.
+
+    ``processes`` and threads together, ``open_files`` per process, ``file_size`` of one file, ``tmp_size`` of
+    /tmp, /var/tmp, /run and /dev/shm together (they live in memory).
+    """
+
+    processes: int = 512
+    open_files: int = 4096
+    file_size: int | None = None
+    tmp_size: int = 256 << 20
+
+
+@dataclass(frozen=True)
+class SandboxSpec:
+    """What to start. ``home`` is a host folder made by `Launcher.prepare_home`; ``uid`` the host uid and gid to
+    run as, needed when the engine is root and None otherwise; ``env`` is set for everything in the sandbox.
+    """
+
+    id: str
+    home: Path
+    uid: int | None
+    hostname: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+
+
+class SandboxProcess:
+    """A running sandbox: ``id``, ``pid`` (host pid of its pid 1), ``toolbox``, ``alive``."""
+
+    def __init__(self, id: str, status: socket.socket, control: socket.socket) -> None:
+        self.id = id
+        self.pid = 0
+        self.toolbox = Toolbox(control)
+        self._status = status
+        self._ended = asyncio.Event()
+        self._callbacks: list[Callable[[SandboxProcess], None]] = []
+        self._watcher: asyncio.Task[None] | None = None
+        self._failure = ""
+
+    @property
+    def watched(self) -> bool:
+        """True once its keeper has reported, so that its end will be noticed."""
+        return self._watcher is not None
+
+    @property
+    def alive(self) -> bool:
+        """True until every process of the sandbox is gone."""
+        return not self._ended.is_set()
+
+    def add_exit_callback(self, cb: "Callable[[SandboxProcess], None]") -> None:
+        """Call `cb(self)` on the loop when the sandbox has ended, by itself or by `kill`."""
+        if self.alive:
+            self._callbacks.append(cb)
+        else:
+            asyncio.get_running_loop().call_soon(cb, self)
+
+    async def kill(self) -> None:
+        """SIGKILL everything in the sandbox; returns when all of it is gone. Idempotent."""
+        if self.alive:
+            with contextlib.suppress(OSError):
+                self._status.shutdown(socket.SHUT_WR)
+            await self._ended.wait()
+
+    async def begin(self) -> None:
+        """Wait for the keeper's report and the toolbox's greeting, then watch for the end.
+
+        Raises LaunchError with the keeper's reason.
+        """
+        try:
+            packet = await asyncio.wait_for(wire.recv_packet(self._status), READY_TIMEOUT)
+            report = _report(packet)
+            if "error" in report:
+                raise LaunchError(str(report["error"])[:2000])
+            self.pid = int(report.get("pid", 0))
+            self._watcher = asyncio.ensure_future(self._watch())
+            await self.toolbox.handshake(READY_TIMEOUT)
+        except (asyncio.TimeoutError, WireError, ToolboxError, ValueError) as error:
+            reason = await self._last_words()
+            raise LaunchError(reason or f"the sandbox did not start: {error or 'no answer'}") from error
+
+    async def _last_words(self) -> str:
+        """What the keeper or pid 1 reported while failing, if anything; the sandbox is dead afterwards."""
+        if self._watcher is None:
+            return ""
+        await self.kill()
+        return self._failure
+
+    async def _watch(self) -> None:
+        """Read the keeper's reports until it is gone, which is the end of the sandbox."""
+        while True:
+            try:
+                packet = await wire.recv_packet(self._status)
+            except WireError:
+                continue
+            if packet is None:
+                break
+            report, fds = packet
+            wire.close_fds(fds)
+            if "error" in report:
+                self._failure = str(report["error"])[:2000]
+        self.end()
+
+    def end(self) -> None:
+        """Let go of the sockets and tell everybody; the processes are gone or about to be."""
+        if self.alive:
+            self._ended.set()
+            self.toolbox.mark_gone()
+            self._status.close()
+            for callback in self._callbacks:
+                asyncio.get_running_loop().call_soon(callback, self)
+
+
+def _report(packet: tuple[dict[str, Any], list[int]] | None) -> dict[str, Any]:
+    if packet is None:
+        raise LaunchError("the sandbox ended before it was ready; the log of the zygote may say why")
+    wire.close_fds(packet[1])
+    return packet[0]
+
+
+class Launcher:
+    """Starts sandboxes at the best isolation level that really works here.
+
+    Parameters: `isolation` is None (the best level that works; L3 is the only one offered so far) or "L0" (no
+    isolation at all, by name only). `stderr_dir` takes ``zygote.err`` and one ``<id>.err`` per sandbox.
+
+    Attributes: ``level`` ("L3" or "L0") and ``reason`` (why not higher) are known after `start`;
+    ``on_zygote_death`` is called on the loop when the zygote ends though nobody asked it to.
+    """
+
+    def __init__(self, *, isolation: str | None = None, stderr_dir: Path) -> None:
+        self._wanted = isolation or "L3"
+        self._stderr_dir = Path(stderr_dir)
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._boxes: set[SandboxProcess] = set()
+        self._send_lock = asyncio.Lock()
+        self._stopping = False
+        self._plan = visible.Plan()
+        self.level = ""
+        self.reason = ""
+        self.on_zygote_death: Callable[[], None] | None = None
+
+    # -- life of the zygote
+
+    async def start(self) -> None:
+        """Start the zygote and try a sandbox for real.
+
+        Raises LaunchError when the wanted isolation cannot be had here; nothing is left running then.
+        """
+        if self._wanted not in ("L3", "L0"):
+            raise LaunchError(f"isolation {self._wanted!r} is not offered; it is L3, or L0 by name")
+        self._stderr_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._plan = visible.plan()
+        try:
+            if self._wanted == "L0":
+                await self._start_zygote()
+                self.level, self.reason = "L0", "asked for by name: nothing is isolated"
+                return
+            if (obstacle := visible.obstacle()) is not None:
+                raise LaunchError(obstacle)
+            await self._start_zygote()
+            missing = await self._probe()
+            if missing:
+                self._plan = self._plan.with_libraries(missing)
+                await self.stop()
+                await self._start_zygote()
+                await self._probe()
+            self.level = "L3"
+        except LaunchError as error:
+            await self.stop()
+            if self._wanted == "L3":
+                raise LaunchError(f"this machine cannot isolate sandboxes (level L3): {error}") from error
+            raise
+
+    async def _start_zygote(self) -> None:
+        self._stopping = False
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        near.setblocking(False)
+        program = Path(__file__).with_name("zygote.py")
+        errors = os.open(self._stderr_dir / "zygote.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            # -I -S and an empty environment: nothing of the host's configuration is read or inherited.
+            self._zygote = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-X", "utf8", str(program), str(far.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env={},
+                cwd="/",
+                pass_fds=[far.fileno()],
+                start_new_session=True,
+            )
+        except OSError as error:
+            near.close()
+            raise LaunchError(f"the zygote cannot be started: {error}") from error
+        finally:
+            far.close()
+            os.close(errors)
+        self._control = near
+        config = {"v": wire.VERSION, "op": "configure", "isolate": self._wanted != "L0", **self._plan.message()}
+        await wire.send_packet(near, config)
+        try:
+            packet = await asyncio.wait_for(wire.recv_packet(near), READY_TIMEOUT)
+        except (asyncio.TimeoutError, WireError) as error:
+            raise LaunchError("the zygote did not become ready") from error
+        if packet is None:
+            raise LaunchError("the zygote ended at once; see zygote.err")
+        if "error" in packet[0]:
+            raise LaunchError(str(packet[0]["error"]))
+        self._watcher = asyncio.ensure_future(self._watch(self._zygote, near))
+
+    async def _watch(self, zygote: "subprocess.Popen[bytes]", control: socket.socket) -> None:
+        """Wait for the zygote's end; its sandboxes die with it by parent-death signals."""
+        with contextlib.suppress(WireError):
+            while await wire.recv_packet(control) is not None:
+                _log.warning("the zygote sent a message nobody expected")
+        await asyncio.get_running_loop().run_in_executor(None, _reap, zygote)
+        if not self._stopping:
+            _log.error("the zygote ended with status %s", zygote.returncode)
+            if self.on_zygote_death is not None:
+                self.on_zygote_death()
+
+    async def stop(self) -> None:
+        """Kill all sandboxes and the zygote. Idempotent."""
+        self._stopping = True
+        await asyncio.gather(*(box.kill() for box in list(self._boxes)))
+        control, self._control = self._control, None
+        watcher, self._watcher = self._watcher, None
+        zygote, self._zygote = self._zygote, None
+        if control is not None:
+            with contextlib.suppress(OSError):
+                control.shutdown(socket.SHUT_RDWR)
+        if watcher is not None:
+            await watcher
+        elif zygote is not None:
+            await asyncio.get_running_loop().run_in_executor(None, _reap, zygote)
+        if control is not None:
+            control.close()
+
+    async def _probe(self) -> list[str]:
+        """Start a sandbox and import modules with C libraries in it.
+
+        Returns host paths of shared libraries that are missing inside. Raises LaunchError when it does not
+        start.
+        """
+        with tempfile.TemporaryDirectory(prefix="dm-probe-") as folder:
+            home = Path(folder) / "home"
+            uid = PROBE_UID if os.geteuid() == 0 else None
+            self.prepare_home(home, uid)
+            box = await self.spawn(SandboxSpec("probe", home, uid, "probe"))
+            try:
+                result = await box.toolbox.run_program([sys.executable, *visible.IMPORT_PROBE], timeout=30)
+            except ToolboxError as error:
+                raise LaunchError(f"the trial sandbox failed: {error.message}") from error
+            finally:
+                await box.kill()
+        if result.exit_code == 0:
+            return []
+        missing = await asyncio.get_running_loop().run_in_executor(None, visible.host_libraries, self._plan)
+        if not missing and result.exit_code != 1:
+            output = result.output.decode("utf-8", "replace")[-500:]
+            raise LaunchError(f"Python does not run inside a sandbox: {output}")
+        return missing
+
+    # -- homes
+
+    def prepare_home(self, path: Path, uid: int | None) -> None:
+        """Make `path` (mode 0700, owned by `uid`) to become a sandbox's home; its parent must exist.
+
+        Raises LaunchError when it cannot be made or is not an ordinary folder.
+        """
+        try:
+            folders.make_private(path, uid)
+        except OSError as error:
+            raise LaunchError(f"the sandbox's home cannot be made: {error}") from error
+
+    def remove_home(self, path: Path) -> None:
+        """Delete `path` and everything in it, whatever the sandbox left there. A missing one is fine.
+
+        Symbolic links are never followed, modes and depth do not matter. Raises LaunchError.
+        """
+        try:
+            folders.remove_tree(path)
+        except OSError as error:
+            raise LaunchError(f"the sandbox's home cannot be removed: {error}") from error
+
+    # -- sandboxes
+
+    async def spawn(self, spec: SandboxSpec) -> SandboxProcess:
+        """Start a sandbox; returns when its toolbox is ready, after about 10 ms. Raises LaunchError."""
+        control = self._control
+        if control is None:
+            raise LaunchError("the embedded engine is not ready to start sandboxes")
+        request = self._request(spec)
+        sockets = [
+            *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+            *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+        ]
+        box_control, far_control, box_status, far_status = sockets
+        box_control.setblocking(False)
+        box_status.setblocking(False)
+        try:
+            errors = os.open(
+                self._stderr_dir / f"{spec.id}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600
+            )
+            try:
+                async with self._send_lock:
+                    await wire.send_packet(control, request, [far_control.fileno(), far_status.fileno(), errors])
+            finally:
+                os.close(errors)
+        except (OSError, ValueError) as error:
+            box_control.close()
+            box_status.close()
+            raise LaunchError(f"the sandbox cannot be started: {error}") from error
+        finally:
+            far_control.close()
+            far_status.close()
+        box = SandboxProcess(spec.id, box_status, box_control)
+        self._boxes.add(box)
+        box.add_exit_callback(self._boxes.discard)
+        try:
+            await box.begin()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                box_status.shutdown(socket.SHUT_WR)
+            if not box.watched:
+                box.end()
+            raise
+        return box
+
+    def _request(self, spec: SandboxSpec) -> dict[str, Any]:
+        """The spawn message for the zygote. Raises LaunchError for a spec that cannot be isolated."""
+        if self._wanted != "L0":
+            if os.geteuid() == 0 and not spec.uid:
+                raise LaunchError("an engine that runs as root needs a host uid of its own for each sandbox")
+            if os.geteuid() != 0 and spec.uid not in (None, os.geteuid()):
+                raise LaunchError("only an engine that runs as root can give a sandbox another uid")
+        if not spec.id or "/" in spec.id or "\0" in spec.id:
+            raise LaunchError(f"{spec.id!r} cannot be a sandbox's id")
+        host_env = {} if self._wanted != "L0" else dict(os.environ)
+        return {
+            "v": wire.VERSION,
+            "op": "spawn",
+            "id": spec.id,
+            "home": str(spec.home),
+            "uid": spec.uid if os.geteuid() == 0 else None,
+            "hostname": spec.hostname[:63],
+            "env": {**host_env, **visible.base_environment(spec.id), **spec.env},
+            "limits": asdict(spec.limits),
+        }
+
+
+def _reap(zygote: "subprocess.Popen[bytes]") -> None:
+    """Wait for a zygote whose socket has hung up; kill it if it does not go within two seconds."""
+    try:
+        zygote.wait(2)
+    except subprocess.TimeoutExpired:
+        zygote.kill()
+        zygote.wait()
