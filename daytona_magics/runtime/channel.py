@@ -1,0 +1,384 @@
+"""The channel to one sandbox's guest: cells go in, events come out, whatever happens to the line between.
+
+    execute -> _line() -> Link.request("execute") -> feed <- frames
+                 |            line lost?
+                 +---- reconnect: a new PTY, a fresh attach, ``subscribe after=last`` ----+
+
+Three rules decide what happens after a cut:
+
+- A request is sent again only while no guest has acknowledged it, and only to the same boot of the guest; the
+  guest runs an id at most once, so sending it again there is safe.
+- An acknowledged execution is only ever followed: the guest is asked for the frames after the last one here.
+- A guest with another boot id knows nothing of the old one's cells: that is an error which says what is known,
+  never a second run.
+
+All coroutines belong to the loop thread (see :mod:`daytona_magics.runtime.loop`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from daytona_magics.errors import ProtocolError, SandboxError, SandboxUnreachable
+from daytona_magics.runtime import decode
+from daytona_magics.runtime.events import Done, Event, FlowWindow, Reconnected, Reconnecting
+from daytona_magics.runtime.feed import Feed, Sink
+from daytona_magics.runtime.link import Link, LinkLost, Refused, Reply
+from daytona_magics.runtime.records import ExecRequest, GuestInfo, new_id
+from daytona_magics.runtime.start import Attacher, explain, plain
+from daytona_magics.runtime.transport import PtyAddress
+
+if TYPE_CHECKING:
+    from daytona import AsyncSandbox
+
+__all__ = ["Channel", "ExecRequest", "FlowWindow", "GuestInfo", "new_id"]
+
+#: Seconds from the start of one try to the start of the next; the last repeats. A path that is back is
+#: therefore found within 5 s: 4 s of waiting and the try itself.
+DELAYS = (0.1, 0.3, 1.0, 3.0, 4.0)
+#: Seconds to keep trying at the first opening, and when nobody listens any more on this very machine.
+FIRST_FOR, REFUSED_FOR = 15.0, 10.0
+#: A line that broke within so many seconds counts as a flap; so many flaps in a row end the trying.
+FLAP, FLAPS = 1.0, 15
+#: Seconds within which an interrupt is told or refused.
+INTERRUPT_WITHIN = 2.0
+
+
+class Channel:
+    """The one line to a sandbox's guest; many executions may share it.
+
+    Args:
+        sandbox: the SDK's asynchronous sandbox object.
+        api_key: the endpoint's key; it goes into request headers and nowhere else.
+        reconnect_for: seconds for which a broken line is tried again before giving up.
+
+    Attributes:
+        info: what the guest said at the last connect, None before the first.
+        closed: whether :meth:`close` was called.
+    """
+
+    def __init__(self, sandbox: AsyncSandbox, *, api_key: str, reconnect_for: float = 60.0) -> None:
+        self.sandbox = sandbox
+        self.reconnect_for = reconnect_for
+        self.info: GuestInfo | None = None
+        self.closed = False
+        self._secret = api_key
+        self._attacher = Attacher(sandbox, PtyAddress.of(sandbox, api_key))
+        self._link: Link | None = None
+        self._link_since = 0.0
+        self._flaps = 0
+        self._connecting: asyncio.Task[Link] | None = None
+        self._feeds: dict[str, Feed] = {}
+        self._retained: set[str] = set()
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "connected" if self._link and self._link.alive else "idle"
+        return f"Channel({self.sandbox.id}, {state})"
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def open(self) -> GuestInfo:
+        """Start the guest when needed and connect to it. Idempotent.
+
+        Raises:
+            SandboxUnreachable: no line could be opened, or no guest answered on it.
+            SandboxGone: the sandbox does not exist any more.
+            SandboxError: the sandbox has no Python ≥ 3.8.
+            EndpointError: the endpoint refuses the key.
+        """
+        await self._line()
+        assert self.info is not None
+        return self.info
+
+    async def close(self) -> None:
+        """Close the line and delete its PTY session. Guest and workers live on. Idempotent."""
+        self.closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        for feed in list(self._feeds.values()):
+            feed.fail(SandboxUnreachable("the channel was closed; the cell runs on in its sandbox"))
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+            await self._attacher.delete(link.socket.session)
+        if self._background:
+            await asyncio.wait(self._background, timeout=3)
+
+    async def _line(self) -> Link:
+        """The living link, made when there is none; several callers share one effort."""
+        if self.closed:
+            raise SandboxUnreachable("the channel to the sandbox is closed")
+        if self._link is not None and self._link.alive:
+            return self._link
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect(), name="dm-channel-connect")
+            self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            return await asyncio.shield(self._connecting)
+        except asyncio.CancelledError:
+            if self.closed:
+                raise SandboxUnreachable("the channel to the sandbox was closed") from None
+            raise
+
+    async def _connect(self) -> Link:
+        """Make a link, trying again as long as that may help."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        reason = self._bury()
+        first = self.info is None
+        patience = min(self.reconnect_for, FIRST_FOR) if first else self.reconnect_for
+        attempt = self._flaps
+        running = any(feed.acknowledged for feed in self._feeds.values())
+        due = began + (DELAYS[min(attempt, len(DELAYS) - 1)] if running or attempt else 0.0)
+        told = False
+        while True:
+            attempt += 1
+            if running or attempt > 1:
+                told = told or not first
+                self._tell(Reconnecting(loop.time() - began, attempt, reason), first)
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            due = loop.time() + DELAYS[min(attempt, len(DELAYS) - 1)]
+            try:
+                link = await self._attacher.attach(first)
+            except Exception as error:  # noqa: BLE001 - explain() judges every kind of failure
+                final = await explain(self.sandbox, error, self._secret)
+                if final is not None:
+                    raise final from None
+                reason = plain(error, self._secret)
+                if getattr(error, "refused_here", False):
+                    patience = min(patience, REFUSED_FOR)
+                if (first and isinstance(error, LinkLost)) or due - began > patience:
+                    raise self._given_up(reason, loop.time() - began) from None
+                continue
+            self._link, self._link_since, self.info = link, loop.time(), link.info
+            if told:
+                self._tell(Reconnected(loop.time() - began), first)
+            return link
+
+    def _bury(self) -> str:
+        """Put the last link away; returns why it ended."""
+        link, self._link = self._link, None
+        if link is None:
+            return "not connected yet"
+        lived = asyncio.get_running_loop().time() - self._link_since
+        self._flaps = self._flaps + 1 if lived < FLAP else 0
+        self._in_background(self._attacher.delete(link.socket.session))
+        reason = link.lost.result()
+        if self._flaps > FLAPS:
+            self._flaps = 0
+            raise SandboxUnreachable(
+                f"the line to sandbox {self.sandbox.id} breaks at once each time: {reason}"
+            )
+        return reason
+
+    def _given_up(self, reason: str, after: float) -> SandboxUnreachable:
+        return SandboxUnreachable(
+            f"sandbox {self.sandbox.id} could not be reached for {after:.0f} s: {reason}",
+            hint="%sandbox doctor looks for the cause; nothing was run on this machine instead.",
+        )
+
+    def _tell(self, event: Event, first: bool) -> None:
+        if not first:
+            for feed in list(self._feeds.values()):
+                feed.emit(event)
+
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # -- executions --------------------------------------------------------------------------------
+
+    async def execute(self, request: ExecRequest, sink: Sink, window: FlowWindow | None = None) -> Done:
+        """Run a cell, once; returns when it has ended and all its output was handed to the sink.
+
+        Args:
+            request: the cell. Its id must be new.
+            sink: called on the loop thread with every event in order, Done last.
+            window: flow control with whoever consumes what the sink keeps.
+
+        Raises:
+            SandboxUnreachable: the line broke for good; the message says what is known of the cell.
+            SandboxGone: the sandbox was deleted.
+            ProtocolError: what came back is not what our guest sends.
+
+        Cancelling leaves the cell running in the sandbox; see :meth:`interrupt`.
+        """
+        fields: dict[str, Any] = {
+            "id": request.id,
+            "context": request.context,
+            "language": request.language,
+            "code": request.code,
+            "name": request.name,
+            "cwd": request.cwd,
+            "env": dict(request.env),
+            "timeout": request.timeout,
+        }
+        return await self._carry(Feed(request.id, sink, window), fields)
+
+    async def follow(
+        self, exec_id: str, sink: Sink, after: int = 0, window: FlowWindow | None = None
+    ) -> Done:
+        """Take part in an execution that runs, or ran, in the sandbox; like :meth:`execute` otherwise.
+
+        Args:
+            exec_id: the execution.
+            sink: see :meth:`execute`.
+            after: sequence number of the last frame not wanted; 0 gives all that the sandbox kept.
+            window: see :meth:`execute`.
+
+        Raises:
+            SandboxError: the sandbox knows no such execution.
+        """
+        feed = Feed(exec_id, sink, window, after)
+        feed.acknowledged = True
+        self._retained.add(exec_id)
+        return await self._carry(feed, None)
+
+    def retain(self, exec_id: str) -> None:
+        """Have the sandbox keep an execution's output after its end (for :meth:`follow`). Any thread.
+
+        Without it the sandbox may delete its copy once the whole output was handed out here.
+        """
+        self._retained.add(exec_id)
+
+    async def forget(self, exec_id: str) -> None:
+        """Let the sandbox delete an execution's output; the id stays known and never runs again."""
+        self._retained.discard(exec_id)
+        with contextlib.suppress(SandboxError):
+            await self._ask("forget", id=exec_id)
+
+    async def _carry(self, feed: Feed, fields: dict[str, Any] | None) -> Done:
+        if feed.id in self._feeds:
+            raise SandboxError(f"execution {feed.id} is already being followed")
+        self._feeds[feed.id] = feed
+        link: Link | None = None
+        try:
+            while not feed.done.done():
+                link = await self._line()
+                if feed.done.done():
+                    break
+                with contextlib.suppress(LinkLost):  # the next round makes a new link
+                    await self._bind(link, feed, fields)
+                    ends: list[asyncio.Future[Any]] = [feed.done, link.lost]
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            done = await feed.done
+            if link is not None and feed.id not in self._retained:
+                link.tell("forget", id=feed.id)
+            return done
+        except SandboxUnreachable as error:
+            known = _known(feed)
+            raise type(error)(f"{error}{known}", hint=error.hint) from None
+        finally:
+            self._retained.discard(feed.id)
+            del self._feeds[feed.id]
+            if link is not None:
+                link.release(feed)
+
+    async def _bind(self, link: Link, feed: Feed, fields: dict[str, Any] | None) -> None:
+        """Have the guest run, or go on sending, this execution on this link."""
+        assert link.info is not None
+        if feed.boot and feed.boot != link.info.boot:
+            raise SandboxUnreachable("the sandbox's side was started anew while the cell was under way")
+        feed.boot = link.info.boot
+
+        def accepted(reply: Reply) -> None:
+            stream = decode.integer(reply, "stream", 1, 2**32 - 1)
+            feed.acknowledged = True
+            if not decode.boolean(reply, "known"):
+                link.carry(feed, stream)
+
+        try:
+            if not feed.acknowledged and fields is not None:
+                reply = await link.request("execute", accepted, **fields)
+                if not decode.boolean(reply, "known"):
+                    return
+                # It ran on after its acknowledgement was lost.
+            await link.request(
+                "subscribe",
+                lambda reply: link.carry(feed, decode.integer(reply, "stream", 1, 2**32 - 1)),
+                id=feed.id,
+                after=feed.last,
+            )
+        except Refused as error:
+            if error.code == "unknown-execution":
+                raise SandboxError(f"the sandbox knows no execution {feed.id}") from None
+            raise SandboxError(f"the sandbox refused the cell: {error}") from None
+        except TimeoutError as error:
+            raise ProtocolError(str(error)) from None
+
+    # -- questions ---------------------------------------------------------------------------------
+
+    async def interrupt(self, exec_id: str, level: int) -> str:
+        """Interrupt an execution; returns the guest's sentence about what that did.
+
+        Args:
+            exec_id: the execution.
+            level: 1 SIGINT to the cell, 2 ends the processes it started, 3 kills its worker.
+
+        Raises:
+            SandboxUnreachable: it could not be told within 2 s; the cell may still be running.
+        """
+        feed = self._feeds.get(exec_id)
+        if feed is not None and not feed.boot and not feed.acknowledged:
+            done = Done("interrupted", text="the cell had not been sent to the sandbox yet")
+            feed.emit(done)
+            if not feed.done.done():
+                feed.done.set_result(done)
+            return done.text
+        try:
+            reply = await asyncio.wait_for(self._interrupt(exec_id, level, feed), INTERRUPT_WITHIN)
+        except (TimeoutError, asyncio.TimeoutError, LinkLost):
+            raise SandboxUnreachable(
+                f"the interrupt did not reach the sandbox within {INTERRUPT_WITHIN:g} s; the cell may be running",
+                hint="%sandbox interrupt tells it once the sandbox is reached again.",
+            ) from None
+        except Refused as error:
+            raise SandboxError(f"the sandbox refused the interrupt: {error}") from None
+        return decode.text(reply, "did", limit=10_000)
+
+    async def _interrupt(self, exec_id: str, level: int, feed: Feed | None) -> Reply:
+        while True:
+            try:
+                return await (await self._line()).request("interrupt", id=exec_id, level=level)
+            except Refused as error:
+                # Right after a cut the guest may not have been sent the cell (again) yet.
+                if error.code != "unknown-execution" or feed is None or feed.acknowledged:
+                    raise
+                await asyncio.sleep(0.05)
+            except LinkLost:
+                await asyncio.sleep(0.05)
+
+    async def reset(self, contexts: Sequence[str] | None = None) -> None:
+        """Give contexts (None: all) new workers; cells running in them are killed. Files stay."""
+        await self._ask("reset", contexts=None if contexts is None else list(contexts))
+
+    async def status(self) -> dict[str, Any]:
+        """What the guest runs: ``{"contexts": [...], "executions": [...]}``, checked."""
+        return decode.status(await self._ask("status"))
+
+    async def _ask(self, op: str, **fields: Any) -> Reply:
+        for last in (False, True):
+            link = await self._line()
+            try:
+                return await link.request(op, **fields)
+            except LinkLost as error:
+                if last:
+                    raise SandboxUnreachable(f"the line to the sandbox broke: {error}") from None
+            except Refused as error:
+                raise SandboxError(f"the sandbox refused {op!r}: {error}") from None
+            except TimeoutError as error:
+                raise SandboxUnreachable(str(error)) from None
+        raise AssertionError("unreachable")
+
+
+def _known(feed: Feed) -> str:
+    if not feed.boot:
+        return ". The cell was not sent: it did not run."
+    if not feed.acknowledged:
+        return ". The sandbox never confirmed the cell: it is not known whether it ran."
+    return f". The cell was started there; its output up to frame {feed.last} came, its end is not known."

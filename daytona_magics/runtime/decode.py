@@ -1,0 +1,199 @@
+"""From the guest's bytes to events, believing nothing.
+
+A sandbox may be hostile, and whoever owns it owns the guest's side of the line too. So every payload is
+checked here, types and sizes, before anything else of the package sees it: what does not look like something
+our guest would send is a :class:`~daytona_magics.errors.ProtocolError`, never interpreted or repaired.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from daytona_magics.errors import ProtocolError
+from daytona_magics.runtime.events import Clear, Display, Done, Error, Event, Gap, Notice, Result
+from daytona_magics.runtime.guest import frames
+from daytona_magics.runtime.records import GuestInfo
+
+#: Largest message believed, bytes: a display bundle of 64 MiB and its envelope.
+MAX_MESSAGE = 72 << 20
+#: Largest control message believed, bytes (a status with thousands of executions fits).
+MAX_CONTROL = 4 << 20
+MAX_TEXT = 1 << 20
+STATUSES = ("ok", "error", "interrupted", "timeout", "died")
+
+
+def refuse(what: str) -> NoReturn:
+    """Raise the ProtocolError that says what was wrong."""
+    raise ProtocolError(
+        f"the sandbox sent something our guest would not: {what}",
+        hint="%sandbox restart starts the sandbox's side afresh.",
+    )
+
+
+def json_object(payload: bytes | bytearray, what: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    In:  json_object(b'{"a": 1}', "example")
+    Out: {'a': 1}
+    """
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError):
+        refuse(f"{what} is not JSON")
+    if not isinstance(value, dict):
+        refuse(f"{what} is not a JSON object")
+    return value
+
+
+def text(message: dict[str, Any], key: str, default: str | None = None, limit: int = MAX_TEXT) -> str:
+    """A string member of a message; a missing one is ``default``, or refused when that is None."""
+    value = message.get(key, default)
+    if not isinstance(value, str):
+        refuse(f"{key} is not a string")
+    if len(value) > limit:
+        refuse(f"{key} is longer than {limit} characters")
+    return value
+
+
+def integer(message: dict[str, Any], key: str, low: int = 0, high: int = 2**53) -> int:
+    """An integer member of a message within bounds."""
+    value = message.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        refuse(f"{key} is not an integer from {low} to {high}")
+    return value
+
+
+def boolean(message: dict[str, Any], key: str) -> bool:
+    """A boolean member of a message; a missing one is False."""
+    value = message.get(key, False)
+    if not isinstance(value, bool):
+        refuse(f"{key} is not true or false")
+    return value
+
+
+def mapping(message: dict[str, Any], key: str) -> dict[str, Any]:
+    """An object member of a message; a missing one is empty."""
+    value = message.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        refuse(f"{key} is not an object")
+    return value
+
+
+def _maybe_integer(message: dict[str, Any], key: str) -> int | None:
+    return None if message.get(key) is None else integer(message, key, -(2**31), 2**31)
+
+
+def hello(message: dict[str, Any], started: bool) -> GuestInfo:
+    """Check a guest's first words."""
+    protocol = integer(message, "protocol")
+    if protocol != frames.PROTOCOL:
+        raise ProtocolError(
+            f"the guest in the sandbox speaks protocol {protocol}, this package speaks {frames.PROTOCOL}",
+            hint="Another version of daytona-magics started it; %sandbox restart ends it.",
+        )
+    return GuestInfo(
+        protocol=protocol,
+        version=text(message, "version", limit=100),
+        python=text(message, "python", limit=100),
+        boot=text(message, "boot", limit=200),
+        pid=integer(message, "pid"),
+        started=started,
+    )
+
+
+def status(message: dict[str, Any]) -> dict[str, Any]:
+    """Check the answer to ``status``: two lists of flat records of text, numbers and truth values."""
+    checked: dict[str, Any] = {}
+    for key in ("contexts", "executions"):
+        records = message.get(key, [])
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            refuse(f"{key} is not a list of objects")
+        for record in records:
+            for name, value in record.items():
+                if not isinstance(value, str | int | float | None):
+                    refuse(f"{name} in {key} is not a plain value")
+        checked[key] = records
+    return checked
+
+
+def gap(payload: bytes) -> Gap:
+    """A GAP frame's payload. In: gap(b'{"bytes": 10, "frames": 2}') Out: Gap(bytes=10, frames=2)"""
+    message = json_object(payload, "a gap")
+    return Gap(bytes=integer(message, "bytes"), frames=integer(message, "frames", 1, 2**32))
+
+
+def event(payload: bytes | bytearray) -> Event | None:
+    """The event in a MESSAGE payload; None for "started" and for kinds a newer guest may add.
+
+    In:  event(b'{"msg": "notice", "text": "waiting"}')
+    Out: Notice(text='waiting')
+    """
+    message = json_object(payload, "a message")
+    kind = text(message, "msg", limit=40)
+    if kind == "display":
+        return Display(
+            data=_bundle(message),
+            metadata=mapping(message, "metadata"),
+            transient=_transient(message),
+            update=boolean(message, "update"),
+        )
+    if kind == "result":
+        return Result(data=_bundle(message), metadata=mapping(message, "metadata"))
+    if kind == "error":
+        return _error(message)
+    if kind == "notice":
+        return Notice(text(message, "text"))
+    if kind == "clear":
+        return Clear(boolean(message, "wait"))
+    if kind == "done":
+        return _done(message)
+    return None
+
+
+def _bundle(message: dict[str, Any]) -> dict[str, Any]:
+    data = mapping(message, "data")
+    if len(data) > 100:
+        refuse("a bundle of more than 100 mimetypes")
+    for mimetype, value in data.items():
+        if not 0 < len(mimetype) <= 200 or not mimetype.isprintable():
+            refuse("a mimetype that is none")
+        if not isinstance(value, str) and not mimetype.endswith("json"):
+            refuse(f"{mimetype} is not a string")
+    return data
+
+
+def _transient(message: dict[str, Any]) -> dict[str, Any]:
+    identity = mapping(message, "transient").get("display_id")
+    if identity is None:
+        return {}
+    if not isinstance(identity, str) or len(identity) > 200:
+        refuse("display_id is not a short string")
+    return {"display_id": identity}
+
+
+def _error(message: dict[str, Any]) -> Error:
+    lines = message.get("traceback", [])
+    if not isinstance(lines, list) or len(lines) > 10_000 or not all(isinstance(line, str) for line in lines):
+        refuse("traceback is not a list of lines")
+    return Error(text(message, "ename", limit=1000), text(message, "evalue", "", MAX_MESSAGE), tuple(lines))
+
+
+def _done(message: dict[str, Any]) -> Done:
+    status = message.get("status")
+    if status not in STATUSES:
+        refuse("done has an unknown status")
+    seconds = message.get("seconds", 0.0)
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not math.isfinite(seconds):
+        refuse("seconds is not a number")
+    return Done(
+        status=status,
+        exit_code=_maybe_integer(message, "exit_code"),
+        signal=_maybe_integer(message, "signal"),
+        seconds=max(0.0, float(seconds)),
+        worker=text(message, "worker", "kept", limit=20),
+        text=text(message, "text", ""),
+    )

@@ -1,0 +1,148 @@
+"""What one execution has sent so far, and what its consumer has been told.
+
+A feed outlives connections: it knows the last sequence number it has, so that after a cut the guest is asked
+for exactly what is missing. Bytes are collected while they come in and handed on as text once everything that
+arrived together was read (at most 64 KiB for each event), through one incremental UTF-8 decoder for each
+stream, so that a character cut in two by a frame's end is whole again in the text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+from collections.abc import Callable
+from typing import Literal
+
+from daytona_magics.runtime import decode
+from daytona_magics.runtime.events import Done, Event, FlowWindow, Stream
+from daytona_magics.runtime.guest import frames
+
+Sink = Callable[[Event], None]
+
+#: Text collected before it is handed on although more may be at hand, bytes.
+MAX_TEXT = 64 << 10
+_NAMES: dict[int, Literal["stdout", "stderr"]] = {frames.STDOUT: "stdout", frames.STDERR: "stderr"}
+
+
+class OutOfSequence(Exception):
+    """A frame is missing between the last one and this one."""
+
+
+class Feed:
+    """One execution's side of the channel.
+
+    Args:
+        exec_id: the execution.
+        sink: called on the loop thread with every event, in order.
+        window: flow control with the consumer, None when the sink keeps nothing.
+        after: last sequence number the consumer already has.
+
+    Attributes:
+        last: sequence number of the last frame taken.
+        stream: stream number the guest gave it, None before.
+        boot: boot id of the guest the request was first sent to; empty before.
+        acknowledged: whether a guest said that it has the request.
+        resend: whether this connection was asked again for missing frames, and has answered.
+        done: resolved with the Done event, or with what made the execution's output unusable.
+    """
+
+    def __init__(self, exec_id: str, sink: Sink, window: FlowWindow | None = None, after: int = 0) -> None:
+        self.id = exec_id
+        self.window = window
+        self.last = after
+        self.stream: int | None = None
+        self.boot = ""
+        self.acknowledged = False
+        self.resend: Literal["no", "asked", "answered"] = "no"
+        self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        self._sink = sink
+        self._name: Literal["stdout", "stderr"] = "stdout"
+        self._bytes = bytearray()
+        self._parts = bytearray()
+        self._decoders = {n: codecs.getincrementaldecoder("utf-8")("replace") for n in ("stdout", "stderr")}
+
+    def take(self, frame: frames.Frame) -> None:
+        """Take the next frame; one the feed already has is skipped.
+
+        Raises:
+            OutOfSequence: frames before this one are missing; nothing was taken.
+            ProtocolError: the frame is not what our guest sends.
+        """
+        sequence = frame.sequence
+        if sequence != self.last + 1:
+            if sequence <= self.last:
+                return
+            if frame.type != frames.GAP:
+                raise OutOfSequence(f"frame {sequence} came after {self.last}")
+        kind = frame.type
+        name = _NAMES.get(kind)
+        if name is not None:
+            self.last = sequence
+            if name != self._name:
+                self.flush()
+                self._name = name
+            self._bytes += frame.payload
+            if len(self._bytes) >= MAX_TEXT:
+                self.flush()
+        elif kind == frames.MESSAGE:
+            self._message(frame)
+        elif kind == frames.GAP:
+            gap = decode.gap(frame.payload)
+            self.last = sequence
+            self._parts.clear()
+            self.flush()
+            self.emit(gap)
+        else:
+            decode.refuse(f"a frame of type {kind:#x} in an execution's stream")
+
+    def _message(self, frame: frames.Frame) -> None:
+        self._parts += frame.payload
+        if len(self._parts) > decode.MAX_MESSAGE:
+            self._parts.clear()
+            decode.refuse(f"a message of more than {decode.MAX_MESSAGE >> 20} MiB")
+        self.last = frame.sequence
+        if frame.flags & frames.FLAG_MORE:
+            return
+        payload, self._parts = self._parts, bytearray()
+        event = decode.event(payload)
+        if event is None:
+            return
+        self.flush(final=isinstance(event, Done))
+        self.emit(event)
+        if isinstance(event, Done) and not self.done.done():
+            self.done.set_result(event)
+
+    def flush(self, final: bool = False) -> None:
+        """Hand on the text collected so far; ``final`` also what was left of a cut character."""
+        if self._bytes:
+            text = self._decoders[self._name].decode(self._bytes)
+            self._bytes.clear()
+            if text:
+                self.emit(Stream(self._name, text))
+        if final:
+            for name in _NAMES.values():
+                rest = self._decoders[name].decode(b"", True)
+                if rest:
+                    self.emit(Stream(name, rest))
+
+    def emit(self, event: Event) -> None:
+        """Give one event to the sink; whatever the sink raises ends the execution's feed with it."""
+        if self.done.done():
+            return
+        if self.window is not None:
+            self.window.handed(event)
+        try:
+            self._sink(event)
+        except Exception as error:  # noqa: BLE001 - the consumer's own fault goes back to the consumer
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the feed with an error, unless it has ended."""
+        if not self.done.done():
+            self.done.set_exception(error)
+            self.done.exception()  # seen: whoever waits still gets it, and nobody waiting is no fault
+
+    def lost_connection(self) -> None:
+        """What belongs to one connection is forgotten; parts of a message and of a character are kept."""
+        self.stream = None
+        self.resend = "no"

@@ -1,0 +1,363 @@
+"""One connection to a guest, from its hello to its loss. It never reconnects: a channel makes a new link.
+
+    PtySocket.receive -> Decoder -> control replies -> the futures of ``request``
+                                 -> execution frames -> feeds (by stream number)
+    flush: once everything at hand is read, feeds hand on their text and the bytes taken are acknowledged
+
+Acknowledgements are the flow control: the guest sends at most 128 KiB beyond the last one. While a feed's
+consumer is behind (its :class:`~daytona_magics.runtime.events.FlowWindow` is full) none is sent.
+
+The heartbeat runs only while something is outstanding, so an idle notebook keeps nothing awake: a ping after
+each second without a byte, and after five silent seconds the line counts as a black hole and is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from daytona_magics.errors import ProtocolError
+from daytona_magics.runtime import decode
+from daytona_magics.runtime.feed import Feed, OutOfSequence
+from daytona_magics.runtime.guest import frames
+from daytona_magics.runtime.records import GuestInfo
+from daytona_magics.runtime.transport import PtyError, PtySocket
+
+PING_AFTER = 1.0
+BLACK_HOLE_AFTER = 5.0
+#: Acknowledge at once from here on; what is less waits for ACK_DELAY seconds.
+ACK_BYTES, ACK_FRAMES, ACK_DELAY = 16 << 10, 16, 0.02
+#: Seconds a guest that answers pings may take for any other answer.
+ANSWER_WITHIN = 30.0
+
+Reply = dict[str, Any]
+
+
+class LinkLost(Exception):
+    """The connection ended; its text says how."""
+
+
+class Refused(Exception):
+    """The guest answered a request with an error.
+
+    Attributes:
+        code: the guest's word for it, e.g. "unknown-execution".
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Link:
+    """A connection to a guest. Make one with a connected PtySocket, then await :meth:`hello`.
+
+    Attributes:
+        info: what the guest said about itself, None before its hello.
+        lost: resolved with the reason once the connection has ended.
+    """
+
+    def __init__(self, socket: PtySocket) -> None:
+        self.socket = socket
+        self.info: GuestInfo | None = None
+        self._loop = loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[str] = loop.create_future()
+        self._decoder = frames.Decoder()
+        self._hello: asyncio.Future[Reply] = loop.create_future()
+        self._feeds: dict[int, Feed] = {}
+        self._requests: dict[int, tuple[asyncio.Future[Reply], Callable[[Reply], None] | None]] = {}
+        self._request_count = 0
+        self._sent_sequence = 0
+        self._control_sequence = 0
+        self._control_parts = bytearray()
+        self._taken = self._acknowledged = self._frames_since_ack = 0
+        self._flush_due = False
+        self._ack_timer: asyncio.TimerHandle | None = None
+        self._last_heard = loop.time()
+        self._watcher: asyncio.Task[None] | None = None
+        self._reader = asyncio.create_task(self._read(), name="dm-link-reader")
+
+    # -- opening and ending ------------------------------------------------------------------------
+
+    async def hello(self, timeout: float, started: bool) -> GuestInfo:
+        """Wait for the guest's first words.
+
+        Raises:
+            LinkLost: the connection ended, or nothing came within ``timeout`` seconds.
+            ProtocolError: the words are not our guest's.
+        """
+        ends: list[asyncio.Future[Any]] = [self._hello, self.lost]
+        done, _ = await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if self._hello in done:
+            self.info = decode.hello(self._hello.result(), started)
+            return self.info
+        raise LinkLost(self.lost.result() if done else f"no hello from the guest within {timeout:g} s")
+
+    def noise(self, lines: int = 20) -> list[str]:
+        """The last lines of what arrived and was no frame (banners, a shell's complaints)."""
+        text = bytes(self._decoder.noise + self._decoder._buffer).decode("utf-8", "replace")
+        printable = "".join(c if c.isprintable() or c == "\n" else " " for c in text.replace("\r", ""))
+        return [line[:300] for line in printable.split("\n") if line.strip()][-lines:]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection still stands, as far as is known."""
+        return not self.lost.done()
+
+    def drop(self, reason: str) -> None:
+        """Declare the connection lost; waiting requests fail with LinkLost. Idempotent."""
+        if self.lost.done():
+            return
+        self.lost.set_result(reason)
+        for future, _ in self._requests.values():
+            if not future.done():
+                future.set_exception(LinkLost(reason))
+                future.exception()
+        self._requests.clear()
+        for feed in list(self._feeds.values()):
+            feed.flush()
+            feed.lost_connection()
+        self._feeds.clear()
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+        for task in (self._reader, self._watcher):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+
+    async def close(self) -> None:
+        """Close the connection in good order."""
+        self.drop("closed")
+        await self.socket.close()
+
+    async def abort(self) -> None:
+        """Drop the connection without waiting for the other side."""
+        self.drop("dropped")
+        await self.socket.abort()
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def _send(self, message: dict[str, Any]) -> None:
+        pieces = []
+        for flags, piece in frames.split(json.dumps(message, separators=(",", ":")).encode()):
+            self._sent_sequence += 1
+            pieces.append(frames.encode(frames.CONTROL, 0, self._sent_sequence, piece, flags))
+        self.socket.send(b"".join(pieces))
+
+    async def request(
+        self,
+        op: str,
+        on_reply: Callable[[Reply], None] | None = None,
+        *,
+        within: float = ANSWER_WITHIN,
+        **fields: Any,
+    ) -> Reply:
+        """Ask the guest; returns its reply.
+
+        Args:
+            op: the operation.
+            on_reply: called with an accepted reply before any frame behind it is looked at.
+            within: seconds it may take.
+            fields: the operation's arguments.
+
+        Raises:
+            Refused: the guest answered with an error.
+            LinkLost: the connection ended before the answer.
+            TimeoutError: the connection stands and no answer came.
+        """
+        number, future = self._ask(op, on_reply, fields)
+        try:
+            return await asyncio.wait_for(future, within)
+        except asyncio.TimeoutError:
+            raise TimeoutError(f"the guest did not answer {op!r} within {within:g} s") from None
+        finally:
+            self._requests.pop(number, None)
+
+    def _ask(
+        self, op: str, on_reply: Callable[[Reply], None] | None, fields: dict[str, Any]
+    ) -> tuple[int, asyncio.Future[Reply]]:
+        if self.lost.done():
+            raise LinkLost(self.lost.result())
+        self._request_count += 1
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._requests[self._request_count] = (future, on_reply)
+        self._send({"op": op, "req": self._request_count, **fields})
+        self._watch()
+        return self._request_count, future
+
+    def tell(self, op: str, **fields: Any) -> None:
+        """Ask without caring for the answer."""
+        if not self.lost.done():
+            self._request_count += 1
+            self._send({"op": op, "req": self._request_count, **fields})
+
+    # -- feeds -------------------------------------------------------------------------------------
+
+    def carry(self, feed: Feed, stream: int) -> None:
+        """From now on frames of this stream belong to this feed.
+
+        Raises:
+            ProtocolError: the guest gave two executions one stream.
+        """
+        holder = self._feeds.get(stream)
+        if holder is not None and holder is not feed:
+            decode.refuse("two executions in one stream")
+        feed.stream = stream
+        self._feeds[stream] = feed
+        self._watch()
+
+    def release(self, feed: Feed) -> None:
+        """Frames of this feed are no longer wanted."""
+        if feed.stream is not None and self._feeds.get(feed.stream) is feed:
+            del self._feeds[feed.stream]
+        self._acknowledge()
+
+    # -- receiving ---------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                data = await self.socket.receive()
+                self._last_heard = self._loop.time()
+                for frame in self._decoder.feed(data):
+                    self._taken += frame.size
+                    self._frames_since_ack += 1
+                    if frame.stream:
+                        feed = self._feeds.get(frame.stream)
+                        if feed is not None:
+                            self._to_feed(feed, frame)
+                    else:
+                        self._control(frame)
+                if not self._flush_due:
+                    # Runs when receive() has nothing more at hand and yields: so bursts become one event.
+                    self._flush_due = True
+                    self._loop.call_soon(self._flush)
+        except PtyError as error:
+            self.drop(str(error))
+        except ProtocolError as error:
+            for feed in list(self._feeds.values()):
+                feed.fail(error)
+            if not self._hello.done():
+                self._hello.set_exception(error)
+            self.drop(str(error))
+        await self.socket.abort()
+
+    def _to_feed(self, feed: Feed, frame: frames.Frame) -> None:
+        try:
+            feed.take(frame)
+        except OutOfSequence:
+            self._ask_again(feed)
+        except ProtocolError as error:
+            feed.fail(error)
+        if feed.done.done() and self._feeds.get(frame.stream) is feed:
+            del self._feeds[frame.stream]
+
+    def _ask_again(self, feed: Feed) -> None:
+        """Frames are missing on a line that should lose none: ask for them once, then refuse."""
+        if feed.resend == "asked":
+            return  # what was under way before the answer is skipped; it comes again
+        if feed.resend == "answered":
+            feed.fail(
+                ProtocolError("the sandbox left out part of this cell's output and would not send it again")
+            )
+            return
+        feed.resend = "asked"
+
+        def answered(reply: Reply) -> None:
+            feed.resend = "answered"
+
+        def ended(future: asyncio.Future[Reply]) -> None:
+            error = None if future.cancelled() else future.exception()
+            if isinstance(error, Refused):
+                feed.fail(ProtocolError(f"the sandbox lost part of this cell's output: {error}"))
+
+        _, future = self._ask("subscribe", answered, {"id": feed.id, "after": feed.last})
+        future.add_done_callback(ended)
+
+    def _control(self, frame: frames.Frame) -> None:
+        if frame.type != frames.CONTROL:
+            decode.refuse(f"a frame of type {frame.type:#x} among the control messages")
+        self._control_sequence += 1
+        if frame.sequence != self._control_sequence:
+            raise PtyError("part of the line's traffic was lost")
+        self._control_parts += frame.payload
+        if len(self._control_parts) > decode.MAX_CONTROL:
+            decode.refuse("a control message without end")
+        if frame.flags & frames.FLAG_MORE:
+            return
+        message = decode.json_object(self._control_parts, "a control message")
+        self._control_parts.clear()
+        op = decode.text(message, "op", limit=40)
+        if op == "reply":
+            self._reply(message)
+        elif op == "hello" and not self._hello.done():
+            self._hello.set_result(message)
+
+    def _reply(self, message: Reply) -> None:
+        future, on_reply = self._requests.pop(decode.integer(message, "req"), (None, None))
+        if future is None or future.done():
+            return
+        if not decode.boolean(message, "ok"):
+            code = decode.text(message, "error", "error", 200)
+            future.set_exception(Refused(code, decode.text(message, "message", code, 10_000)))
+            return
+        try:
+            if on_reply is not None:
+                on_reply(message)
+        except ProtocolError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(message)
+
+    # -- acknowledging -----------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        for feed in list(self._feeds.values()):
+            feed.flush()
+        waiting = self._taken - self._acknowledged
+        if waiting >= ACK_BYTES or self._frames_since_ack >= ACK_FRAMES:
+            self._acknowledge()
+        elif waiting and self._ack_timer is None:
+            self._ack_timer = self._loop.call_later(ACK_DELAY, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+        if self.lost.done() or self._taken == self._acknowledged:
+            return
+        for feed in self._feeds.values():
+            if feed.window is not None and feed.window.full(self._wake):
+                return
+        self._acknowledged = self._taken
+        self._frames_since_ack = 0
+        self._send({"op": "ack", "bytes": self._taken})
+
+    def _wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._acknowledge)
+
+    # -- heartbeat ---------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if self._watcher is None or self._watcher.done():
+            self._last_heard = self._loop.time()
+            self._watcher = asyncio.create_task(self._heartbeat(), name="dm-link-heartbeat")
+
+    async def _heartbeat(self) -> None:
+        pinged = 0.0
+        while self._feeds or self._requests:
+            before = self._loop.time()
+            await asyncio.sleep(PING_AFTER / 2)
+            now = self._loop.time()
+            if now - before > BLACK_HOLE_AFTER / 2:
+                self._last_heard = now  # this machine slept or was busy: that says nothing about the line
+            silent = now - self._last_heard
+            if silent >= BLACK_HOLE_AFTER:
+                self.drop(f"no sign of life for {silent:.0f} s")
+                await self.socket.abort()
+                return
+            if silent >= PING_AFTER and now - pinged >= PING_AFTER:
+                pinged = now
+                self.tell("ping")

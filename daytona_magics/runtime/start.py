@@ -1,0 +1,293 @@
+"""Getting a guest to run in a sandbox, and a line to it.
+
+Two ways lead in. ``process.execute`` runs a few lines of shell that find a Python and start the guest's
+daemon; they ask for an upload of the guest's file first when the sandbox does not have it (file API). Then a
+PTY session is opened and one line is typed into its shell,
+
+     exec /usr/bin/python3 /home/daytona/.daytona-magics/guest-0.1.0-1f2e3d4c.pyz attach
+
+which replaces the shell by a byte relay to the daemon. Nothing else is ever typed: start-up files, aliases
+and line limits of shells make that unreliable. A shell whose start-up files swallow the line gets a second
+chance with an environment in which it finds no start-up files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import secrets
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from daytona_magics.errors import EndpointError, SandboxError, SandboxGone, SandboxUnreachable
+from daytona_magics.runtime.bundle import Bundle, bundle
+from daytona_magics.runtime.link import Link, LinkLost
+from daytona_magics.runtime.transport import PtyAddress, PtySocket
+
+if TYPE_CHECKING:
+    from daytona import AsyncSandbox
+
+FOLDER = ".daytona-magics"
+HELLO_WITHIN = 3.0
+#: Seconds for opening a PTY the first time, and when reconnecting.
+OPEN_WITHIN, REOPEN_WITHIN = 10.0, 4.0
+NO_PYTHON = "this sandbox has no Python ≥ 3.8, which running cells needs"
+
+#: Finds the guest's file and a Python, and starts the daemon; plain sh, because any shell may read it.
+#: Answers in lines that start with "dm-"; anything else is a shell's or a Python's own noise.
+_SCRIPT = """
+d="${{HOME:-$PWD}}/{folder}"; f="$d/{name}"; s={staged}
+echo "dm-home ${{HOME:-$PWD}}"
+[ -d "$d" ] || mkdir -p -m 700 "$d"
+if [ -n "$s" ]; then mv -f "$d/$s" "$f"; fi
+n=0; [ -f "$f" ] && n=$(wc -c < "$f")
+if [ "$((n))" -ne {size} ]; then echo dm-upload; exit 0; fi
+for p in python3 python python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
+q=$(command -v $p 2>/dev/null)
+case "$q" in /*) ;; *) continue;; esac
+echo "dm-python $q"
+"$q" {flags} "$f" daemon && exit 0
+done
+exit 1
+"""
+FLAGS = "-I"
+
+
+@dataclass(frozen=True)
+class Started:
+    """A running daemon and what attaches to it.
+
+    Attributes:
+        python: the interpreter the daemon runs under, an absolute path.
+        path: the guest's file.
+        home: the sandbox user's home.
+        started: whether this call started the daemon.
+    """
+
+    python: str
+    path: str
+    home: str
+    started: bool
+
+    @property
+    def line(self) -> str:
+        """What is typed into the PTY's shell; the leading space keeps it out of histories."""
+        return f" exec {shlex.quote(self.python)} {shlex.quote(self.path)} attach\n"
+
+
+async def start_daemon(sandbox: AsyncSandbox) -> Started:
+    """Make sure the guest's daemon runs in the sandbox, uploading the guest if it has none.
+
+    Raises:
+        SandboxError: the sandbox has no usable Python, or the guest said why it cannot run.
+        Exception: whatever the SDK raises (see :func:`explain`).
+    """
+    guest = bundle()
+    answer = await _execute(sandbox, guest, "")
+    if answer.upload:
+        staged = f"{guest.name}.{secrets.token_hex(4)}"
+        await sandbox.fs.upload_file(guest.data, f"{answer.home}/{FOLDER}/{staged}", timeout=60)
+        answer = await _execute(sandbox, guest, staged)
+    if answer.result is None:
+        seen = f" ({answer.tail})" if answer.tail else ""
+        raise SandboxError(
+            NO_PYTHON + seen, hint="Use a snapshot or image that has one; the default snapshots do."
+        )
+    if answer.result.get("ok") is not True:
+        raise SandboxError(f"the guest could not start: {answer.result.get('error', answer.tail)!s:.500}")
+    return Started(
+        python=answer.python,
+        path=f"{answer.home}/{FOLDER}/{guest.name}",
+        home=answer.home,
+        started=answer.result.get("started") is True,
+    )
+
+
+@dataclass
+class _Answer:
+    home: str = ""
+    python: str = ""
+    upload: bool = False
+    result: dict[str, Any] | None = None
+    tail: str = ""
+
+
+async def _execute(sandbox: AsyncSandbox, guest: Bundle, staged: str) -> _Answer:
+    script = _SCRIPT.format(
+        folder=FOLDER, name=guest.name, size=len(guest.data), flags=FLAGS, staged=shlex.quote(staged)
+    )
+    response = await sandbox.process.exec(script, timeout=30)
+    return read_answer(str(response.result or "")[-65536:])
+
+
+def read_answer(output: str) -> _Answer:
+    """Read what the start script printed; of several Pythons tried, the last one counts.
+
+    In:  read_answer("dm-home /root\\ndm-upload\\n").upload
+    Out: True
+    """
+    answer = _Answer()
+    noise = []
+    for line in output.splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "dm-home":
+            answer.home = _path(rest)
+        elif word == "dm-python":
+            answer.python = _path(rest)
+        elif word == "dm-upload":
+            answer.upload = True
+        elif line.startswith("{"):
+            with contextlib.suppress(ValueError, RecursionError):
+                value = json.loads(line)
+                answer.result = value if isinstance(value, dict) else None
+        elif line.strip():
+            noise.append(line.strip())
+    answer.tail = "; ".join(noise[-2:])[:300]
+    if not answer.home:
+        raise SandboxError(
+            f"the sandbox's shell did not run the start script ({answer.tail or 'it said nothing'})"
+        )
+    return answer
+
+
+def _path(value: str) -> str:
+    if not re.fullmatch(r"/[^\x00-\x1f\x7f]{0,1000}", value):
+        raise SandboxError("the sandbox named a folder that is no path")
+    return value.rstrip("/") or "/"
+
+
+class AttachEnded(LinkLost):
+    """The terminal's program ended before a guest answered."""
+
+
+class Attacher:
+    """Opens lines to one sandbox's guest, and remembers what worked.
+
+    Args:
+        sandbox: the SDK's sandbox.
+        address: where its PTYs are.
+    """
+
+    def __init__(self, sandbox: AsyncSandbox, address: PtyAddress) -> None:
+        self.sandbox = sandbox
+        self.address = address
+        self._started: Started | None = None
+        self._quiet_shell = False
+
+    async def attach(self, first: bool) -> Link:
+        """Open a PTY, attach to the daemon, wait for its hello; starts the daemon when needed.
+
+        Args:
+            first: nothing is known of the sandbox yet: the guest may have to be uploaded, the shell may need
+                the environment without start-up files, and it may all take longer.
+
+        Raises:
+            PtyError: the PTY could not be opened.
+            LinkLost: no guest answered, with the noise seen instead.
+            SandboxError: see :func:`start_daemon`.
+        """
+        if first or self._started is None:
+            self._started = await start_daemon(self.sandbox)
+            try:
+                return await self._type(self._quiet_shell, OPEN_WITHIN)
+            except LinkLost:
+                link = await self._type(not self._quiet_shell, OPEN_WITHIN)
+            self._quiet_shell = not self._quiet_shell
+            return link
+        try:
+            return await self._type(self._quiet_shell, REOPEN_WITHIN)
+        except AttachEnded:
+            # The line is there and no guest behind it: the daemon ended meanwhile, or its file is gone.
+            self._started = await asyncio.wait_for(start_daemon(self.sandbox), OPEN_WITHIN)
+            return await self._type(self._quiet_shell, REOPEN_WITHIN)
+
+    def _no_startup_files(self) -> dict[str, str]:
+        # zsh reads ZDOTDIR, sh and dash read ENV, bash its HOME; the guest's folder has none of their files.
+        assert self._started is not None
+        empty = f"{self._started.home}/{FOLDER}"
+        return {"ZDOTDIR": empty, "ENV": "", "BASH_ENV": "", "HOME": empty, "PROMPT_COMMAND": "", "PS1": "$ "}
+
+    async def _type(self, quiet: bool, timeout: float) -> Link:
+        assert self._started is not None
+        session = f"daytona-magics-{secrets.token_hex(8)}"
+        envs = self._no_startup_files() if quiet else None
+        socket = await PtySocket.open(self.address, session, envs=envs, timeout=timeout)
+        link = Link(socket)
+        try:
+            socket.send(self._started.line.encode())
+            await link.hello(HELLO_WITHIN, self._started.started)
+            return link
+        except LinkLost as error:
+            kind = LinkLost if link.alive or not socket.ended else AttachEnded
+            noise = link.noise()
+            await link.abort()
+            await self.delete(session)
+            seen = "\nThe last it showed:\n" + "\n".join(f"    {line}" for line in noise) if noise else ""
+            raise kind(f"{error}{seen}") from None
+        except BaseException:
+            await link.abort()
+            raise
+
+    async def delete(self, session: str) -> None:
+        """Delete a PTY session; at most 3 s, and one that cannot be deleted (any more) is no fault."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.sandbox.process.kill_pty_session(session, request_timeout=3), 3)
+
+
+async def explain(sandbox: AsyncSandbox, error: Exception, secret: str) -> SandboxError | None:
+    """What a failure to reach a sandbox means for good; None when trying again may help.
+
+    Asks the control plane for the sandbox's state, at most 3 s.
+
+    Args:
+        sandbox: the sandbox.
+        error: what the SDK, or opening the PTY, raised.
+        secret: the API key; it is cut out of whatever text is passed on.
+    """
+    if isinstance(error, SandboxError):
+        return error
+    status = getattr(error, "status_code", None) or getattr(error, "status", None)
+    if status in (401, 403):
+        return EndpointError("the endpoint refuses our key", hint="%sandbox doctor checks endpoint and key.")
+    if status is None and not isinstance(error, LinkLost):
+        return None
+    try:
+        await asyncio.wait_for(sandbox.refresh_data(request_timeout=3), 3)
+    except Exception as problem:  # noqa: BLE001 - any failure to ask leaves the question open
+        if getattr(problem, "status_code", None) == 404:
+            return SandboxGone(
+                f"sandbox {sandbox.id} no longer exists", hint="%sandbox create makes a new one."
+            )
+        return None
+    state = str(getattr(sandbox.state, "value", sandbox.state) or "unknown")
+    if state in ("destroyed", "destroying"):
+        return SandboxGone(f"sandbox {sandbox.id} was deleted", hint="%sandbox create makes a new one.")
+    if state in (
+        "stopped",
+        "stopping",
+        "archived",
+        "archiving",
+        "paused",
+        "pausing",
+        "error",
+        "build_failed",
+    ):
+        words = plain(getattr(sandbox, "error_reason", None) or "", secret)
+        return SandboxUnreachable(
+            f"sandbox {sandbox.id} is {state}{': ' + words if words else ''}",
+            hint="%sandbox start starts it again (variables are lost, files are kept).",
+        )
+    return None
+
+
+def plain(error: object, secret: str) -> str:
+    """An error's text for a reader: one paragraph, without the API key.
+
+    In:  plain("no entry for sk-1234567", "sk-1234567")
+    Out: 'no entry for ***'
+    """
+    text = str(error) or type(error).__name__
+    return text.replace(secret, "***")[:2000] if secret else text[:2000]

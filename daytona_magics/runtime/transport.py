@@ -1,0 +1,289 @@
+"""The sandbox's pseudo-terminal as a byte stream: one WebSocket, opened the way the SDK opens it.
+
+The SDK's own PTY handle waits in steps of 100 ms for the connection, so this file opens the same URL with the
+same headers and subprotocols itself; a test pins all three against the SDK's call. Nothing else of the
+package knows how a PTY is reached.
+
+The API key travels in a header. Handshake errors of aiohttp carry the request's headers, so they never leave
+this file: every failure becomes a :class:`PtyError` raised outside the ``except`` block, so that it has no
+``__context__``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import importlib.metadata
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from daytona import AsyncSandbox
+
+EXIT_CONTROL = "X-Daytona-Pty-Exit-Control"
+ENVS_PREFIX = "X-Daytona-Pty-Envs~"
+#: Seconds between WebSocket pings, as the SDK sends them (they keep proxies from dropping a silent line).
+KEEPALIVE = 20.0
+MAX_MESSAGE = 4 << 20
+#: The platform refuses client messages over 64 KiB.
+MAX_SEND = 32 << 10
+COLS, ROWS = 200, 50
+
+
+class PtyError(Exception):
+    """The PTY could not be opened, or broke.
+
+    Attributes:
+        status: HTTP status of a refused upgrade; None when there was no HTTP answer.
+        refused_here: nobody listens at an address of this very machine.
+    """
+
+    def __init__(self, message: str, status: int | None = None, refused_here: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.refused_here = refused_here
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL points at this machine, so that no proxy may ever see its bearer.
+
+    In:  is_loopback("http://127.0.0.1:8000/x"), is_loopback("https://proxy.example.com")
+    Out: (True, False)
+    """
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class PtyAddress:
+    """Where a sandbox's PTYs are, and what opens them.
+
+    Attributes:
+        base: ``{toolbox_proxy_url}/{sandbox id}``, without a trailing slash.
+        headers: the SDK's request headers, the bearer among them; kept out of ``repr``.
+    """
+
+    base: str
+    headers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"PtyAddress({self.base!r})"
+
+    @classmethod
+    def of(cls, sandbox: AsyncSandbox, api_key: str) -> PtyAddress:
+        """The address of a sandbox's PTYs, from public attributes of the SDK's sandbox object."""
+        version = importlib.metadata.version("daytona")
+        headers = {
+            "Accept": "*/*",
+            "Authorization": f"Bearer {api_key}",
+            "User-Agent": f"sdk-python-async/{version}",
+            "X-Daytona-Source": "sdk-python-async",
+            "X-Daytona-SDK-Version": version,
+        }
+        return cls(f"{sandbox.toolbox_proxy_url}/{sandbox.id}", headers)
+
+    def create_connect(self, session: str) -> str:
+        """URL that creates a PTY session and connects to it in one step."""
+        query = urlencode({"id": session, "cols": str(COLS), "rows": str(ROWS)})
+        return f"{self._ws}/process/pty/create-connect?{query}"
+
+    def connect(self, session: str) -> str:
+        """URL that connects to an existing PTY session."""
+        return f"{self._ws}/process/pty/{quote(session, safe='')}/connect"
+
+    @property
+    def create(self) -> str:
+        """URL that creates a PTY session without connecting (the older two-step form)."""
+        return f"{self.base}/process/pty"
+
+    @property
+    def _ws(self) -> str:
+        return re.sub(r"^http", "ws", self.base)
+
+
+def subprotocols(envs: Mapping[str, str] | None) -> list[str]:
+    """What is offered in the upgrade: the exit control message, and the session's environment.
+
+    In:  subprotocols(None)
+    Out: ['X-Daytona-Pty-Exit-Control']
+    """
+    offered = [EXIT_CONTROL]
+    if envs:
+        coded = base64.urlsafe_b64encode(json.dumps(dict(envs)).encode()).rstrip(b"=").decode()
+        offered.append(ENVS_PREFIX + coded)
+    return offered
+
+
+class PtySocket:
+    """A connected PTY session. ``send`` only queues; ``receive`` returns the next bytes.
+
+    Attributes:
+        session: name of the PTY session, needed to delete it later.
+        exit_text: what the server said when the session's process ended; empty while it runs.
+        ended: whether the server closed the session in good order (its process is gone).
+    """
+
+    def __init__(
+        self, session: str, http: aiohttp.ClientSession, ws: aiohttp.ClientWebSocketResponse
+    ) -> None:
+        self.session = session
+        self.exit_text = ""
+        self.ended = False
+        self._http = http
+        self._ws = ws
+        self._outgoing = bytearray()
+        self._wake = asyncio.Event()
+        self._writer = asyncio.create_task(self._write(), name="dm-pty-writer")
+
+    @classmethod
+    async def open(
+        cls,
+        address: PtyAddress,
+        session: str,
+        *,
+        envs: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+    ) -> PtySocket:
+        """Create a PTY session and connect to it.
+
+        Args:
+            address: where.
+            session: a name no other session of the sandbox has.
+            envs: environment of the session's shell, on top of the sandbox's.
+            timeout: seconds for the whole of it.
+
+        Raises:
+            PtyError: with the HTTP status if the server answered.
+        """
+        http = aiohttp.ClientSession(trust_env=not is_loopback(address.base))
+        failure: PtyError
+        try:
+            ws = await asyncio.wait_for(cls._upgrade(http, address, session, envs), timeout)
+            return cls(session, http, ws)
+        except PtyError as error:
+            failure = PtyError(str(error), error.status)
+        except (TimeoutError, asyncio.TimeoutError):
+            failure = PtyError(f"no connection within {timeout:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            refused = isinstance(error, aiohttp.ClientConnectorError)
+            failure = PtyError(_plain(error), refused_here=refused and is_loopback(address.base))
+        except BaseException:
+            await http.close()
+            raise
+        await http.close()
+        raise failure
+
+    @staticmethod
+    async def _upgrade(
+        http: aiohttp.ClientSession, address: PtyAddress, session: str, envs: Mapping[str, str] | None
+    ) -> aiohttp.ClientWebSocketResponse:
+        async def connect(url: str, offered: list[str]) -> aiohttp.ClientWebSocketResponse | int:
+            try:
+                return await http.ws_connect(
+                    url,
+                    headers=address.headers,
+                    protocols=offered,
+                    heartbeat=KEEPALIVE,
+                    autoping=True,
+                    max_msg_size=MAX_MESSAGE,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=0.5),
+                )
+            except aiohttp.WSServerHandshakeError as error:
+                return error.status
+
+        made = await connect(address.create_connect(session), subprotocols(envs))
+        if made == 404:
+            body: dict[str, Any] = {"id": session, "cols": COLS, "rows": ROWS, "envs": dict(envs or {})}
+            async with http.post(address.create, json=body, headers=address.headers) as answer:
+                status = answer.status
+            made = await connect(address.connect(session), subprotocols(None)) if status < 300 else status
+        if isinstance(made, int):
+            raise PtyError(f"the sandbox's terminal answered HTTP {made}", made)
+        return made
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes for the PTY; they leave in order."""
+        self._outgoing += data
+        self._wake.set()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._outgoing:
+                    piece = bytes(self._outgoing[:MAX_SEND])
+                    del self._outgoing[:MAX_SEND]
+                    await self._ws.send_bytes(piece)
+        except (aiohttp.ClientError, OSError):
+            # The reading side sees the same loss and reports it; closing makes sure that it does.
+            await self._http.close()
+
+    async def receive(self) -> bytes:
+        """The next bytes. Returns at once, without yielding to the loop, when some have already arrived.
+
+        Raises:
+            PtyError: the connection or the session ended; the message says how.
+        """
+        while True:
+            try:
+                message = await self._ws.receive()
+            except (aiohttp.ClientError, OSError) as error:
+                message = aiohttp.WSMessage(aiohttp.WSMsgType.ERROR, _plain(error), None)
+            if message.type is aiohttp.WSMsgType.BINARY:
+                data: bytes = message.data
+                return data
+            if message.type is aiohttp.WSMsgType.TEXT:
+                self._control(message.data)
+                continue
+            if message.type is aiohttp.WSMsgType.CLOSE:
+                self.ended = True
+                self.exit_text = self.exit_text or str(message.extra or "")[:200]
+            reason = self.exit_text or f"connection closed ({self._ws.close_code or 'lost'})"
+            raise PtyError(reason)
+
+    def _control(self, text: str) -> None:
+        try:
+            control = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(control, dict):
+            return
+        if control.get("status") == "exited":
+            self.ended = True
+            self.exit_text = f"the terminal's program ended with exit code {control.get('exitCode')!s:.20}"
+        elif control.get("status") == "error":
+            self.exit_text = f"the terminal reported: {control.get('error')!s:.200}"
+
+    async def close(self) -> None:
+        """Close the socket, waiting at most half a second for the other side. Idempotent."""
+        self._writer.cancel()
+        if not self._ws.closed:
+            await self._ws.close()
+        await self._http.close()
+
+    async def abort(self) -> None:
+        """Drop the socket without a word: for connections known to be dead."""
+        self._writer.cancel()
+        await self._http.close()
+
+
+def _plain(error: BaseException) -> str:
+    """An error's own words, without anything a request carried."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return type(error).__name__
