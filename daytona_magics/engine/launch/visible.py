@@ -1,0 +1,166 @@
+"""What of the host a sandbox can see: decided in the engine, carried out by the zygote.
+
+Read-only inside, at the same paths as outside: ``/usr`` (and ``/bin``, ``/lib`` … where those are not links
+into it), a few files of ``/etc``, the Python prefix the engine runs from and the prefix below it, and the
+folders of ``sys.path`` that hold installed packages. Inside the prefixes Jupyter's and pip's configuration
+are masked, because they may hold passwords. Nothing else of the host exists in a sandbox.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import seccomp
+
+#: Arguments for a Python that imports what needs C libraries from outside its prefix, if anything does.
+IMPORT_PROBE = ("-I", "-c", "import ssl, sqlite3, ctypes")
+
+_ROOTS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+#: Of /etc only what programs need to start, to speak TLS and to know the time; never all of it.
+_ETC = (
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "debian_version",
+    "fonts",
+    "inputrc",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "os-release",
+    "pki/ca-trust/extracted",
+    "pki/tls/certs",
+    "protocols",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+)
+_MASKED = ("etc/jupyter", "etc/pip.conf", "pip.conf", "share/jupyter")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What sandboxes see of the host.
+
+    ``binds``: (host path, path inside), parents first. ``links``: (path inside, target). ``masks``: paths
+    inside that are covered by nothing.
+    """
+
+    binds: tuple[tuple[str, str], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    masks: tuple[str, ...] = ()
+
+    def message(self) -> dict[str, Any]:
+        """The plan as part of the zygote's configuration."""
+        return {"binds": self.binds, "links": self.links, "masks": self.masks}
+
+    def shows(self, path: str) -> bool:
+        """Is host path `path` visible in a sandbox?"""
+        places = [inside for _, inside in self.binds] + [inside for inside, _ in self.links]
+        return any(path == place or path.startswith(place + "/") for place in places)
+
+    def with_libraries(self, paths: Iterable[str]) -> "Plan":
+        """The same plan with the single files `paths` added."""
+        return replace(self, binds=tuple(sorted({*self.binds, *((path, path) for path in paths)}, key=_inside)))
+
+
+def _inside(bind: tuple[str, str]) -> str:
+    return bind[1]
+
+
+def obstacle() -> str | None:
+    """Why this kind of machine cannot isolate at all (one sentence), or None if trying makes sense."""
+    if not sys.platform.startswith("linux"):
+        return f"the embedded engine isolates sandboxes on Linux only, and this is {sys.platform}"
+    if not seccomp.supported():
+        return f"the system call filter is written for x86_64 only, and this machine is {platform.machine()}"
+    return None
+
+
+def plan() -> Plan:
+    """The plan for this host and this Python."""
+    places = dict.fromkeys(_python_folders())
+    binds: dict[str, str] = {}
+    links: list[tuple[str, str]] = []
+    for root in _ROOTS:
+        if os.path.islink(root):
+            links.append((root, os.readlink(root)))
+        elif os.path.isdir(root):
+            binds[root] = root
+    for name in _ETC:
+        source = os.path.realpath("/etc/" + name)
+        if os.path.exists(source):
+            binds["/etc/" + name] = source
+    found = Plan(tuple((source, inside) for inside, source in binds.items()), tuple(links))
+    for place in sorted(places):
+        # A prefix reached through links is needed under both names.
+        for inside in (place, os.path.realpath(place)):
+            if not found.shows(inside):
+                found = replace(found, binds=(*found.binds, (os.path.realpath(place), inside)))
+    for hop in _interpreter_hops():
+        if not found.shows(hop):
+            found = replace(found, binds=(*found.binds, (os.path.realpath(hop), hop)))
+    prefixes = {"/usr", "/usr/local", *places, *(os.path.realpath(place) for place in places)}
+    masks = (os.path.join(prefix, name) for prefix in prefixes for name in _MASKED)
+    masked = tuple(sorted(path for path in masks if os.path.lexists(path) and found.shows(path)))
+    return replace(found, binds=tuple(sorted(set(found.binds), key=_inside)), masks=masked)
+
+
+def _python_folders() -> list[str]:
+    """Folders this Python needs: its prefixes and its package folders, none of them a whole home or root."""
+    forbidden = {"/", "/home", "/root", "/tmp", "/var", "/etc", "/opt", "/srv", "/mnt", os.path.expanduser("~")}
+    wanted = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
+    wanted += [path for path in sys.path if path.endswith("-packages")]
+    return [path for path in wanted if os.path.isdir(path) and os.path.realpath(path) not in forbidden]
+
+
+def _interpreter_hops() -> list[str]:
+    """Every path on the chain of links from sys.executable to the real interpreter."""
+    hops, path = [], sys.executable
+    while path and len(hops) < 40:
+        hops.append(path)
+        if not os.path.islink(path):
+            break
+        path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+    return hops
+
+
+def host_libraries(shown: Plan) -> list[str]:
+    """Shared libraries that the import probe loads on the host from places `shown` does not show.
+
+    An interpreter built elsewhere may name library folders of its own; the memory map of a process that has
+    imported the modules tells which files these are. Empty if the import fails on the host as well.
+    """
+    flags, option, code = IMPORT_PROBE
+    code += "; print(open('/proc/self/maps').read())"
+    try:
+        done = subprocess.run(
+            [sys.executable, flags, option, code], capture_output=True, timeout=30, check=True, env={}
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    columns = (line.split(None, 5) for line in done.stdout.decode("utf-8", "surrogateescape").splitlines())
+    files = {column[5] for column in columns if len(column) == 6 and column[5].startswith("/")}
+    return sorted(path for path in files if ".so" in path and not shown.shows(path))
+
+
+def base_environment(id: str) -> Mapping[str, str]:
+    """The environment everything in sandbox `id` starts with; HOME and SHELL are added inside."""
+    folders = dict.fromkeys(
+        [f"{sys.prefix}/bin", f"{sys.base_prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"]
+    )
+    return {
+        "DAYTONA_SANDBOX_ID": id,
+        "LANG": "C.UTF-8",
+        "LOGNAME": "daytona",
+        "PATH": ":".join(folders),
+        "TMPDIR": "/tmp",
+        "USER": "daytona",
+    }

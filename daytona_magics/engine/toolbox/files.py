@@ -1,0 +1,251 @@
+"""File operations inside a sandbox: part of the toolbox program.
+
+They run with the rights of the sandbox's user inside its own root, so links and ``..`` lead nowhere else and
+are simply followed, as the platform does. What needs care is not to hang or to grow: only regular files are
+read and written, and everything is sent in pieces.
+"""
+
+import asyncio
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import shutil
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import wire
+from .wire import CHUNK, DATA, END, Wire
+
+if TYPE_CHECKING:
+    from .agent import Handler, Inside
+
+#: Most entries of one listing.
+MAX_ENTRIES = 200_000
+#: Files of /proc say that they are empty; this much of one is read.
+MAX_PSEUDO_FILE = 16 << 20
+_BATCH = 200
+
+
+def _describe(path: str, name: str, info: os.stat_result) -> dict[str, Any]:
+    """One file's answer; names of users and groups where they are known."""
+    try:
+        owner = pwd.getpwuid(info.st_uid).pw_name
+    except (KeyError, OSError):
+        owner = str(info.st_uid)
+    try:
+        group = grp.getgrgid(info.st_gid).gr_name
+    except (KeyError, OSError):
+        group = str(info.st_gid)
+    try:
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(info.st_mtime_ns // 10**9))
+    except (OverflowError, ValueError, OSError):
+        seconds = "1970-01-01T00:00:00"
+    return {
+        "name": name,
+        "path": path,
+        "is_dir": stat.S_ISDIR(info.st_mode),
+        "size": info.st_size,
+        "mode": stat.filemode(info.st_mode),
+        "permissions": f"{stat.S_IMODE(info.st_mode):04o}",
+        "mod_time": f"{seconds}.{info.st_mtime_ns % 10**9:09d}Z",
+        "owner": owner,
+        "group": group,
+    }
+
+
+async def _list(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
+    """op list: {path, depth} → {files: […]}… then {}."""
+    from .agent import Refused
+
+    top = inside.path(request)
+    pending = [(top, int(request.get("depth") or 1))]
+    batch: list[dict[str, Any]] = []
+    count = 0
+    while pending:
+        folder, depth = pending.pop(0)
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            if folder == top:
+                raise
+            continue  # A folder below that is closed to us or gone meanwhile: its own entry was listed.
+        for name in names:
+            path = os.path.join(folder, name)
+            try:
+                info = os.stat(path)
+            except OSError:
+                try:
+                    info = os.lstat(path)  # A link that leads nowhere is still there.
+                except OSError:
+                    continue
+            batch.append(_describe(path, name, info))
+            count += 1
+            if count > MAX_ENTRIES:
+                raise Refused(413, "BAD_REQUEST", f"the folder holds more than {MAX_ENTRIES} files")
+            if depth > 1 and stat.S_ISDIR(info.st_mode) and not os.path.islink(path):
+                pending.append((path, depth - 1))
+            if len(batch) >= _BATCH:
+                await connection.send_json({"files": batch})
+                await asyncio.sleep(0)
+                batch = []
+    if batch:
+        await connection.send_json({"files": batch})
+    await connection.send_json({})
+
+
+async def _info(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
+    """op info: {path} → {file}."""
+    path = inside.path(request)
+    info = os.stat(path)
+    await connection.send_json({"file": _describe(path, os.path.basename(path.rstrip("/")) or "/", info)})
+
+
+async def _mkdir(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
+    """op mkdir: {path, mode} → {}."""
+    path = inside.path(request)
+    if not os.path.isdir(path):
+        os.makedirs(path)
+        os.chmod(path, int(request["mode"]))
+    await connection.send_json({})
+
+
+async def _delete(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
+    """op delete: {path, recursive} → {}."""
+    from .agent import Refused
+
+    path = inside.path(request)
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        os.unlink(path)
+    elif not request.get("recursive"):
+        raise Refused(400, "INVALID_FILE_PATH", f"{path}: this is a folder; delete it with recursive")
+    else:
+        _remove_tree(path)
+    await connection.send_json({})
+
+
+def _remove_tree(path: str) -> None:
+    """rmtree that opens folders whose mode forbids it."""
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):
+        for folder, _, _ in os.walk(path):
+            with contextlib.suppress(OSError):
+                os.chmod(folder, 0o700)
+        shutil.rmtree(path)
+
+
+async def _upload(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
+    """op upload: {path} → {}; D frames and E → {size}. The file appears whole or not at all."""
+    # Through a link the target is replaced, not the link.
+    path = os.path.realpath(inside.path(request))
+    mode = 0o644
+    with contextlib.suppress(FileNotFoundError):
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):
+            kind = errno.EISDIR if stat.S_ISDIR(info.st_mode) else errno.ENXIO
+            raise OSError(kind, os.strerror(kind), path)
+        mode = stat.S_IMODE(info.st_mode)
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    # The name says nothing of the target's, which may already be as long as a name can be.
+    temporary = os.path.join(folder, f".upload-{os.urandom(8).hex()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            await connection.send_json({})
+            size = await _receive(connection, fd, path)
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    await connection.send_json({"size": size})
+
+
+async def _receive(connection: Wire, fd: int, path: str) -> int:
+    """Write D frames to `fd` until E; returns the number of bytes.
+
+    On a full disk the rest of the data is read away first, so that the engine gets to read the answer.
+    """
+    size, failure = 0, None
+    while True:
+        frame = await connection.receive()
+        if frame is None:
+            raise OSError(errno.ECONNABORTED, "the upload was broken off", path)
+        wire.close_fds(frame.fds)
+        if frame.type == END:
+            break
+        if frame.type != DATA:
+            raise ValueError("an upload is data")
+        view = memoryview(frame.payload)
+        while view and failure is None:
+            try:
+                view = view[os.write(fd, view) :]
+            except OSError as error:
+                failure = OSError(error.errno, error.strerror, path)
+                # Whatever else runs in the sandbox may need the space at once.
+                os.ftruncate(fd, 0)
+        size += len(frame.payload)
+    if failure is not None:
+        raise failure
+    return size
+
+
+async def _download(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
+    """op download: {path} → {size}, D frames, E. Regular files only."""
+    from .agent import Refused
+
+    path = inside.path(request)
+    # Without O_NONBLOCK opening a FIFO would wait for its writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        info = os.fstat(fd)
+        if stat.S_ISDIR(info.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), path)
+        if info.st_size == 0:
+            await _send_pseudo_file(connection, fd, path)
+            return
+        await connection.send_json({"size": info.st_size})
+        left = info.st_size
+        while left:
+            data = os.read(fd, min(CHUNK, left))
+            if not data:
+                raise Refused(500, "FILE_READ_FAILED", f"{path}: the file shrank while it was read")
+            await connection.send(DATA, data)
+            left -= len(data)
+            await asyncio.sleep(0)
+        await connection.send(END)
+    finally:
+        os.close(fd)
+
+
+async def _send_pseudo_file(connection: Wire, fd: int, path: str) -> None:
+    """Send a file that says it is empty: it is, or it belongs to /proc and its size shows by reading it."""
+    from .agent import Refused
+
+    data = bytearray()
+    while piece := os.read(fd, CHUNK):
+        data += piece
+        if len(data) > MAX_PSEUDO_FILE:
+            raise Refused(413, "FILE_READ_FAILED", f"{path}: not a file of limited size")
+    await connection.send_json({"size": len(data)})
+    for start in range(0, len(data), CHUNK):
+        await connection.send(DATA, bytes(data[start : start + CHUNK]))
+    await connection.send(END)
+
+
+HANDLERS: "dict[str, Handler]" = {
+    "delete": _delete,
+    "download": _download,
+    "info": _info,
+    "list": _list,
+    "mkdir": _mkdir,
+    "upload": _upload,
+}

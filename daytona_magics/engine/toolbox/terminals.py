@@ -1,0 +1,67 @@
+"""Terminals inside a sandbox: part of the toolbox program.
+
+The terminal is made inside, from the sandbox's own devpts, and its master side handed to the engine, which
+reads and writes it directly. This program only starts the shell, waits for its end, and kills it on request
+or when the engine hangs up.
+"""
+
+import asyncio
+import fcntl
+import os
+import signal
+import struct
+import termios
+from typing import TYPE_CHECKING, Any
+
+from . import wire
+from .processes import Child, environment, exit_code, work_dir
+from .wire import Wire
+
+if TYPE_CHECKING:
+    from .agent import Handler, Inside
+
+
+async def _pty(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
+    """op pty: {argv?, cwd, env, cols, rows} → {pid} with the master, then {exit_code, reason}."""
+    from .agent import Refused
+
+    master, slave = os.openpty()
+    try:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", request["rows"], request["cols"], 0, 0))
+        child = await inside.children.start(
+            [str(word) for word in request.get("argv") or [inside.shell]],
+            env={"TERM": "xterm-256color", **environment(inside, request)},
+            cwd=work_dir(inside, request),
+            stdio=(slave, slave, slave),
+            terminal=True,
+        )
+        try:
+            await connection.send_json({"pid": child.pid}, [master])
+        except OSError:
+            child.kill()
+            raise
+    except OSError as error:
+        message = f"the terminal's program cannot start: {error.filename or ''} {error.strerror}"
+        raise Refused(400, "BAD_REQUEST", message) from error
+    finally:
+        wire.close_fds((master, slave))
+    orders = asyncio.ensure_future(_obey(connection, child))
+    try:
+        status = await asyncio.shield(child.exited)
+    finally:
+        orders.cancel()
+        await asyncio.gather(orders, return_exceptions=True)
+        child.kill()
+    reason = f"ended by {signal.Signals(-status).name}" if status < 0 else ""
+    await connection.send_json({"exit_code": exit_code(status), "reason": reason})
+
+
+async def _obey(connection: Wire, child: Child) -> None:
+    """Kill the program when told to, or when the engine hangs up."""
+    while (message := await connection.receive_json()) is not None:
+        if message.get("kill"):
+            child.kill()
+    child.kill()
+
+
+HANDLERS: "dict[str, Handler]" = {"pty": _pty}
