@@ -232,7 +232,8 @@ def _record_folders() -> Iterator[Path]:
     yield fallback_state_dir()
 
 
-def _live_record() -> dict[str, Any] | None:
+def live_record() -> dict[str, Any] | None:
+    """The record of an engine that is alive on this boot and in these namespaces; None without one."""
     here = place()
     for folder in _record_folders():
         record = read_record(folder)
@@ -258,7 +259,7 @@ def call(record: dict[str, Any], method: str, path: str, timeout: float = 5.0) -
 
 def _look() -> tuple[dict[str, Any], dict[str, Any]] | None:
     """(record, health) of the engine that is running now."""
-    record = _live_record()
+    record = live_record()
     health = call(record, "GET", "/api/health") if record else None
     if record is None or health is None or health.get("pid") != record["pid"]:
         return None

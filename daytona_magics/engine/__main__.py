@@ -1,0 +1,7 @@
+"""``python -m daytona_magics.engine``."""
+
+import sys
+
+from daytona_magics.engine.cli import main
+
+sys.exit(main())

@@ -1,0 +1,54 @@
+"""What the handlers share, kept in the application under one typed key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from daytona_magics.engine.lifecycle import Sandbox, Sandboxes
+from daytona_magics.engine.store.folder import StateFolder
+
+if TYPE_CHECKING:
+    from daytona_magics.engine.activity import Activity
+
+
+@dataclass
+class Context:
+    """The running engine as its handlers see it.
+
+    Attributes:
+        base_url: ``http://127.0.0.1:PORT``.
+        facts: what ``doctor`` shows (shell, why the isolation is not higher, ...).
+        stop: asks the engine to end.
+    """
+
+    sandboxes: Sandboxes
+    activity: Activity
+    folder: StateFolder
+    base_url: str
+    version: str
+    facts: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def toolbox_url(self) -> str:
+        """Base of the toolbox routes, without the sandbox id."""
+        return f"{self.base_url}/toolbox"
+
+
+CONTEXT = web.AppKey("context", Context)
+
+
+def context(request: web.Request) -> Context:
+    """The engine a request is for."""
+    return request.app[CONTEXT]
+
+
+def sandbox_of(request: web.Request) -> Sandbox:
+    """The sandbox named in the path of a request.
+
+    Raises:
+        ApiError: 404.
+    """
+    return context(request).sandboxes.get(request.match_info["sandbox"])

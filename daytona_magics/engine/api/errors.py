@@ -1,0 +1,68 @@
+"""Errors as the platform words them.
+
+The SDK picks its exception class from ``(source, code)``, else from the status; without ``source`` no typed
+error is raised, so every refusal of the engine carries one: the REST API's, or the daemon's for toolbox
+routes.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Any
+
+from aiohttp import web
+
+from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.log import log
+from daytona_magics.engine.toolbox.client import ToolboxError
+
+API, DAEMON, PROXY = "DAYTONA_API", "DAYTONA_DAEMON", "DAYTONA_PROXY"
+
+
+def error_body(request: web.BaseRequest, error: ApiError) -> dict[str, Any]:
+    """The platform's JSON body for ``error``."""
+    source = error.source or (DAEMON if request.path.startswith("/toolbox/") else API)
+    return {
+        "statusCode": error.status,
+        "message": error.message,
+        "code": error.code,
+        "source": source,
+        "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "path": request.path,
+        "method": request.method,
+    }
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Any exception of a handler as the refusal the client sees; unexpected ones are logged, not shown."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ToolboxError):
+        return ApiError(error.status, error.message, error.code, DAEMON)
+    if isinstance(error, web.HTTPException):
+        return ApiError(error.status, error.text or error.reason)
+    log.error("unexpected error", exc_info=error)
+    return ApiError(500, f"the embedded engine failed ({type(error).__name__}); its log has the details")
+
+
+def error_response(request: web.BaseRequest, error: Exception) -> web.Response:
+    """The answer for ``error``."""
+    known = as_api_error(error)
+    return web.json_response(error_body(request, known), status=known.status)
+
+
+async def json_body(request: web.Request) -> dict[str, Any]:
+    """The JSON object of a request; an empty body is an empty object.
+
+    Raises:
+        ApiError: 400 when it is not a JSON object.
+    """
+    text = await request.text()
+    try:
+        value = json.loads(text) if text.strip() else {}
+    except ValueError as error:
+        raise ApiError(400, f"the request body is not JSON: {error}", "INVALID_REQUEST_BODY") from error
+    if not isinstance(value, dict):
+        raise ApiError(400, "the request body is not a JSON object", "INVALID_REQUEST_BODY")
+    return value

@@ -1,0 +1,215 @@
+"""File routes of the toolbox.  Every path is resolved inside the sandbox, so none can leave it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import BodyPartReader, web
+
+from daytona_magics.engine.api.context import sandbox_of
+from daytona_magics.engine.api.errors import as_api_error, error_body, json_body
+from daytona_magics.engine.api.models import whole
+from daytona_magics.engine.api.multipart import CHUNK, MultipartResponse, chunks_of, content_disposition
+from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.toolbox.client import Download, FileInfo, Toolbox, ToolboxError
+
+routes = web.RouteTableDef()
+
+FILES = "/toolbox/{sandbox}/files"
+
+
+def file_json(info: FileInfo) -> dict[str, Any]:
+    """A file as the SDK's ``FileInfo`` reads it."""
+    return {
+        "name": info.name,
+        "path": info.path,
+        "isDir": info.is_dir,
+        "size": info.size,
+        "mode": info.mode,
+        "permissions": info.permissions,
+        "modTime": info.mod_time,
+        "modifiedAt": info.mod_time,
+        "owner": info.owner,
+        "group": info.group,
+    }
+
+
+def _path(request: web.Request, default: str | None = None) -> str:
+    path = request.query.get("path") or default
+    if path is None:
+        raise ApiError(400, "path is required", "INVALID_FILE_PATH")
+    return _clean(path)
+
+
+def _clean(path: object) -> str:
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ApiError(400, "a path is a text without NUL", "INVALID_FILE_PATH")
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise ApiError(400, "a path must be valid Unicode", "INVALID_FILE_PATH") from error
+    return path
+
+
+@routes.get(FILES)
+async def list_files(request: web.Request) -> web.Response:
+    """The entries of a folder, ``depth`` levels deep."""
+    sandbox = sandbox_of(request)
+    depth = whole(request.query.get("depth", "1"), "depth", 1)
+    with sandbox.used():
+        found = await sandbox.toolbox.list_files(_path(request, "."), depth)
+    return web.json_response([file_json(info) for info in found])
+
+
+@routes.get(f"{FILES}/info")
+async def file_info(request: web.Request) -> web.Response:
+    """One file or folder."""
+    sandbox = sandbox_of(request)
+    with sandbox.used():
+        return web.json_response(file_json(await sandbox.toolbox.file_info(_path(request))))
+
+
+@routes.post(f"{FILES}/folder")
+async def create_folder(request: web.Request) -> web.Response:
+    """Make a folder and its parents."""
+    sandbox = sandbox_of(request)
+    with sandbox.used():
+        await sandbox.toolbox.create_folder(_path(request), request.query.get("mode") or "755")
+    return web.Response(status=201)
+
+
+@routes.delete(FILES)
+async def delete_file(request: web.Request) -> web.Response:
+    """Delete a file, or with ``recursive`` a folder."""
+    sandbox = sandbox_of(request)
+    recursive = request.query.get("recursive", "").lower() in ("true", "1")
+    with sandbox.used():
+        await sandbox.toolbox.delete_file(_path(request), recursive)
+    return web.Response(status=204)
+
+
+@routes.post(f"{FILES}/bulk-upload")
+async def bulk_upload(request: web.Request) -> web.Response:
+    """Fields ``files[i].path`` and then ``files[i].file``; the path field names the destination.
+
+    A file that cannot be written does not stop the others; the answer then is ≥ 400 with ``errors``.
+    """
+    sandbox = sandbox_of(request)
+    toolbox = sandbox.toolbox
+    reader = await _multipart(request)
+    paths: dict[str, str] = {}
+    written: list[dict[str, Any]] = []
+    failures: list[ApiError] = []
+    with sandbox.used():
+        while (part := await reader.next()) is not None:
+            if not isinstance(part, BodyPartReader):
+                raise ApiError(400, "nested multipart bodies are not understood")
+            index, _, field = (part.name or "").partition("].")
+            if field == "path":
+                paths[index] = (await part.read()).decode("utf-8", "surrogateescape")
+            elif field == "file":
+                try:
+                    path = _clean(paths.get(index))
+                    written.append({"path": path, "bytes": await toolbox.upload(path, chunks_of(part))})
+                except (ToolboxError, ApiError) as error:
+                    known = as_api_error(error)
+                    known.message = f"{paths.get(index, part.filename)}: {known.message}"
+                    failures.append(known)
+            await part.release()
+    if failures:
+        body = {**error_body(request, failures[0]), "errors": [f.message for f in failures], "files": written}
+        return web.json_response(body, status=failures[0].status)
+    return web.json_response({"files": written, "errors": []})
+
+
+@routes.post(f"{FILES}/upload-v2")
+async def upload(request: web.Request) -> web.Response:
+    """One file to ``path``: the field ``file`` of a form, or the raw body."""
+    sandbox = sandbox_of(request)
+    path = _path(request)
+    with sandbox.used():
+        await sandbox.toolbox.upload(path, _single_body(request))
+    return web.json_response({"name": path.rpartition("/")[2], "path": path, "type": "file"})
+
+
+async def _single_body(request: web.Request) -> AsyncIterator[bytes]:
+    if not request.content_type.startswith("multipart/"):
+        async for chunk in request.content.iter_chunked(CHUNK):
+            yield chunk
+        return
+    reader = await _multipart(request)
+    while (part := await reader.next()) is not None:
+        if isinstance(part, BodyPartReader) and part.name == "file":
+            async for chunk in chunks_of(part):
+                yield chunk
+            return
+        await part.release()
+    raise ApiError(400, "the form has no field 'file'")
+
+
+async def _multipart(request: web.Request) -> Any:
+    try:
+        return await request.multipart()
+    except (AssertionError, ValueError) as error:
+        raise ApiError(
+            400, f"the request body is not a multipart form: {error}", "INVALID_REQUEST_BODY"
+        ) from error
+
+
+@routes.post(f"{FILES}/bulk-download")
+async def bulk_download(request: web.Request) -> web.StreamResponse:
+    """Files as the parts of a multipart answer, each a ``file`` or an ``error``."""
+    sandbox = sandbox_of(request)
+    paths = (await json_body(request)).get("paths")
+    if not isinstance(paths, list) or not paths:
+        raise ApiError(400, "paths must be a list of at least one path")
+    cleaned = [_clean(path) for path in paths]
+    with sandbox.used():
+        toolbox = sandbox.toolbox
+        answer = await MultipartResponse.begin(request)
+        for path in cleaned:
+            await _send_part(request, toolbox, path, answer)
+        return await answer.end()
+
+
+async def _send_part(request: web.Request, toolbox: Toolbox, path: str, answer: MultipartResponse) -> None:
+    try:
+        download = await toolbox.download(path)
+    except ToolboxError as error:
+        await answer.error(path, error_body(request, as_api_error(error)))
+        return
+    async with download:
+        await answer.header("file", path, "application/octet-stream", download.size)
+        await _copy(request, download, answer.write)
+
+
+async def _copy(request: web.Request, download: Download, write: Any) -> None:
+    try:
+        async for chunk in download:
+            await write(chunk)
+    except ToolboxError:
+        # The size is already announced: only a broken connection tells the client that bytes are missing.
+        if request.transport is not None:
+            request.transport.abort()
+        raise
+
+
+@routes.get(f"{FILES}/download")
+async def download_file(request: web.Request) -> web.StreamResponse:
+    """One file as the body."""
+    sandbox = sandbox_of(request)
+    path = _path(request)
+    with sandbox.used():
+        async with await sandbox.toolbox.download(path) as download:
+            name = content_disposition("file", path.rpartition("/")[2]).replace(
+                'form-data; name="file"', "attachment"
+            )
+            response = web.StreamResponse(
+                headers={"Content-Type": "application/octet-stream", "Content-Disposition": name}
+            )
+            response.content_length = download.size
+            await response.prepare(request)
+            await _copy(request, download, response.write)
+            await response.write_eof()
+            return response

@@ -1,0 +1,109 @@
+"""Who may talk to the engine: the outermost middleware, in front of every route, WebSocket and unknown path.
+
+A page in the user's browser can send requests to loopback ports.  It cannot know the bearer; and because it
+can make its own name resolve to 127.0.0.1, the ``Host`` header must be one of ours, and an ``Origin`` header,
+when there is one, must be ours too.  Socket.IO brings its token in its first packet (``events``), so only
+that path goes without the bearer here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from daytona_magics.engine.api.errors import PROXY, error_response
+from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.log import log, request_id
+
+SOCKETIO_PATH = "/api/socket.io/"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_HOST = re.compile(r"(127\.0\.0\.1|localhost):([0-9]{1,5})", re.ASCII)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+class Guard:
+    """The access rule.
+
+    Args:
+        key: the bearer.
+        port: the port the engine listens on.
+    """
+
+    def __init__(self, key: str, port: int) -> None:
+        self._key = key.encode()
+        self._port = port
+
+    def is_key(self, token: object) -> bool:
+        """Whether ``token`` is the engine's key, compared in constant time."""
+        return isinstance(token, str) and hmac.compare_digest(token.encode("utf-8", "replace"), self._key)
+
+    def is_own_host(self, host: str) -> bool:
+        """Whether a ``Host`` value (``name:port``) names this engine.
+
+        Example: ``127.0.0.1:PORT`` and ``localhost:PORT`` do, ``127.evil.com:PORT`` does not.
+        """
+        match = _HOST.fullmatch(host.lower())
+        return match is not None and int(match[2]) == self._port
+
+    def check(self, request: web.BaseRequest) -> None:
+        """Let the request pass or raise.
+
+        Raises:
+            ApiError: 403 for a foreign Host or Origin, 401 for a missing or wrong bearer.
+        """
+        source = PROXY if request.path.startswith("/toolbox/") else ""
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) != 1 or not self.is_own_host(hosts[0]):
+            raise ApiError(403, "the Host header does not name this engine", source=source)
+        for origin in request.headers.getall("Origin", []):
+            scheme, _, host = origin.partition("://")
+            if scheme.lower() != "http" or not self.is_own_host(host):
+                raise ApiError(403, "requests from other origins are refused", source=source)
+        if request.path == SOCKETIO_PATH:
+            return
+        headers = request.headers.getall("Authorization", [])
+        scheme, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
+        if scheme.lower() != "bearer" or not self.is_key(token.strip()):
+            raise ApiError(401, "Invalid credentials: not the API key of this embedded engine", source=source)
+
+
+def guard_middleware(
+    guard: Guard, on_request: Callable[[], None]
+) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """The middleware: request id, access rule, errors as bodies, one log line.
+
+    Args:
+        guard: the rule.
+        on_request: called for each request that passed (keeps the engine from idling out).
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("X-Request-Id", "")
+        rid = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id.set(rid)
+        started = time.monotonic()
+        response: web.StreamResponse
+        try:
+            guard.check(request)
+            on_request()
+            response = await handler(request)
+        except ConnectionError:
+            # The client went away; there is nobody to answer.
+            raise
+        except Exception as error:  # noqa: BLE001  every failure becomes the platform's error body
+            response = error_response(request, error)
+        if not response.prepared:
+            response.headers["X-Request-Id"] = rid
+        took = (time.monotonic() - started) * 1000
+        log.info("%s %s %s %.1f ms", request.method, request.path, response.status, took)
+        return response
+
+    return middleware

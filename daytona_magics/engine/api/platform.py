@@ -1,0 +1,119 @@
+"""Routes about the engine itself: health, configuration, regions, ending it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from aiohttp import web
+
+from daytona_magics.engine.address import API_VERSION
+from daytona_magics.engine.api.context import Context, context
+from daytona_magics.engine.api.models import DEFAULT_SNAPSHOT, MAX_AUTO_ARCHIVE, ORGANIZATION, REGION
+from daytona_magics.engine.errors import ApiError
+
+routes = web.RouteTableDef()
+
+
+def _started(ctx: Context) -> int:
+    return sum(s.record.state != "stopped" for s in ctx.sandboxes)
+
+
+def _is_idle(ctx: Context) -> bool:
+    return _started(ctx) == 0 and ctx.activity.sockets == 0
+
+
+@routes.get("/api/health")
+async def health(request: web.Request) -> web.Response:
+    """The engine lives: the platform's answer plus what ``address`` verifies."""
+    ctx = context(request)
+    return web.json_response(
+        {
+            "status": "ok",
+            "info": {"database": {"status": "up"}},
+            "error": {},
+            "details": {"database": {"status": "up"}},
+            "engine": "daytona-magics",
+            "pid": os.getpid(),
+            "version": ctx.version,
+            "api": API_VERSION,
+            "isolation": ctx.sandboxes.isolation,
+            "idle": _is_idle(ctx),
+        }
+    )
+
+
+@routes.get("/api/config")
+async def config(request: web.Request) -> web.Response:
+    """The platform's configuration; everything about accounts is empty, for there are none."""
+    ctx = context(request)
+    return web.json_response(
+        {
+            "version": ctx.version,
+            "oidc": {"issuer": "", "clientId": "", "audience": "", "provider": ""},
+            "linkedAccountsEnabled": False,
+            "announcements": {},
+            "proxyTemplateUrl": "",
+            "proxyToolboxUrl": ctx.toolbox_url,
+            "defaultSnapshot": DEFAULT_SNAPSHOT,
+            "dashboardUrl": "",
+            "maxAutoArchiveInterval": MAX_AUTO_ARCHIVE,
+            "maintananceMode": False,
+            "environment": "embedded",
+        }
+    )
+
+
+@routes.get("/api/regions")
+@routes.get("/api/shared-regions")
+async def regions(request: web.Request) -> web.Response:
+    """The one region: this machine."""
+    since = "1970-01-01T00:00:00.000Z"
+    region: dict[str, Any] = {
+        "id": REGION,
+        "name": REGION,
+        "organizationId": ORGANIZATION,
+        "regionType": "shared",
+        "createdAt": since,
+        "updatedAt": since,
+        "proxyUrl": context(request).base_url,
+    }
+    return web.json_response([region])
+
+
+@routes.get("/api/engine/status")
+async def status(request: web.Request) -> web.Response:
+    """What ``status`` and ``doctor`` print; no secrets."""
+    ctx = context(request)
+    block = ctx.sandboxes.uid_block
+    return web.json_response(
+        {
+            **ctx.facts,
+            "pid": os.getpid(),
+            "version": ctx.version,
+            "api_version": API_VERSION,
+            "url": f"{ctx.base_url}/api",
+            "isolation": ctx.sandboxes.isolation,
+            "unavailable": ctx.sandboxes.unavailable,
+            "state_folder": str(ctx.folder.path),
+            "state_folder_message": ctx.folder.message,
+            "uid_block": [block.start, block.count] if block else None,
+            "sandboxes": [
+                {"id": s.record.id, "name": s.record.name, "state": s.record.state} for s in ctx.sandboxes
+            ],
+            "sockets": ctx.activity.sockets,
+            "idle_seconds": ctx.activity.idle_seconds,
+        }
+    )
+
+
+@routes.post("/api/engine/stop")
+async def stop(request: web.Request) -> web.Response:
+    """End the engine; sandboxes are stopped, files are kept.  ``?if=idle``: only when nobody uses it."""
+    ctx = context(request)
+    if request.query.get("if") == "idle" and not _is_idle(ctx):
+        raise ApiError(
+            409, f"the engine is in use: {_started(ctx)} started, {ctx.activity.sockets} connections"
+        )
+    ctx.activity.stop.set()
+    return web.json_response({"stopping": True, "pid": os.getpid()})

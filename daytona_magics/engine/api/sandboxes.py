@@ -1,0 +1,161 @@
+"""The control plane's routes for sandboxes: ``/api/sandbox…``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from aiohttp import web
+
+from daytona_magics.engine.api.context import Context, context, sandbox_of
+from daytona_magics.engine.api.errors import json_body
+from daytona_magics.engine.api.listing import page
+from daytona_magics.engine.api.models import (
+    archive_interval,
+    list_item_json,
+    parse_create,
+    parse_labels,
+    sandbox_json,
+    whole,
+)
+from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.lifecycle import Sandbox
+from daytona_magics.engine.store.records import SandboxRecord
+
+routes = web.RouteTableDef()
+
+ISOLATION_LABEL = "daytona-magics/isolation"
+
+
+def as_json(ctx: Context, record: SandboxRecord) -> dict[str, Any]:
+    """A sandbox as the API answers it."""
+    return sandbox_json(record, ctx.toolbox_url, ctx.version)
+
+
+def _answer(request: web.Request, sandbox: Sandbox) -> web.Response:
+    return web.json_response(as_json(context(request), sandbox.record))
+
+
+@routes.post("/api/sandbox")
+async def create(request: web.Request) -> web.Response:
+    """Create and start a sandbox; the answer's state is ``started``."""
+    template = parse_create(await json_body(request))
+    return _answer(request, await context(request).sandboxes.create(template))
+
+
+@routes.get("/api/sandbox")
+async def list_sandboxes(request: web.Request) -> web.Response:
+    """One page of sandboxes."""
+    ctx = context(request)
+    records, cursor = page([s.record for s in ctx.sandboxes], request.query)
+    items = [list_item_json(record, ctx.toolbox_url, ctx.version) for record in records]
+    return web.json_response({"items": items, "nextCursor": cursor})
+
+
+@routes.get("/api/sandbox/{sandbox}")
+async def get(request: web.Request) -> web.Response:
+    """One sandbox by id or name."""
+    return _answer(request, sandbox_of(request))
+
+
+@routes.delete("/api/sandbox/{sandbox}")
+async def delete(request: web.Request) -> web.Response:
+    """Delete a sandbox; the answer's state is ``destroyed``."""
+    sandbox = sandbox_of(request)
+    await context(request).sandboxes.delete(sandbox)
+    return _answer(request, sandbox)
+
+
+@routes.post("/api/sandbox/{sandbox}/start")
+async def start(request: web.Request) -> web.Response:
+    """Start a stopped sandbox: files are there, processes and variables are not."""
+    sandbox = sandbox_of(request)
+    await context(request).sandboxes.start(sandbox)
+    return _answer(request, sandbox)
+
+
+@routes.post("/api/sandbox/{sandbox}/stop")
+async def stop(request: web.Request) -> web.Response:
+    """Stop a sandbox; files are kept."""
+    sandbox = sandbox_of(request)
+    await context(request).sandboxes.stop(sandbox)
+    return _answer(request, sandbox)
+
+
+@routes.put("/api/sandbox/{sandbox}/labels")
+async def replace_labels(request: web.Request) -> web.Response:
+    """Replace all labels; only the one that tells the isolation level cannot be taken off."""
+    labels = parse_labels((await json_body(request)).get("labels"))
+
+    def change(record: SandboxRecord) -> None:
+        record.labels = {**labels, ISOLATION_LABEL: record.labels[ISOLATION_LABEL]}
+
+    sandbox = sandbox_of(request)
+    await context(request).sandboxes.change(sandbox, change)
+    return web.json_response({"labels": sandbox.record.labels})
+
+
+@routes.post("/api/sandbox/{sandbox}/autostop/{interval}")
+async def set_autostop(request: web.Request) -> web.Response:
+    """Minutes without activity before a started sandbox is stopped; 0: never."""
+    return await _set_interval(
+        request, "auto_stop_interval", whole(request.match_info["interval"], "interval", 0)
+    )
+
+
+@routes.post("/api/sandbox/{sandbox}/autoarchive/{interval}")
+async def set_autoarchive(request: web.Request) -> web.Response:
+    """Minutes a stopped sandbox stays before the platform would archive it; remembered only."""
+    minutes = archive_interval(whole(request.match_info["interval"], "interval", 0))
+    return await _set_interval(request, "auto_archive_interval", minutes)
+
+
+@routes.post("/api/sandbox/{sandbox}/autodelete/{interval}")
+async def set_autodelete(request: web.Request) -> web.Response:
+    """Minutes a stopped sandbox stays before it is deleted; 0: at once, negative: never."""
+    return await _set_interval(
+        request, "auto_delete_interval", whole(request.match_info["interval"], "interval")
+    )
+
+
+@routes.post("/api/sandbox/{sandbox}/ttl/{minutes}")
+async def set_ttl(request: web.Request) -> web.Response:
+    """Minutes from now until the sandbox is deleted whatever its state; 0: never."""
+    minutes = whole(request.match_info["minutes"], "ttlMinutes", 0)
+    return await _set_interval(request, "destroy_at", time.time() + minutes * 60 if minutes else None)
+
+
+@routes.post("/api/sandbox/{sandbox}/public/{flag}")
+async def set_public(request: web.Request) -> web.Response:
+    """Whether previews need no credentials."""
+    flag = request.match_info["flag"].lower()
+    if flag not in ("true", "false"):
+        raise ApiError(400, "public is true or false")
+    return await _set_interval(request, "public", flag == "true")
+
+
+async def _set_interval(request: web.Request, name: str, value: object) -> web.Response:
+    sandbox = sandbox_of(request)
+    await context(request).sandboxes.change(sandbox, lambda record: setattr(record, name, value))
+    sandbox.touch()
+    return _answer(request, sandbox)
+
+
+@routes.post("/api/sandbox/{sandbox}/last-activity")
+async def last_activity(request: web.Request) -> web.Response:
+    """The sandbox is in use: its auto-stop starts over."""
+    sandbox = sandbox_of(request)
+    sandbox.touch()
+
+    def change(record: SandboxRecord) -> None:
+        record.last_activity_at = time.time()
+
+    await context(request).sandboxes.change(sandbox, change)
+    return web.Response(status=201)
+
+
+@routes.get("/api/sandbox/{sandbox}/toolbox-proxy-url")
+async def toolbox_proxy_url(request: web.Request) -> web.Response:
+    """Where the toolbox routes of the sandbox are."""
+    sandbox_of(request)
+    return web.json_response({"url": context(request).toolbox_url})

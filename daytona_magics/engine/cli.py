@@ -1,0 +1,217 @@
+"""The command line of the embedded engine: ``python -m daytona_magics.engine COMMAND``.
+
+``serve --detach`` forks before anything heavy is imported; the child becomes a session of its own, and the
+parent waits until the child says that it answers (exit 0) or why it cannot (exit 1, one sentence on stderr).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from daytona_magics.engine import address
+
+_EPILOG = """\
+environment:
+  DAYTONA_MAGICS_HOME          state folder (database and files of the sandboxes)
+  DAYTONA_MAGICS_ISOLATION=L0  run sandboxes without isolation; never chosen by itself
+  DAYTONA_MAGICS_IDLE_SECONDS  end after so long without use (default 600)
+  XDG_RUNTIME_DIR              where the lock and the record of the running engine are kept
+
+example:
+  eval "$(python -m daytona_magics.engine env)"    # then use any Daytona client
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m daytona_magics.engine",
+        description="The embedded engine of daytona-magics: a Daytona-compatible server on this machine.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="run the engine in the foreground")
+    serve.add_argument(
+        "--detach", action="store_true", help="run it in the background; return when it answers"
+    )
+    commands.add_parser("env", help="start it if needed and print the variables a Daytona client needs")
+    for name, text in (
+        ("status", "show the running engine and its sandboxes"),
+        ("doctor", "show what the engine found out about this machine (starts it if needed)"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--json", action="store_true", help="print JSON")
+    commands.add_parser("stop", help="stop all sandboxes (files are kept) and end the engine")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 on success, 1 on failure (with one sentence on stderr), 3 when ``status`` finds no engine.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        match arguments.command:
+            case "serve":
+                return _detach() if arguments.detach else _serve(lambda: None)
+            case "env":
+                return _env()
+            case "status":
+                return _status(arguments.json)
+            case "doctor":
+                return _doctor(arguments.json)
+            case _:
+                return _stop()
+    except address.EngineStartError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _serve(ready: Any) -> int:
+    from daytona_magics.engine import daemon
+
+    try:
+        daemon.serve(ready)
+    except daemon.AlreadyRunning as error:
+        # Another starter was faster; wait until its engine answers, that is as good.
+        deadline = time.monotonic() + 5.0
+        while time.monotonic() < deadline:
+            if address.find() is not None:
+                ready()
+                return 0
+            time.sleep(0.02)
+        print(f"{error}, but it does not answer", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _detach() -> int:
+    told, tell = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(tell)
+        with os.fdopen(told, "rb") as pipe:
+            said = pipe.read()
+        if said.startswith(b"ready"):
+            return 0
+        # It said why on stderr, which is still shared, and has gone.
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            print(f"the embedded engine was killed by signal {os.WTERMSIG(status)}", file=sys.stderr)
+        return 1
+    os.close(told)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+
+    def ready() -> None:
+        # From now on there is a log; nobody holds our stderr any more.
+        os.write(tell, b"ready")
+        os.close(tell)
+        os.dup2(null, 2)
+        os.close(null)
+
+    return _serve(ready)
+
+
+def _env() -> int:
+    engine = address.ensure()
+    environ = dict(os.environ)
+    address.add_no_proxy(environ)
+    variables = {
+        "DAYTONA_API_URL": engine.api_url,
+        "DAYTONA_API_KEY": engine.api_key,
+        "DAYTONA_TARGET": "local",
+        "NO_PROXY": environ["NO_PROXY"],
+        "no_proxy": environ["no_proxy"],
+    }
+    for name, value in variables.items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def _ask(method: str, path: str) -> dict[str, Any] | None:
+    record = address.live_record()
+    return address.call(record, method, path) if record else None
+
+
+def _status(as_json: bool) -> int:
+    status = _ask("GET", "/api/engine/status")
+    if as_json:
+        print(json.dumps({"running": status is not None, **(status or {})}, indent=2))
+    elif status is None:
+        print("no embedded engine is running")
+    else:
+        sandboxes = status["sandboxes"]
+        print(f"embedded engine {status['version']}, pid {status['pid']}, {status['url']}")
+        print(f"isolation {status['isolation']}, state in {status['state_folder']}")
+        for sandbox in sandboxes:
+            print(f"  {sandbox['state']:<10} {sandbox['name']}")
+        if not sandboxes:
+            print("  no sandboxes")
+    return 3 if status is None else 0
+
+
+def _doctor(as_json: bool) -> int:
+    address.ensure()
+    status = _ask("GET", "/api/engine/status")
+    if status is None:
+        raise address.EngineStartError("the embedded engine does not answer")
+    unavailable = status["unavailable"]
+    block = status["uid_block"]
+    report = {
+        "ok": not unavailable,
+        "isolation": status["isolation"],
+        "why_not_higher": unavailable or status["why_not_higher"] or "nothing is missing",
+        "engine": status["version"],
+        "package": address.package_version(),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "api_version": status["api_version"],
+        "schema": status["schema"],
+        "url": status["url"],
+        "port": status["port"],
+        "pid": status["pid"],
+        "state_folder": status["state_folder"],
+        "state_folder_message": status["state_folder_message"] or "as asked for",
+        "journal": status["journal"],
+        "runtime_folder": str(address.runtime_dir()),
+        "shell": status["shell"],
+        "uids": f"{block[0]}-{block[0] + block[1] - 1}, one per sandbox"
+        if block
+        else "one for all sandboxes",
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        width = max(map(len, report))
+        for name, value in report.items():
+            print(f"{name.replace('_', ' '):<{width}}  {value}")
+    return 0 if report["ok"] else 1
+
+
+def _stop() -> int:
+    record = address.live_record()
+    if record is None:
+        print("no embedded engine is running")
+        return 0
+    if address.call(record, "POST", "/api/engine/stop") is None:
+        raise address.EngineStartError(f"the engine (pid {record['pid']}) does not answer")
+    deadline = time.monotonic() + 20.0
+    while address.process_start_time(record["pid"]) == record["start_time"]:
+        if time.monotonic() > deadline:
+            raise address.EngineStartError(f"the engine (pid {record['pid']}) is taking long to stop")
+        time.sleep(0.02)
+    print("the embedded engine has stopped; files of sandboxes are kept")
+    return 0

@@ -1,0 +1,250 @@
+"""The engine's process: take the lock, bind, open the state, leave the record, serve, clean up.
+
+The order makes one engine per user certain. Only the holder of ``engine.lock`` in the runtime folder goes on,
+and only the holder of ``engine.lock`` in the state folder opens the database; both are flocks, so a killed
+engine leaves nothing to clean. The record that clients look for is written last, when every request can be
+answered, and removed first. Port and key are kept in the state folder, so that a restart does not break a
+shell that has evaluated ``env``; when the port has been taken by somebody else, the key changes with it,
+because a client with the old pair may have shown the key to whoever listens there now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from daytona_magics.engine import address
+from daytona_magics.engine.activity import Activity
+from daytona_magics.engine.api.context import Context
+from daytona_magics.engine.api.guard import Guard
+from daytona_magics.engine.janitor import Janitor
+from daytona_magics.engine.launch.launcher import Launcher, LaunchError
+from daytona_magics.engine.lifecycle import Sandboxes
+from daytona_magics.engine.log import hide, log, open_log
+from daytona_magics.engine.server import MAX_HEADER, build_app
+from daytona_magics.engine.store.database import SCHEMA_VERSION, Database, StoreError
+from daytona_magics.engine.store.folder import StateFolder, prepare
+
+SHUTDOWN_SECONDS = 1.0
+
+
+class AlreadyRunning(Exception):
+    """Another engine holds the lock."""
+
+
+def _lock(path: Path) -> int:
+    """Take the flock ``path`` for the life of this process.
+
+    Raises:
+        AlreadyRunning: somebody else has it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise AlreadyRunning(f"another embedded engine holds {path}") from error
+    return handle
+
+
+def _state_folder() -> tuple[StateFolder, int]:
+    """The state folder with its lock; the fallback when another machine's engine has the preferred one."""
+    folder = prepare(address.state_dir())
+    try:
+        return folder, _lock(folder.path / "engine.lock")
+    except AlreadyRunning:
+        fallback = address.fallback_state_dir()
+        if folder.path == fallback or _record_is_here(folder.path):
+            raise
+        second = prepare(fallback)
+        message = f"{folder.path} is in use by an engine on another machine; {second.path} is used instead"
+        return StateFolder(second.path, folder.wanted, message, second.network), _lock(
+            second.path / "engine.lock"
+        )
+
+
+def _record_is_here(folder: Path) -> bool:
+    record = address.read_record(folder)
+    return record is None or record["place"] == address.place()
+
+
+def _endpoint(folder: Path) -> tuple[socket.socket, str]:
+    """The listening socket and the key: those of last time when the port is free, else new ones."""
+    path = folder / "endpoint.json"
+    port, key = 0, ""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(path.read_text())
+        port, key = int(kept["port"]), str(kept["key"])
+    listener = _bind(port) if port and len(key) >= 32 else None
+    if listener is None:
+        listener, key = _bind(0), secrets.token_hex(32)
+    if listener is None:
+        raise address.EngineStartError("no port on 127.0.0.1 can be bound")
+    temporary = path.with_suffix(".new")
+    with os.fdopen(
+        os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w"
+    ) as file:
+        json.dump({"port": listener.getsockname()[1], "key": key}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return listener, key
+
+
+def _bind(port: int) -> socket.socket | None:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Old connections may still be in TIME_WAIT; a listener of somebody else still refuses.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        return None
+    listener.setblocking(False)
+    return listener
+
+
+def serve(ready: Callable[[], None]) -> None:
+    """Run the engine until it is told to stop or nobody uses it.
+
+    Args:
+        ready: called when it answers.
+
+    Raises:
+        AlreadyRunning: there is one.
+        address.EngineStartError: it cannot run here; the message says why.
+    """
+    os.umask(0o077)
+    os.chdir("/")
+    # The engine never talks through a proxy, and what it starts shall not either.
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    runtime = address.runtime_dir()
+    locks = [_lock(runtime / "engine.lock")]
+    folder, state_lock = _state_folder()
+    locks.append(state_lock)
+    with (folder.path / "engine.crash").open("a") as crash:
+        faulthandler.enable(crash)
+        open_log(folder.path)
+        try:
+            asyncio.run(_Engine(runtime, folder).run(ready))
+        finally:
+            faulthandler.disable()
+            for handle in locks:
+                os.close(handle)
+
+
+class _Engine:
+    def __init__(self, runtime: Path, folder: StateFolder) -> None:
+        self._runtime = runtime
+        self._folder = folder
+        self._restart: asyncio.Future[None] | None = None
+        self._launcher = Launcher(
+            isolation=os.environ.get("DAYTONA_MAGICS_ISOLATION") or None, stderr_dir=folder.path / "stderr"
+        )
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        listener, key = _endpoint(self._folder.path)
+        hide(key)
+        port = listener.getsockname()[1]
+        database = Database(self._folder.path, network=self._folder.network)
+        try:
+            await database.open()
+        except StoreError as error:
+            raise address.EngineStartError(str(error)) from error
+        sandboxes = Sandboxes(database, self._launcher, self._folder.path)
+        await self._start_launcher(sandboxes)
+        await sandboxes.load()
+        activity = Activity()
+        base = f"http://127.0.0.1:{port}"
+        version = address.package_version()
+        ctx = Context(sandboxes, activity, self._folder, base, version, self._facts(port))
+        app, events = build_app(ctx, Guard(key, port))
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            max_field_size=MAX_HEADER,
+            keepalive_timeout=75,
+        )
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        self._launcher.on_zygote_death = lambda: (
+            asyncio.ensure_future(self._restart_launcher(sandboxes)) and None
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, activity.stop.set)
+        self._write_records(port, key, version)
+        janitor = asyncio.create_task(Janitor(sandboxes, activity).run())
+        janitor.add_done_callback(lambda task: _stop_on_failure(task, activity))
+        log.info("engine %s serves %s at isolation %s", version, base, sandboxes.isolation)
+        ready()
+        await activity.stop.wait()
+        log.info("the engine ends")
+        for where in (self._runtime, self._folder.path):
+            address.remove_record(where, os.getpid())
+        janitor.cancel()
+        await asyncio.gather(janitor, return_exceptions=True)
+        await sandboxes.stop_all()
+        await events.close()
+        await runner.cleanup()
+        await self._launcher.stop()
+        await database.close()
+
+    async def _start_launcher(self, sandboxes: Sandboxes) -> None:
+        try:
+            await self._launcher.start()
+            sandboxes.unavailable = ""
+        except LaunchError as error:
+            sandboxes.unavailable = str(error)
+            log.error("no sandbox can be created: %s", error)
+
+    async def _restart_launcher(self, sandboxes: Sandboxes) -> None:
+        log.error("the zygote died; its sandboxes died with it; starting another")
+        await self._launcher.stop()
+        await self._start_launcher(sandboxes)
+
+    def _facts(self, port: int) -> dict[str, object]:
+        return {
+            "port": port,
+            "schema": SCHEMA_VERSION,
+            "why_not_higher": self._launcher.reason,
+            "shell": next((s for s in ("bash", "sh") if shutil.which(s)), "none"),
+            "journal": "DELETE" if self._folder.network else "WAL",
+        }
+
+    def _write_records(self, port: int, key: str, version: str) -> None:
+        record: dict[str, Any] = {
+            "pid": os.getpid(),
+            "start_time": address.process_start_time(os.getpid()),
+            "place": address.place(),
+            "port": port,
+            "api_key": key,
+            "api": address.API_VERSION,
+            "version": version,
+            "schema": SCHEMA_VERSION,
+            "state_dir": str(self._folder.path),
+        }
+        for where in (self._folder.path, self._runtime):
+            address.write_record(where, record)
+
+
+def _stop_on_failure(task: asyncio.Task[None], activity: Activity) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("the janitor failed; the engine ends rather than keep sandboxes forever", exc_info=error)
+        activity.stop.set()

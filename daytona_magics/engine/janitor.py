@@ -1,0 +1,79 @@
+"""What happens by itself: auto-stop, auto-delete, time to live, and the engine's own end.
+
+Inactivity is measured with the monotonic clock, which stands still while the machine sleeps; how long a
+sandbox has been stopped and when its time is up are matters of the calendar, and are made up for at the next
+start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from daytona_magics.engine.activity import Activity
+from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.lifecycle import Sandbox, Sandboxes
+from daytona_magics.engine.log import log
+
+TICK_SECONDS = 2.0
+
+
+def due(sandbox: Sandbox, monotonic: float, wall: float) -> str:
+    """What is due for a sandbox: ``"stop"``, ``"delete"`` or ``""``.
+
+    Args:
+        monotonic: now, in ``time.monotonic`` seconds.
+        wall: now, in seconds since 1970.
+    """
+    record = sandbox.record
+    if record.destroy_at is not None and wall >= record.destroy_at:
+        return "delete"
+    if record.state == "started" and record.auto_stop_interval > 0 and not sandbox.in_use:
+        return "stop" if monotonic - sandbox.active_at >= record.auto_stop_interval * 60 else ""
+    if record.state == "stopped" and record.auto_delete_interval >= 0 and record.stopped_at is not None:
+        return "delete" if wall - record.stopped_at >= record.auto_delete_interval * 60 else ""
+    return ""
+
+
+class Janitor:
+    """Looks after the sandboxes every few seconds.
+
+    Args:
+        monotonic, wall: the clocks.
+    """
+
+    def __init__(
+        self,
+        sandboxes: Sandboxes,
+        activity: Activity,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._activity = activity
+        self._monotonic = monotonic
+        self._wall = wall
+
+    async def sweep(self) -> None:
+        """Do once what is due."""
+        for sandbox in self._sandboxes:
+            what = due(sandbox, self._monotonic(), self._wall())
+            if not what:
+                continue
+            log.info("sandbox %s: automatic %s", sandbox.record.id, what)
+            try:
+                await (self._sandboxes.stop(sandbox) if what == "stop" else self._sandboxes.delete(sandbox))
+            except ApiError as error:
+                log.warning("sandbox %s: automatic %s failed: %s", sandbox.record.id, what, error)
+        await self._sandboxes.write_activity()
+
+    async def run(self) -> None:
+        """Sweep until cancelled; ask the engine to end when nobody uses it."""
+        while True:
+            await self.sweep()
+            if self._activity.is_over(sum(s.record.state != "stopped" for s in self._sandboxes)):
+                log.info("nobody used the engine for %.0f s; it ends", self._activity.idle_seconds)
+                self._activity.stop.set()
+            await asyncio.sleep(min(TICK_SECONDS, max(self._activity.idle_seconds / 4, 0.05)))

@@ -1,0 +1,352 @@
+"""The life of sandboxes: created, started, stopped, deleted; remembered before anybody is told.
+
+Each sandbox has a lock; a change takes it, writes the database, and only then tells the caller and the event
+listeners. What survives a crash is decided at start: a row still ``creating`` was never acknowledged and is
+removed, one that ran is ``stopped`` with its files, one that was being deleted is deleted. Deleting renames
+the home into ``trash`` first, so the answer does not wait for a large tree; the row, and with it the uid,
+goes when the files are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess, SandboxSpec
+from daytona_magics.engine.log import log
+from daytona_magics.engine.store.database import Database
+from daytona_magics.engine.store.records import SandboxRecord
+from daytona_magics.engine.store.uids import UidBlock, find_block
+from daytona_magics.engine.toolbox.client import Toolbox
+
+if TYPE_CHECKING:
+    from daytona_magics.engine.api.pty_session import PtySession
+
+Event = Callable[[str, SandboxRecord, str], Awaitable[None]]
+"""``(event name, record after the change, state before it)``"""
+
+_ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_ACTIVITY_WRITE_SECONDS = 30.0
+
+
+class Sandbox:
+    """One sandbox: its record, its process while it is started, its terminals."""
+
+    def __init__(self, record: SandboxRecord) -> None:
+        self.record = record
+        self.process: SandboxProcess | None = None
+        self.ptys: dict[str, PtySession] = {}
+        self.lock = asyncio.Lock()
+        self.active_at = time.monotonic()
+        self.in_use = 0
+
+    @property
+    def toolbox(self) -> Toolbox:
+        """The toolbox of a started sandbox.
+
+        Raises:
+            ApiError: 400 when it is not started.
+        """
+        if self.process is None or self.record.state != "started":
+            raise ApiError(400, f"Sandbox {self.record.name} is not started (state: {self.record.state})")
+        return self.process.toolbox
+
+    def touch(self) -> None:
+        """Something was done with the sandbox: its auto-stop starts over."""
+        self.active_at = time.monotonic()
+        self.record.last_activity_at = time.time()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """While inside, the sandbox counts as active."""
+        self.in_use += 1
+        self.touch()
+        try:
+            yield
+        finally:
+            self.in_use -= 1
+            self.touch()
+
+
+class Sandboxes:
+    """All sandboxes of the engine.
+
+    Args:
+        database: opened.
+        launcher: started, or one whose start failed.
+        folder: state folder; homes are ``folder/sandboxes/ID``.
+    """
+
+    def __init__(self, database: Database, launcher: Launcher, folder: Path) -> None:
+        self._database = database
+        self._launcher = launcher
+        self._homes = folder / "sandboxes"
+        self._trash = folder / "trash"
+        self._by_id: dict[str, Sandbox] = {}
+        self._dead_uids: set[int] = set()
+        self._block: UidBlock | None = None
+        self._name_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._last_written: dict[str, float] = {}
+        self.unavailable = ""
+        self.on_event: Event | None = None
+
+    @property
+    def isolation(self) -> str:
+        """Isolation level of new sandboxes, ``"none"`` when none can be created."""
+        return "none" if self.unavailable else self._launcher.level
+
+    @property
+    def uid_block(self) -> UidBlock | None:
+        """The host uids given to sandboxes; None when they share the engine's."""
+        return self._block
+
+    def __iter__(self) -> Iterator[Sandbox]:
+        return iter(list(self._by_id.values()))
+
+    async def load(self) -> None:
+        """Read the database and put every row into a state that can be true after a restart."""
+        for folder in (self._homes, self._trash):
+            folder.mkdir(exist_ok=True)
+            # Sandbox uids pass through to their homes; they cannot list their neighbours.
+            folder.chmod(0o711)
+        block = await self._database.get_meta("uid_block")
+        if block is not None:
+            self._block = UidBlock(*block)
+        elif (found := find_block()) is not None:
+            self._block = found
+            await self._database.set_meta("uid_block", [found.start, found.count])
+        for record in await self._database.sandboxes():
+            if record.state in ("creating", "destroying", "destroyed"):
+                self._forget(record)
+                continue
+            if record.state != "stopped":
+                record.state, record.desired_state, record.stopped_at = "stopped", "stopped", time.time()
+                await self._database.update(record)
+            self._by_id[record.id] = Sandbox(record)
+
+    def get(self, id_or_name: str) -> Sandbox:
+        """The sandbox of that id, else of that name.
+
+        Raises:
+            ApiError: 404.
+        """
+        found = self._by_id.get(id_or_name)
+        if found is None:
+            found = next((s for s in self._by_id.values() if s.record.name == id_or_name), None)
+        if found is None:
+            raise ApiError(404, f"Sandbox with ID or name {id_or_name} not found")
+        return found
+
+    async def create(self, template: SandboxRecord) -> Sandbox:
+        """Make and start a sandbox; ``template`` has everything but id, home and uid.
+
+        Raises:
+            ApiError: 409 when the name is taken, 503 when no sandbox can be started here.
+        """
+        if self.unavailable:
+            raise ApiError(503, self.unavailable)
+        async with self._name_lock:
+            record = await self._reserve(template)
+        sandbox = Sandbox(record)
+        async with sandbox.lock:
+            self._by_id[record.id] = sandbox
+            try:
+                await asyncio.to_thread(self._prepare_home, record)
+                await self._tell("sandbox.created", record, record.state)
+                await self._spawn(sandbox)
+            except BaseException:
+                del self._by_id[record.id]
+                self._forget(record)
+                raise
+        return sandbox
+
+    def _prepare_home(self, record: SandboxRecord) -> None:
+        try:
+            self._launcher.prepare_home(Path(record.home), record.uid)
+        except LaunchError as error:
+            raise ApiError(503, f"the sandbox could not be created: {error}") from error
+
+    async def _reserve(self, template: SandboxRecord) -> SandboxRecord:
+        sandbox_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(20))
+        name = template.name or sandbox_id
+        if any(name in (s.record.name, s.record.id) for s in self._by_id.values()):
+            raise ApiError(409, f"Sandbox with name {name} already exists")
+        uid = None
+        if self._block is not None and self._launcher.level != "L0":
+            uid = self._block.pick([*(s.record.uid for s in self._by_id.values()), *self._dead_uids])
+            if uid is None:
+                raise ApiError(503, f"all {self._block.count} user ids are in use; delete some sandboxes")
+        labels = {**template.labels, "daytona-magics/isolation": self._launcher.level}
+        home = str(self._homes / sandbox_id)
+        record = replace(
+            template, id=sandbox_id, name=name, state="creating", home=home, uid=uid, labels=labels
+        )
+        try:
+            await self._database.insert(record)
+        except sqlite3.IntegrityError as error:
+            raise ApiError(409, f"Sandbox with name {name} already exists") from error
+        return record
+
+    async def start(self, sandbox: Sandbox) -> None:
+        """Start a stopped sandbox; nothing happens when it runs."""
+        async with sandbox.lock:
+            self._check_exists(sandbox)
+            if sandbox.record.state == "started":
+                return
+            if self.unavailable:
+                raise ApiError(503, self.unavailable)
+            await self._set_state(sandbox, "starting", desired="started")
+            try:
+                await self._spawn(sandbox)
+            except BaseException:
+                await self._set_state(sandbox, "stopped", desired="stopped")
+                raise
+
+    async def stop(self, sandbox: Sandbox) -> None:
+        """End every process of a sandbox and keep its files; an ephemeral one is deleted."""
+        async with sandbox.lock:
+            self._check_exists(sandbox)
+            if sandbox.record.state == "stopped":
+                return
+            await self._set_state(sandbox, "stopping", desired="stopped")
+            await self._kill(sandbox)
+            await self._set_state(sandbox, "stopped")
+        if sandbox.record.auto_delete_interval == 0:
+            await self.delete(sandbox)
+
+    async def delete(self, sandbox: Sandbox) -> None:
+        """End a sandbox and remove its files for good."""
+        async with sandbox.lock:
+            if self._by_id.get(sandbox.record.id) is not sandbox:
+                return
+            await self._set_state(sandbox, "destroying", desired="destroyed")
+            await self._kill(sandbox)
+            old = sandbox.record.state
+            # The name is free again at once.
+            gone = replace(sandbox.record, state="destroyed", name=f"destroyed {sandbox.record.id}")
+            await self._database.update(gone)
+            del self._by_id[gone.id]
+            sandbox.record.state = "destroyed"
+            self._forget(gone)
+        await self._tell("sandbox.state.updated", sandbox.record, old)
+
+    async def change(self, sandbox: Sandbox, change: Callable[[SandboxRecord], None]) -> None:
+        """Apply a change of settings; it is on disk when this returns."""
+        async with sandbox.lock:
+            self._check_exists(sandbox)
+            changed = replace(sandbox.record, updated_at=time.time())
+            change(changed)
+            await self._database.update(changed)
+            sandbox.record = changed
+
+    async def write_activity(self) -> None:
+        """Remember, now and then, when each sandbox was last active."""
+        for sandbox in self:
+            last = sandbox.record.last_activity_at
+            if last - self._last_written.get(sandbox.record.id, 0.0) < _ACTIVITY_WRITE_SECONDS:
+                continue
+            self._last_written[sandbox.record.id] = last
+            async with sandbox.lock:
+                if sandbox.record.id in self._by_id:
+                    await self._database.update(sandbox.record)
+
+    async def stop_all(self) -> None:
+        """Stop everything because the engine ends."""
+        await asyncio.gather(*(self.stop(sandbox) for sandbox in self if sandbox.record.state != "stopped"))
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def _check_exists(self, sandbox: Sandbox) -> None:
+        if self._by_id.get(sandbox.record.id) is not sandbox:
+            raise ApiError(404, f"Sandbox with ID or name {sandbox.record.id} not found")
+
+    async def _spawn(self, sandbox: Sandbox) -> None:
+        record = sandbox.record
+        spec = SandboxSpec(
+            id=record.id,
+            home=Path(record.home),
+            uid=record.uid,
+            hostname=record.id,
+            env={**record.env, "DAYTONA_SANDBOX_ID": record.id},
+        )
+        try:
+            sandbox.process = await self._launcher.spawn(spec)
+        except LaunchError as error:
+            raise ApiError(503, f"the sandbox could not be started: {error}") from error
+        sandbox.process.add_exit_callback(lambda process: self._task(self._died(sandbox, process)))
+        sandbox.touch()
+        await self._set_state(sandbox, "started", desired="started")
+
+    async def _kill(self, sandbox: Sandbox) -> None:
+        process, sandbox.process = sandbox.process, None
+        if process is not None:
+            await process.kill()
+        for pty in list(sandbox.ptys.values()):
+            await pty.close()
+
+    async def _died(self, sandbox: Sandbox, process: SandboxProcess) -> None:
+        async with sandbox.lock:
+            # After a kill of ours the process is another one, or none.
+            if sandbox.process is not process:
+                return
+            log.warning("sandbox %s ended by itself", sandbox.record.id)
+            await self._kill(sandbox)
+            await self._set_state(sandbox, "stopped", desired="stopped")
+        if sandbox.record.auto_delete_interval == 0:
+            await self.delete(sandbox)
+
+    async def _set_state(self, sandbox: Sandbox, state: str, *, desired: str = "") -> None:
+        old, now = sandbox.record.state, time.time()
+        changed = replace(sandbox.record, state=state, updated_at=now)
+        changed.desired_state = desired or changed.desired_state
+        changed.stopped_at = now if state == "stopped" else None
+        await self._database.update(changed)
+        sandbox.record = changed
+        log.info("sandbox %s: %s -> %s", changed.id, old, state)
+        await self._tell("sandbox.state.updated", changed, old)
+
+    async def _tell(self, event: str, record: SandboxRecord, old: str) -> None:
+        if self.on_event is not None:
+            await self.on_event(event, record, old)
+
+    def _forget(self, record: SandboxRecord) -> None:
+        """Remove the files and then the row of a sandbox nobody knows any more, in the background."""
+        if record.uid is not None:
+            self._dead_uids.add(record.uid)
+        home, trash = Path(record.home), self._trash / record.id
+        if home.exists():
+            home.rename(trash)
+
+        async def remove() -> None:
+            try:
+                if trash.exists():
+                    await asyncio.to_thread(self._launcher.remove_home, trash)
+            except (OSError, LaunchError) as error:
+                # The row stays, so the uid is not reused and the next start tries again.
+                log.error("the files of sandbox %s could not be removed: %s", record.id, error)
+                return
+            await self._database.remove(record.id)
+            if record.uid is not None:
+                self._dead_uids.discard(record.uid)
+
+        self._task(remove())
+
+    def _task(self, coroutine: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_log_failure)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a background task failed", exc_info=error)

@@ -1,0 +1,1 @@
+"""What the engine remembers: one SQLite database, opened by the engine alone."""
