@@ -5,7 +5,6 @@ modes that forbid entry, a tree thousands of levels deep. Everything goes throug
 no link is ever followed; deep trees are flattened by renaming, so depth costs neither stack nor descriptors.
 """
 
-import contextlib
 import os
 import stat
 from pathlib import Path

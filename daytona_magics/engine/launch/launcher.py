@@ -56,8 +56,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class SandboxSpec:
-    """What to start. ``home`` is a host folder made by `Launcher.prepare_home`; ``uid`` the host uid and gid to
-    run as, needed when the engine is root and None otherwise; ``env`` is set for everything in the sandbox.
+    """What to start.
+
+    ``home`` is a host folder made by `Launcher.prepare_home`; ``uid`` the host uid and gid to run as, needed
+    when the engine is root and None otherwise; ``env`` is set for everything in the sandbox.
     """
 
     id: str
@@ -221,28 +223,20 @@ class Launcher:
         self._stopping = False
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         near.setblocking(False)
-        program = Path(__file__).with_name("zygote.py")
-        errors = os.open(self._stderr_dir / "zygote.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            # -I -S and an empty environment: nothing of the host's configuration is read or inherited.
-            self._zygote = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-X", "utf8", str(program), str(far.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env={},
-                cwd="/",
-                pass_fds=[far.fileno()],
-                start_new_session=True,
-            )
+            self._zygote = self._open_zygote(far)
         except OSError as error:
             near.close()
             raise LaunchError(f"the zygote cannot be started: {error}") from error
         finally:
             far.close()
-            os.close(errors)
         self._control = near
-        config = {"v": wire.VERSION, "op": "configure", "isolate": self._wanted != "L0", **self._plan.message()}
+        config = {
+            "v": wire.VERSION,
+            "op": "configure",
+            "isolate": self._wanted != "L0",
+            **self._plan.message(),
+        }
         await wire.send_packet(near, config)
         try:
             packet = await asyncio.wait_for(wire.recv_packet(near), READY_TIMEOUT)
@@ -253,6 +247,25 @@ class Launcher:
         if "error" in packet[0]:
             raise LaunchError(str(packet[0]["error"]))
         self._watcher = asyncio.ensure_future(self._watch(self._zygote, near))
+
+    def _open_zygote(self, far: socket.socket) -> "subprocess.Popen[bytes]":
+        """Start the zygote's process with `far` as its control socket. Raises OSError."""
+        program = Path(__file__).with_name("zygote.py")
+        errors = os.open(self._stderr_dir / "zygote.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            # -I -S and an empty environment: nothing of the host's configuration is read or inherited.
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", "-X", "utf8", str(program), str(far.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env={},
+                cwd="/",
+                pass_fds=[far.fileno()],
+                start_new_session=True,
+            )
+        finally:
+            os.close(errors)
 
     async def _watch(self, zygote: "subprocess.Popen[bytes]", control: socket.socket) -> None:
         """Wait for the zygote's end; its sandboxes die with it by parent-death signals."""
@@ -346,11 +359,15 @@ class Launcher:
         box_status.setblocking(False)
         try:
             errors = os.open(
-                self._stderr_dir / f"{spec.id}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600
+                self._stderr_dir / f"{spec.id}.err",
+                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW,
+                0o600,
             )
             try:
                 async with self._send_lock:
-                    await wire.send_packet(control, request, [far_control.fileno(), far_status.fileno(), errors])
+                    await wire.send_packet(
+                        control, request, [far_control.fileno(), far_status.fileno(), errors]
+                    )
             finally:
                 os.close(errors)
         except (OSError, ValueError) as error:

@@ -113,9 +113,7 @@ def _restrict(fd: int, path: str, *, read_only: bool, devices: bool, recursive: 
 
 def attach(fd: int, target: str) -> None:
     """Attach the detached mount `fd` at `target` and close it. Raises OSError."""
-    result = _libc.syscall(
-        _SYS_MOVE_MOUNT, fd, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH
-    )
+    result = _libc.syscall(_SYS_MOVE_MOUNT, fd, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
     _check(result, f"attaching {target}")
     os.close(fd)
 
@@ -198,7 +196,20 @@ def build_root(config: dict[str, Any], sources: Sources, hostname: str, tmp_size
     root = next(path for path in ("/tmp", "/mnt", "/run", "/usr") if os.path.isdir(path))
     plain = _MS_NOSUID | _MS_NODEV
     _mount("tmpfs", root, "tmpfs", plain, "size=8m,nr_inodes=16k,mode=0755")
-    for name in ("dev", "etc", "home", "opt", "proc", "root", "run", "tmp", "usr", "var", "var/lib", "var/log"):
+    for name in (
+        "dev",
+        "etc",
+        "home",
+        "opt",
+        "proc",
+        "root",
+        "run",
+        "tmp",
+        "usr",
+        "var",
+        "var/lib",
+        "var/log",
+    ):
         os.mkdir(f"{root}/{name}", 0o755)
     for inside, target in config["links"]:
         os.symlink(target, root + inside)
@@ -249,7 +260,9 @@ def _mask(path: str) -> None:
     if os.path.islink(path):
         path = os.path.realpath(path)
     if os.path.isdir(path):
-        _mount("tmpfs", path, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | 1, "size=4k,nr_inodes=1,mode=0555")
+        _mount(
+            "tmpfs", path, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | 1, "size=4k,nr_inodes=1,mode=0555"
+        )
     elif os.path.exists(path):
         attach(clone_tree("/dev/null", read_only=True, devices=True), path)
 
@@ -283,7 +296,7 @@ def _set_hostname(hostname: str) -> None:
 
 
 def _loopback_up() -> None:
-    """Bring up lo, the only interface, and let servers listen on ports below 1024 where the kernel lets us."""
+    """Bring up lo, the only interface, and allow ports below 1024 where the kernel lets us."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING))
     with contextlib.suppress(OSError):

@@ -68,7 +68,9 @@ class Plan:
 
     def with_libraries(self, paths: Iterable[str]) -> "Plan":
         """The same plan with the single files `paths` added."""
-        return replace(self, binds=tuple(sorted({*self.binds, *((path, path) for path in paths)}, key=_inside)))
+        return replace(
+            self, binds=tuple(sorted({*self.binds, *((path, path) for path in paths)}, key=_inside))
+        )
 
 
 def _inside(bind: tuple[str, str]) -> str:
@@ -115,7 +117,18 @@ def plan() -> Plan:
 
 def _python_folders() -> list[str]:
     """Folders this Python needs: its prefixes and its package folders, none of them a whole home or root."""
-    forbidden = {"/", "/home", "/root", "/tmp", "/var", "/etc", "/opt", "/srv", "/mnt", os.path.expanduser("~")}
+    forbidden = {
+        "/",
+        "/home",
+        "/root",
+        "/tmp",
+        "/var",
+        "/etc",
+        "/opt",
+        "/srv",
+        "/mnt",
+        os.path.expanduser("~"),
+    }
     wanted = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
     wanted += [path for path in sys.path if path.endswith("-packages")]
     return [path for path in wanted if os.path.isdir(path) and os.path.realpath(path) not in forbidden]
@@ -123,7 +136,8 @@ def _python_folders() -> list[str]:
 
 def _interpreter_hops() -> list[str]:
     """Every path on the chain of links from sys.executable to the real interpreter."""
-    hops, path = [], sys.executable
+    hops: list[str] = []
+    path = sys.executable
     while path and len(hops) < 40:
         hops.append(path)
         if not os.path.islink(path):

@@ -68,7 +68,9 @@ def main(control_fd: int) -> NoReturn:
         wire.close_fds(fds)
 
 
-def _serve(control: socket.socket, data: bytes, fds: list[int], config: dict[str, Any], program: bytes) -> None:
+def _serve(
+    control: socket.socket, data: bytes, fds: list[int], config: dict[str, Any], program: bytes
+) -> None:
     """Fork a keeper for one request."""
     if len(fds) != _REQUEST_FDS:
         return
@@ -153,7 +155,7 @@ def _keep(
 
 
 def _take_as_root(sources: namespaces.Sources) -> None:
-    """Take the sources with root's rights; in a container whose root may not mount, pid 1 takes them later."""
+    """Take the sources with root's rights; where a container's root may not mount, pid 1 takes them."""
     try:
         sources.take()
     except PermissionError:

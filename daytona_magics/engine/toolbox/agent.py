@@ -110,7 +110,9 @@ async def _operate(inside: Inside, connection: Wire) -> None:
         if request is not None:
             handler = _handlers.get(str(request.get("op")))
             if handler is None or request.get("v") != wire.VERSION:
-                raise Refused(501, "INTERNAL_SERVER_ERROR", f"the toolbox does not know {request.get('op')!r}")
+                raise Refused(
+                    501, "INTERNAL_SERVER_ERROR", f"the toolbox does not know {request.get('op')!r}"
+                )
             await handler(inside, connection, request)
     except Refused as refused:
         await _answer(connection, refused.answer)
@@ -121,7 +123,9 @@ async def _operate(inside: Inside, connection: Wire) -> None:
         await _answer(connection, Refused(400, "BAD_REQUEST", message).answer)
     except Exception as error:  # noqa: BLE001 - one operation's failure must not end the sandbox
         traceback.print_exc()
-        await _answer(connection, Refused(500, "INTERNAL_SERVER_ERROR", f"the toolbox failed: {error}").answer)
+        await _answer(
+            connection, Refused(500, "INTERNAL_SERVER_ERROR", f"the toolbox failed: {error}").answer
+        )
     finally:
         connection.close()
 
@@ -159,7 +163,9 @@ _BY_ERRNO = {
 def from_errno(error: OSError) -> Refused:
     """The answer for an operating system error."""
     known = error.errno in _BY_ERRNO
-    status, code, text = _BY_ERRNO.get(error.errno or 0, (500, "FILE_READ_FAILED", error.strerror or str(error)))
+    status, code, text = _BY_ERRNO.get(
+        error.errno or 0, (500, "FILE_READ_FAILED", error.strerror or str(error))
+    )
     if not known and isinstance(error, ConnectionError):
         text = "the connection was lost"
     name = f"{error.filename}: " if error.filename is not None else ""

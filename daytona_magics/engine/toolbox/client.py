@@ -71,7 +71,8 @@ class ExecuteResult:
 class FileInfo:
     """One file as the platform describes it.
 
-    ``mode`` is like ``-rw-r--r--``, ``permissions`` like ``0644``, ``mod_time`` RFC 3339 in UTC, ``size`` bytes.
+    ``mode`` is like ``-rw-r--r--``, ``permissions`` like ``0644``; ``mod_time`` is RFC 3339 in UTC, ``size`` in
+    bytes.
     """
 
     name: str
@@ -155,7 +156,9 @@ class Operation:
         try:
             frame = await asyncio.wait_for(self.wire.receive(), timeout)
         except asyncio.TimeoutError:
-            raise ToolboxError(504, "REQUEST_TIMEOUT", f"the sandbox did not answer in {timeout:g} s") from None
+            raise ToolboxError(
+                504, "REQUEST_TIMEOUT", f"the sandbox did not answer in {timeout:g} s"
+            ) from None
         if frame is None:
             raise await self._toolbox.broken_off()
         if frame.type == JSON:
@@ -323,8 +326,8 @@ class Toolbox:
     ) -> ExecuteResult:
         """Run `argv` without a shell, `stdin` as its input; otherwise like `execute`.
 
-            In : await toolbox.run_program(["python3", "-c", "print(6 * 7)"])
-            Out: ExecuteResult(exit_code=0, output=b"42\\n")
+        In : await toolbox.run_program(["python3", "-c", "print(6 * 7)"])
+        Out: ExecuteResult(exit_code=0, output=b"42\\n")
         """
         if not argv or any("\0" in word for word in argv):
             raise ToolboxError(400, "BAD_REQUEST", "a program needs a name, and no NUL in its arguments")
@@ -348,7 +351,9 @@ class Toolbox:
             try:
                 output = bytearray()
                 while True:
-                    left = None if deadline is None else max(0.1, deadline - asyncio.get_running_loop().time())
+                    left = (
+                        None if deadline is None else max(0.1, deadline - asyncio.get_running_loop().time())
+                    )
                     frame = await operation.frame(left)
                     wire.close_fds(frame.fds)
                     if frame.type == JSON:
@@ -392,9 +397,10 @@ class Toolbox:
         """
         if not re.fullmatch(r"(0o?)?[0-7]{1,4}", mode):
             raise ToolboxError(400, "BAD_REQUEST", f"{mode!r} is not an octal mode such as 755")
-        with await self.begin(
-            "mkdir", path=_check_path(path), mode=int(mode.removeprefix("0o"), 8)
-        ) as op, _protocol_errors():
+        with (
+            await self.begin("mkdir", path=_check_path(path), mode=int(mode.removeprefix("0o"), 8)) as op,
+            _protocol_errors(),
+        ):
             await op.answer()
 
     async def delete_file(self, path: str, recursive: bool = False) -> None:
@@ -402,9 +408,10 @@ class Toolbox:
 
         Raises ToolboxError 404, 403, and 400 for a folder without `recursive`.
         """
-        with await self.begin(
-            "delete", path=_check_path(path), recursive=bool(recursive)
-        ) as operation, _protocol_errors():
+        with (
+            await self.begin("delete", path=_check_path(path), recursive=bool(recursive)) as operation,
+            _protocol_errors(),
+        ):
             await operation.answer(timeout=600.0)
 
     async def upload(self, path: str, chunks: AsyncIterable[bytes]) -> int:

@@ -48,7 +48,13 @@ class Children:
                     future.set_result(os.waitstatus_to_exitcode(status))
 
     async def start(
-        self, argv: list[str], *, env: dict[str, str], cwd: str, stdio: tuple[int, int, int], terminal: bool = False
+        self,
+        argv: list[str],
+        *,
+        env: dict[str, str],
+        cwd: str,
+        stdio: tuple[int, int, int],
+        terminal: bool = False,
     ) -> "Child":
         """Fork and exec `argv` in a session of its own, with `stdio` as its descriptors 0, 1 and 2.
 
@@ -76,7 +82,7 @@ class Children:
         return Child(pid, future)
 
     def discard_output(self, fd: int) -> None:
-        """Read `fd` away until its last writer closes, so that a background child is not killed by SIGPIPE."""
+        """Read `fd` away until its last writer closes: no background child shall die of SIGPIPE."""
         loop = asyncio.get_running_loop()
 
         def drop(oldest: int) -> None:
@@ -98,7 +104,7 @@ class Children:
 
 
 class Child:
-    """A started process: ``pid`` (also its process group) and ``exited`` (its code, negative for a signal)."""
+    """A started process: ``pid`` (also its group) and ``exited`` (its code, negative for a signal)."""
 
     def __init__(self, pid: int, exited: "asyncio.Future[int]") -> None:
         self.pid = pid
@@ -114,7 +120,7 @@ class Child:
 def _become(
     argv: list[str], env: dict[str, str], cwd: str, stdio: tuple[int, int, int], terminal: bool, errors: int
 ) -> None:
-    """In the fork: turn into `argv`, or write errno and the failed step to `errors` and exit. Never returns."""
+    """In the fork: turn into `argv`, or write errno and the failed step to `errors`. Never returns."""
     step = 0
     try:
         os.setsid()
@@ -197,7 +203,8 @@ class _Run:
                 if left is not None:
                     return
                 readable = asyncio.ensure_future(ready(self._output))
-                await asyncio.wait({readable, self.child.exited}, return_when=asyncio.FIRST_COMPLETED)
+                waiting: set[asyncio.Future[Any]] = {readable, self.child.exited}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 readable.cancel()
                 await asyncio.gather(readable, return_exceptions=True)
                 if self.child.exited.done():
@@ -275,7 +282,9 @@ async def _supervise(
     if timed_out:
         raise Refused(408, "PROCESS_EXECUTION_TIMEOUT", f"the command was killed after {timeout:g} s")
     if run.sent > MAX_OUTPUT:
-        message = f"the command printed more than {MAX_OUTPUT >> 20} MiB and was killed; write to a file instead"
+        message = (
+            f"the command printed more than {MAX_OUTPUT >> 20} MiB and was killed; write to a file instead"
+        )
         raise Refused(413, "OUTPUT_TOO_LARGE", message)
     await connection.send_json({"exit_code": exit_code(status)})
 

@@ -96,12 +96,17 @@ def send_fds(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> int:
     return sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 
 
+def _wake(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 async def ready(fd: int, *, write: bool = False) -> None:
     """Return when `fd` can be read (or written) without blocking. One waiter per direction."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
-    add(fd, lambda: future.done() or future.set_result(None))
+    add(fd, _wake, future)
     try:
         await future
     finally:
