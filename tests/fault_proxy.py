@@ -1,10 +1,10 @@
 """A TCP proxy that breaks connections on purpose: what networks do to a long-lived line.
 
-    async with FaultProxy("127.0.0.1", port) as proxy:   # proxy.port leads to port
-        proxy.cut("rst")        # every connection gets a reset; new ones work
-        proxy.down("fin")       # ... and new ones are refused until proxy.up()
-        proxy.down("hole")      # bytes vanish both ways, connections stay open, new ones hang
-        proxy.up()              # new connections work; those of a black hole never come back
+async with FaultProxy("127.0.0.1", port) as proxy:   # proxy.port leads to port
+    proxy.cut("rst")        # every connection gets a reset; new ones work
+    proxy.down("fin")       # ... and new ones are refused until proxy.up()
+    proxy.down("hole")      # bytes vanish both ways, connections stay open, new ones hang
+    proxy.up()              # new connections work; those of a black hole never come back
 """
 
 from __future__ import annotations

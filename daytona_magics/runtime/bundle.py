@@ -20,7 +20,7 @@ from pathlib import Path
 from daytona_magics import __version__
 
 GUEST_FOLDER = Path(__file__).with_name("guest")
-MAIN = "import sys\nfrom guest.__main__ import main\n\nsys.exit(main())\n"
+MAIN = "import sys\nfrom guest.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
 
 
 @dataclass(frozen=True)

@@ -334,7 +334,7 @@ class Channel:
             reply = await asyncio.wait_for(self._interrupt(exec_id, level, feed), INTERRUPT_WITHIN)
         except (TimeoutError, asyncio.TimeoutError, LinkLost):
             raise SandboxUnreachable(
-                f"the interrupt did not reach the sandbox within {INTERRUPT_WITHIN:g} s; the cell may be running",
+                f"the interrupt did not reach the sandbox in {INTERRUPT_WITHIN:g} s; the cell may be running",
                 hint="%sandbox interrupt tells it once the sandbox is reached again.",
             ) from None
         except Refused as error:

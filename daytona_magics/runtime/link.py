@@ -219,8 +219,8 @@ class Link:
         try:
             while True:
                 data = await self.socket.receive()
-                self._last_heard = self._loop.time()
                 for frame in self._decoder.feed(data):
+                    self._last_heard = self._loop.time()
                     self._taken += frame.size
                     self._frames_since_ack += 1
                     if frame.stream:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from daytona import AsyncSandbox
 
 FOLDER = ".daytona-magics"
+QUIET = "quiet"
 HELLO_WITHIN = 3.0
 #: Seconds for opening a PTY the first time, and when reconnecting.
 OPEN_WITHIN, REOPEN_WITHIN = 10.0, 4.0
@@ -42,6 +43,7 @@ _SCRIPT = """
 d="${{HOME:-$PWD}}/{folder}"; f="$d/{name}"; s={staged}
 echo "dm-home ${{HOME:-$PWD}}"
 [ -d "$d" ] || mkdir -p -m 700 "$d"
+[ -d "$d/{quiet}" ] || {{ mkdir -p "$d/{quiet}"; ln -s "$d" "$d/{quiet}/{folder}"; }}
 if [ -n "$s" ]; then mv -f "$d/$s" "$f"; fi
 n=0; [ -f "$f" ] && n=$(wc -c < "$f")
 if [ "$((n))" -ne {size} ]; then echo dm-upload; exit 0; fi
@@ -117,7 +119,12 @@ class _Answer:
 
 async def _execute(sandbox: AsyncSandbox, guest: Bundle, staged: str) -> _Answer:
     script = _SCRIPT.format(
-        folder=FOLDER, name=guest.name, size=len(guest.data), flags=FLAGS, staged=shlex.quote(staged)
+        folder=FOLDER,
+        quiet=QUIET,
+        name=guest.name,
+        size=len(guest.data),
+        flags=FLAGS,
+        staged=shlex.quote(staged),
     )
     response = await sandbox.process.exec(script, timeout=30)
     return read_answer(str(response.result or "")[-65536:])
@@ -205,9 +212,10 @@ class Attacher:
             return await self._type(self._quiet_shell, REOPEN_WITHIN)
 
     def _no_startup_files(self) -> dict[str, str]:
-        # zsh reads ZDOTDIR, sh and dash read ENV, bash its HOME; the guest's folder has none of their files.
+        # zsh reads ZDOTDIR, sh and dash read ENV, bash looks in HOME. The folder is empty but for a link to
+        # the guest's own, which is found through HOME too.
         assert self._started is not None
-        empty = f"{self._started.home}/{FOLDER}"
+        empty = f"{self._started.home}/{FOLDER}/{QUIET}"
         return {"ZDOTDIR": empty, "ENV": "", "BASH_ENV": "", "HOME": empty, "PROMPT_COMMAND": "", "PS1": "$ "}
 
     async def _type(self, quiet: bool, timeout: float) -> Link:

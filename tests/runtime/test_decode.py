@@ -1,0 +1,97 @@
+"""What a hostile guest may send, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from daytona_magics.errors import ProtocolError
+from daytona_magics.runtime import decode
+from daytona_magics.runtime.events import Clear, Display, Done, Error, Notice, Result
+
+
+def encoded(**message: Any) -> bytes:
+    return json.dumps(message).encode()
+
+
+@pytest.mark.parametrize(
+    ("message", "event"),
+    [
+        ({"msg": "started"}, None),
+        ({"msg": "something-newer", "x": [1]}, None),
+        (
+            {"msg": "display", "data": {"text/plain": "a"}, "transient": {"display_id": "d", "x": 1}},
+            Display({"text/plain": "a"}, {}, {"display_id": "d"}, False),
+        ),
+        (
+            {"msg": "display", "data": {"application/json": {"a": 1}}, "metadata": {"k": 1}, "update": True},
+            Display({"application/json": {"a": 1}}, {"k": 1}, {}, True),
+        ),
+        ({"msg": "result", "data": {"text/plain": "4"}, "count": 3}, Result({"text/plain": "4"})),
+        (
+            {"msg": "error", "ename": "E", "evalue": "v", "traceback": ["a", "b"]},
+            Error("E", "v", ("a", "b")),
+        ),
+        ({"msg": "notice", "text": "n"}, Notice("n")),
+        ({"msg": "clear", "wait": True}, Clear(True)),
+        (
+            {"msg": "done", "status": "died", "signal": 11, "exit_code": None, "seconds": 1, "worker": "new"},
+            Done("died", None, 11, 1.0, "new", ""),
+        ),
+    ],
+)
+def test_messages(message: dict[str, Any], event: object) -> None:
+    assert decode.event(encoded(**message)) == event
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"\xff\xfe",
+        b'{"msg": 1}',
+        b"[" * 100_000,
+        b'{"msg": "done", "status": "fine"}',
+        b'{"msg": "done", "status": ["ok"]}',
+        b'{"msg": "done", "status": "ok", "seconds": NaN}',
+        b'{"msg": "done", "status": "ok", "seconds": "1"}',
+        b'{"msg": "done", "status": "ok", "exit_code": 1.5}',
+        b'{"msg": "done", "status": "ok", "exit_code": 99999999999}',
+        b'{"msg": "display", "data": []}',
+        b'{"msg": "display", "data": {"text/html": {"a": 1}}}',
+        b'{"msg": "display", "data": {"text/\\u001b[0m": "x"}}',
+        b'{"msg": "display", "data": {}, "transient": {"display_id": 7}}',
+        b'{"msg": "display", "data": {}, "update": 1}',
+        b'{"msg": "error", "ename": "E", "evalue": "v", "traceback": "text"}',
+        b'{"msg": "error", "ename": "E", "evalue": "v", "traceback": [1]}',
+        b'{"msg": "error", "ename": null, "evalue": "v"}',
+        encoded(msg="display", data={f"x/{n}": "" for n in range(101)}),
+        encoded(msg="notice", text="x" * (decode.MAX_TEXT + 1)),
+        b'{"msg": "notice", "text": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_our_guest_would_not_send_is_refused(payload: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode.event(payload)
+
+
+def test_hello() -> None:
+    words = {"op": "hello", "protocol": 1, "version": "0.1.0", "python": "3.12.1", "boot": "b", "pid": 9}
+    info = decode.hello(words, True)
+    assert (info.version, info.python, info.boot, info.pid, info.started) == ("0.1.0", "3.12.1", "b", 9, True)
+    with pytest.raises(ProtocolError, match="protocol 2"):
+        decode.hello({**words, "protocol": 2}, True)
+    with pytest.raises(ProtocolError):
+        decode.hello({**words, "pid": True}, True)
+
+
+def test_status_is_plain_records() -> None:
+    good = {"ok": True, "contexts": [{"name": "a", "busy": True, "worker_pid": None}], "executions": []}
+    assert decode.status(good) == {"contexts": good["contexts"], "executions": []}
+    for bad in ({"contexts": {}}, {"contexts": [1]}, {"executions": [{"a": {"b": 1}}]}):
+        with pytest.raises(ProtocolError):
+            decode.status(bad)
