@@ -21,7 +21,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import http.client
-import importlib.metadata
 import json
 import os
 import re
@@ -36,6 +35,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from daytona_magics import __version__
 
 API_VERSION = 1
 """Version of the protocol between this package and its engine; raised when an older side cannot go on."""
@@ -76,14 +77,6 @@ class EngineAddress:
             f"EngineAddress(api_url={self.api_url!r}, pid={self.pid}, version={self.version!r}, "
             f"isolation={self.isolation!r})"
         )
-
-
-def package_version() -> str:
-    """Version of the installed package, ``"0"`` when it is not installed."""
-    try:
-        return importlib.metadata.version("daytona-magics")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
 
 
 def private_folder(path: Path, mode: int = 0o700) -> Path:
@@ -322,10 +315,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _should_replace(record: dict[str, Any], health: dict[str, Any]) -> bool:
-    if (
-        _release(str(health.get("version", "0"))) >= _release(package_version())
-        and record["api"] >= API_VERSION
-    ):
+    if _release(str(health.get("version", "0"))) >= _release(__version__) and record["api"] >= API_VERSION:
         return False
     if health.get("idle") is True:
         return True

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from daytona_magics import __version__
 from daytona_magics.engine import address
 
 _EPILOG = """\
@@ -175,7 +176,7 @@ def _doctor(as_json: bool) -> int:
         "isolation": status["isolation"],
         "why_not_higher": unavailable or status["why_not_higher"] or "nothing is missing",
         "engine": status["version"],
-        "package": address.package_version(),
+        "package": __version__,
         "python": platform.python_version(),
         "kernel": platform.release(),
         "api_version": status["api_version"],

@@ -26,6 +26,7 @@ from typing import Any
 
 from aiohttp import web
 
+from daytona_magics import __version__
 from daytona_magics.engine import address
 from daytona_magics.engine.activity import Activity
 from daytona_magics.engine.api.context import Context
@@ -171,7 +172,7 @@ class _Engine:
         await sandboxes.load()
         activity = Activity()
         base = f"http://127.0.0.1:{port}"
-        version = address.package_version()
+        version = __version__
         ctx = Context(sandboxes, activity, self._folder, base, version, self._facts(port))
         app, events = build_app(ctx, Guard(key, port))
         runner = web.AppRunner(
@@ -183,9 +184,11 @@ class _Engine:
         )
         await runner.setup()
         await web.SockSite(runner, listener).start()
-        self._launcher.on_zygote_death = lambda: (
-            asyncio.ensure_future(self._restart_launcher(sandboxes)) and None
-        )
+
+        def zygote_died() -> None:
+            self._restart = asyncio.ensure_future(self._restart_launcher(sandboxes))
+
+        self._launcher.on_zygote_death = zygote_died
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, activity.stop.set)

@@ -33,7 +33,7 @@ class Events:
     def __init__(self, guard: Guard, activity: Activity) -> None:
         self._guard = guard
         self._activity = activity
-        self._strangers: set[web.Request] = set()
+        self._strangers: dict[int, web.Request] = {}  # by id(): requests cannot be hashed
         # Origins are the guard's business; it has refused foreign ones before the server sees them.
         self._server = socketio.AsyncServer(
             async_mode="aiohttp", transports=["websocket"], cors_allowed_origins=[], allow_upgrades=False
@@ -53,17 +53,17 @@ class Events:
             raise ApiError(400, "events are served over WebSocket only")
         if len(self._strangers) >= MAX_STRANGERS:
             raise ApiError(503, "too many unauthenticated event connections; try again in a few seconds")
-        self._strangers.add(request)
+        self._strangers[id(request)] = request
         timer = asyncio.get_running_loop().call_later(STRANGER_SECONDS, self._cut_off, request)
         try:
             response: web.StreamResponse = await self._server.handle_request(request)
             return response
         finally:
             timer.cancel()
-            self._strangers.discard(request)
+            self._strangers.pop(id(request), None)
 
     def _cut_off(self, request: web.Request) -> None:
-        if request in self._strangers and request.transport is not None:
+        if id(request) in self._strangers and request.transport is not None:
             request.transport.abort()
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
@@ -72,7 +72,7 @@ class Events:
             # The refusal is sent when this returns; then there is nothing left to say.
             asyncio.get_running_loop().call_later(REFUSED_SECONDS, self._cut_off, request)
             raise socketio.exceptions.ConnectionRefusedError("Unauthorized")
-        self._strangers.discard(request)
+        self._strangers.pop(id(request), None)
         self._activity.opened()
 
     async def _disconnect(self, sid: str, reason: object = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from aiohttp import BodyPartReader, web
@@ -23,7 +24,7 @@ def file_json(info: FileInfo) -> dict[str, Any]:
     """A file as the SDK's ``FileInfo`` reads it."""
     return {
         "name": info.name,
-        "path": info.path,
+        "path": str(PurePosixPath(info.path)),
         "isDir": info.is_dir,
         "size": info.size,
         "mode": info.mode,

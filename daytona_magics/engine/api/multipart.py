@@ -16,17 +16,17 @@ CHUNK = 256 << 10
 def content_disposition(name: str, path: str) -> str:
     """The header that names a part and echoes the requested path byte for byte.
 
-    Printable ASCII is quoted (with ``\\"`` and ``\\\\``), anything else travels percent-encoded in
-    ``filename*``.
+    Printable ASCII is quoted (with ``\\"`` and ``\\\\``).  Anything else travels percent-encoded in
+    ``filename*``, which wins; the plain ``filename`` beside it is for parsers that know only that one.
 
     Example:
-        >>> content_disposition("file", 'a"b')
-        'form-data; name="file"; filename="a\\\\"b"'
+        >>> content_disposition("file", "a b")
+        'form-data; name="file"; filename="a b"'
     """
-    if path.isascii() and path.isprintable():
-        quoted = path.replace("\\", "\\\\").replace('"', '\\"')
-        return f'form-data; name="{name}"; filename="{quoted}"'
-    return f"form-data; name=\"{name}\"; filename*=UTF-8''{urllib.parse.quote(path, safe='')}"
+    shown = "".join(c if c.isascii() and c.isprintable() else "_" for c in path)
+    quoted = shown.replace("\\", "\\\\").replace('"', '\\"')
+    header = f'form-data; name="{name}"; filename="{quoted}"'
+    return header if shown == path else f"{header}; filename*=UTF-8''{urllib.parse.quote(path, safe='')}"
 
 
 async def chunks_of(part: BodyPartReader) -> AsyncIterator[bytes]:

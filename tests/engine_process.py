@@ -1,0 +1,170 @@
+"""A real engine with folders of its own, for any test that needs one.
+
+The engine is started the way users start it (``python -m daytona_magics.engine``), in temporary ``HOME``,
+``XDG_RUNTIME_DIR`` and ``DAYTONA_MAGICS_HOME``, and stopped at the end.  The folders lie under ``/tmp``, short and
+open enough that sandbox uids can pass through to their homes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+_CLEAN = ("DAYTONA_", "XDG_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+class IsolatedEngine:
+    """An engine's folders, its environment, and commands to it.
+
+    Attributes:
+        base: the temporary folder.
+        home, runtime, state: the engine's folders.
+        environ: environment for a process that shall see this engine and no other.
+    """
+
+    def __init__(self, base: Path, extra: Mapping[str, str] | None = None, state: str = "state") -> None:
+        self.base = base
+        self.home, self.runtime, self.state = base / "home", base / "run", base / state
+        for folder in (self.home, self.runtime):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        self.environ = {k: v for k, v in os.environ.items() if not k.upper().startswith(_CLEAN)}
+        self.environ.update(
+            HOME=str(self.home),
+            XDG_RUNTIME_DIR=str(self.runtime),
+            DAYTONA_MAGICS_HOME=str(self.state),
+            PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            **(extra or {}),
+        )
+
+    def command(self, *words: str, timeout: float = 60, **extra_env: str) -> subprocess.CompletedProcess[str]:
+        """Run ``python -m daytona_magics.engine WORDS`` and return what it said."""
+        return subprocess.run(
+            [sys.executable, "-m", "daytona_magics.engine", *words],
+            env={**self.environ, **extra_env},
+            cwd=self.base,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def python(
+        self, code: str, *argv: str, timeout: float = 90, **extra_env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a Python program text in a process that sees this engine."""
+        return subprocess.run(
+            [sys.executable, "-c", code, *argv],
+            env={**self.environ, **extra_env},
+            cwd=self.base,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def client_env(self) -> dict[str, str]:
+        """The variables that ``env`` prints, starting the engine if needed."""
+        done = self.command("env")
+        assert done.returncode == 0, done.stderr
+        printed = subprocess.run(
+            ["bash", "-c", f"{done.stdout}\nenv -0"],
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            check=True,
+        ).stdout.decode()
+        pairs = dict(item.split("=", 1) for item in printed.split("\0") if item)
+        return {k: v for k, v in pairs.items() if k.startswith("DAYTONA_") or k.upper() == "NO_PROXY"}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The running engine's record; it contains the key."""
+        found: dict[str, Any] = json.loads((self.state / "engine.json").read_text())
+        return found
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running engine."""
+        return int(self.record["pid"])
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:PORT``"""
+        return f"http://127.0.0.1:{self.record['port']}"
+
+    @property
+    def key(self) -> str:
+        """The bearer."""
+        return str(self.record["api_key"])
+
+    def config(self) -> Any:
+        """A ``DaytonaConfig`` for this engine; starts the engine if needed."""
+        from daytona import DaytonaConfig
+
+        env = self.client_env()
+        return DaytonaConfig(api_key=env["DAYTONA_API_KEY"], api_url=env["DAYTONA_API_URL"], target="local")
+
+    def kill(self) -> None:
+        """SIGKILL the engine and wait until it is gone."""
+        pid = self.pid
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), "the killed engine is gone")
+
+    def close(self) -> None:
+        """Stop the engine and remove the folders."""
+        done = self.command("stop")
+        shutil.rmtree(self.base, ignore_errors=True)
+        assert done.returncode == 0, done.stderr
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def wait_until(condition: Any, what: str, timeout: float = 20.0) -> None:
+    """Poll ``condition`` until it is true.
+
+    Raises:
+        AssertionError: after ``timeout`` seconds, naming ``what`` was awaited.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout:.0f} s in vain until {what}"
+        time.sleep(0.01)
+
+
+@contextmanager
+def isolated_engine(state: str = "state", **extra_env: str) -> Iterator[IsolatedEngine]:
+    """An engine of its own, not started yet; stopped and removed at the end.
+
+    Args:
+        state: name of the state folder below the temporary folder.
+        extra_env: more environment for it, e.g. ``DAYTONA_MAGICS_ISOLATION="L0"``.
+
+    Example::
+
+        with isolated_engine() as engine:
+            daytona = Daytona(engine.config())
+    """
+    base = Path(tempfile.mkdtemp(prefix="dm-"))
+    base.chmod(0o711)
+    engine = IsolatedEngine(base, extra_env, state)
+    try:
+        yield engine
+    finally:
+        engine.close()
