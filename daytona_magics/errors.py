@@ -157,3 +157,7 @@ class SandboxInterrupted(KeyboardInterrupt):
 
     def _render_traceback_(self) -> list[str]:
         return [f"{RED}KeyboardInterrupt{RESET}: {self.message}"]
+
+
+# Jupyter reports ``type(e).__name__`` as the error's name; front ends and tools know this one.
+SandboxInterrupted.__name__ = "KeyboardInterrupt"

@@ -1,0 +1,100 @@
+"""``%%sandbox``: run the body of a cell in the notebook's sandbox."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from daytona_magics.errors import CellFailed, SandboxUsageError
+from daytona_magics.magics import grammar, helptext, secrets
+from daytona_magics.magics.parser import HelpWanted, parse
+
+if TYPE_CHECKING:
+    from daytona_magics.notebook.outcome import CellOutput
+
+
+def run_cell(shell: Any, line: str, body: str | None) -> Any:
+    """Run a cell in the sandbox.
+
+    Args:
+        shell: the InteractiveShell.
+        line: what follows ``%%sandbox`` on its line.
+        body: the rest of the cell; None or blank runs nothing.
+
+    Returns:
+        the last expression's value as a :class:`RemoteValue`, which becomes ``Out[n]``; None without one;
+        a :class:`CellOutput` with ``--no-raise``.
+
+    Raises:
+        RemoteError, ExitCodeError, CellTimeout, WorkerDied: the cell failed in the sandbox.
+        SandboxInterrupted: it was interrupted, and the sandbox knows.
+        SandboxError: there is no way to a sandbox. The cell never runs on the host instead.
+    """
+    from daytona_magics.notebook.card import Help
+
+    try:
+        options = parse(grammar.CELL, line)
+    except HelpWanted as wanted:
+        return Help(helptext.of(wanted.command))
+    if options.out is not None and not options.out.isidentifier():
+        raise SandboxUsageError(f"--out {options.out}: not a variable name")
+    env = secrets.environment(options.env)
+    if body is None or not body.strip():
+        return Help(f"The cell is empty: nothing was run.\n\n{helptext.of(grammar.CELL)}")
+
+    outcome = _run(shell, options, env, body)
+    if options.out is not None:
+        shell.user_ns[options.out] = outcome
+    if outcome.error is not None:
+        if options.no_raise and isinstance(outcome.error, CellFailed):
+            _show_error(outcome.error)
+            return outcome
+        raise outcome.error
+    if options.no_raise:
+        return outcome
+    return None if options.out is not None else outcome.result
+
+
+def _run(shell: Any, options: Any, env: dict[str, str], body: str) -> CellOutput:
+    from daytona_magics import sandboxes
+    from daytona_magics.notebook.pump import Pump
+    from daytona_magics.notebook.status import wait
+    from daytona_magics.runtime.channel import ExecRequest
+
+    binding = sandboxes.current()
+    channel = binding.open_channel() or wait(
+        binding.ready,
+        "getting a sandbox",
+        quiet=options.quiet,
+        cancelled="cancelled before the cell was sent",
+    )
+    timeout = binding.config.timeout if options.timeout is None else options.timeout
+    request = ExecRequest(
+        id=uuid.uuid4().hex,
+        context=binding.context,
+        language=options.language,
+        # The magic's own line: numbers in tracebacks are those of the cell as it stands in the notebook.
+        code="\n" + body,
+        name=f"Cell In[{getattr(shell, 'execution_count', 0)}]",
+        cwd=options.cwd,
+        env=env,
+        timeout=timeout,
+    )
+    pump = Pump(
+        lambda sink, window: binding.run(channel, request, sink, window),
+        lambda level: channel.interrupt(request.id, level),
+        owner=binding.bound().id,
+        timeout=timeout,
+        capture=options.out is not None,
+        quiet=options.quiet,
+        trust=binding.config.trust,
+    )
+    return pump.run()
+
+
+def _show_error(error: CellFailed) -> None:
+    render = getattr(error, "_render_traceback_", None)
+    lines = render() if render else traceback.format_exception_only(error)
+    print("\n".join(lines), file=sys.stderr)

@@ -1,0 +1,182 @@
+"""Tab completion for ``%sandbox`` and ``%%sandbox``, from the grammar that parses them.
+
+One matcher of IPython's second matcher protocol, added to the completer's own list. Verbs, options and
+choices need no sandbox and come at once; names and remote paths ask the endpoint with a cap of 300 ms, and
+only when this kernel is connected already: pressing Tab never starts anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+from typing import Any
+
+from daytona_magics.magics import grammar
+from daytona_magics.magics.grammar import Command
+
+#: Seconds a completion may ask the endpoint.
+CAP = 0.3
+
+_LINE = re.compile(r"^\s*(?:[\w.,\s]+=\s*)?(?P<percent>%{1,2})sandbox\s(?P<rest>.*)$", re.DOTALL)
+
+Found = list[tuple[str, str]]
+
+
+def candidates(text: str) -> tuple[str, Found] | None:
+    """What may follow ``text``, the line up to the cursor.
+
+    Returns:
+        the word being typed and (completion, kind) pairs; None when the line is not one of ours.
+
+    In:  candidates("%sandbox st")
+    Out: ('st', [('start', 'verb'), ('stop', 'verb')])
+    """
+    found = _LINE.match(text)
+    if found is None:
+        return None
+    rest = found["rest"]
+    word = re.search(r"(?:\\.|[^\s])*\Z", rest)
+    current = word.group() if word else ""
+    before = rest[: len(rest) - len(current)].split()
+    if found["percent"] == "%%":
+        return current, _starting(current, _for(grammar.CELL, before, current))
+    if not before:
+        return current, _starting(current, [(command.name, "verb") for command in grammar.VERBS])
+    command = grammar.BY_NAME.get(before[0])
+    return current, _starting(current, _for(command, before[1:], current) if command else [])
+
+
+def _starting(word: str, options: Iterable[tuple[str, str]]) -> Found:
+    return [(text, kind) for text, kind in options if text.startswith(word)]
+
+
+def _for(command: Command, before: list[str], word: str) -> Found:
+    by_flag = {flag: option for option in command.options for flag in option.flags}
+    if before and before[-1] in by_flag and by_flag[before[-1]].metavar:
+        option = by_flag[before[-1]]
+        return _values(option.choices, option.values, word)
+    if word.startswith("-"):
+        used = {by_flag[w].dest for w in before if w in by_flag and not by_flag[w].repeat}
+        flags = [(o.flags[-1], "option") for o in command.options if o.dest not in used]
+        short = [(f, "option") for o in command.options for f in o.flags[:-1] if o.dest not in used]
+        return [*flags, ("--help", "option"), *([] if word.startswith("--") else short)]
+    place = _positionals(before, by_flag)
+    if not command.arguments:
+        return []
+    argument = command.arguments[min(place, len(command.arguments) - 1)]
+    if place >= len(command.arguments) and argument.nargs not in ("+", "*"):
+        return []
+    return _values(argument.choices, argument.values, word)
+
+
+def _positionals(before: list[str], by_flag: dict[str, Any]) -> int:
+    count, skip = 0, False
+    for word in before:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            skip = word in by_flag and bool(by_flag[word].metavar)
+        else:
+            count += 1
+    return count
+
+
+def _values(choices: tuple[str, ...], values: str, word: str) -> Found:
+    if choices:
+        return [(choice, "value") for choice in choices]
+    if values == grammar.VERB:
+        return [(command.name, "verb") for command in grammar.VERBS]
+    if values == grammar.ENV_NAME:
+        return [(name, "variable") for name in sorted(os.environ)]
+    if values == grammar.LOCAL_PATH:
+        return _local(word)
+    if values == grammar.SETTING:
+        return _settings()
+    if values in (grammar.SANDBOX, grammar.REMOTE_PATH):
+        return _remote(values, word)
+    return []
+
+
+def _settings() -> Found:
+    from daytona_magics.config import SandboxConfig
+
+    return [(f"{name}=", "setting") for name in sorted(SandboxConfig.class_own_traits(config=True))]
+
+
+def _local(word: str) -> Found:
+    typed = word.replace("\\ ", " ")
+    head, _, tail = typed.rpartition("/")
+    folder = Path(head or ("/" if typed.startswith("/") else ".")).expanduser()
+    try:
+        entries = sorted(folder.iterdir())[:500]
+    except OSError:
+        return []
+    prefix = f"{head}/" if "/" in typed else ""
+    return [
+        ((prefix + entry.name + ("/" if entry.is_dir() else "")).replace(" ", "\\ "), "path")
+        for entry in entries
+        if entry.name.startswith(tail) and (tail.startswith(".") or not entry.name.startswith("."))
+    ]
+
+
+def _remote(kind: str, word: str) -> Found:
+    from daytona_magics import sandboxes
+
+    binding = sandboxes.bound()
+    if binding is None or binding.client is None:
+        return []
+    from daytona_magics.runtime.loop import loop_thread
+
+    future = loop_thread().submit(_names(binding) if kind == grammar.SANDBOX else _paths(binding, word))
+    try:
+        return future.result(CAP)
+    except FutureTimeout:
+        future.cancel()
+        return []
+    except Exception:  # noqa: BLE001 - a completion that cannot be had is no completion, whatever the cause
+        return []
+
+
+async def _names(binding: Any) -> Found:
+    from daytona_magics.sandboxes.binding import Silent
+
+    return [(box.name, "sandbox") for box in await binding.find(binding.client, {}, Silent())]
+
+
+async def _paths(binding: Any, word: str) -> Found:
+    from daytona_magics.sandboxes.files import remote_path
+
+    if binding.sandbox is None:
+        return []
+    head, slash, tail = word.rpartition("/")
+    where = await remote_path(binding.sandbox, f"{head}/" if slash else "~/")
+    entries = await binding.sandbox.fs.list_files(where.rstrip("/") or "/")
+    return [
+        (f"{head}{slash}{entry.name}" + ("/" if entry.is_dir else ""), "path")
+        for entry in sorted(entries, key=lambda entry: str(entry.name))
+        if tail.startswith(".") or not str(entry.name).startswith(".")
+    ]
+
+
+def make_matcher() -> Any:
+    """The matcher to add to ``ip.Completer.custom_matchers``."""
+    from IPython.core.completer import SimpleCompletion, context_matcher
+
+    @context_matcher(identifier="daytona_magics", priority=1000)  # type: ignore[untyped-decorator,unused-ignore]
+    def daytona_magics_matcher(context: Any) -> dict[str, Any]:
+        line = context.full_text.split("\n")[context.cursor_line][: context.cursor_position]
+        found = candidates(line)
+        if found is None:
+            return {"completions": [], "suppress": False}
+        word, texts = found
+        return {
+            "completions": [SimpleCompletion(text=text, type=kind) for text, kind in texts],
+            "matched_fragment": word,
+            "ordered": True,
+            "suppress": True,
+        }
+
+    return daytona_magics_matcher

@@ -1,0 +1,34 @@
+"""``%sandbox VERB``: find the verb, parse its line, run its function."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from daytona_magics.magics import helptext
+from daytona_magics.magics.parser import HelpWanted, parse, verb
+
+
+def run_line(shell: Any, line: str) -> Any:
+    """Run one ``%sandbox`` line.
+
+    Args:
+        shell: the InteractiveShell.
+        line: everything after ``%sandbox``.
+
+    Returns:
+        what the verb returns: something that shows itself, or None.
+
+    Raises:
+        SandboxUsageError: unknown verb or option, with the nearest one that exists.
+    """
+    command, rest = verb(line)
+    try:
+        options = parse(command, rest)
+    except HelpWanted as wanted:
+        from daytona_magics.notebook.card import Help
+
+        return Help(helptext.of(wanted.command))
+    module, _, function = command.run.partition(":")
+    run = getattr(import_module(f"daytona_magics.magics.{module}"), function)
+    return run(shell, options)

@@ -1,0 +1,159 @@
+"""The verbs about the magics themselves: config, doctor, help."""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from traitlets import TraitError
+
+from daytona_magics import sandboxes
+from daytona_magics.errors import SandboxError, SandboxUsageError
+from daytona_magics.magics import grammar, helptext
+from daytona_magics.magics.parser import did_you_mean
+from daytona_magics.notebook.card import Card, Help, Table
+from daytona_magics.notebook.status import wait
+from daytona_magics.sandboxes.endpoint import choose, connect
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """The settings by name."""
+    return {name: getattr(config, name) for name in sorted(config.class_own_traits(config=True))}
+
+
+def config(shell: Any, options: Any) -> Any:
+    """``%sandbox config [NAME=VALUE ...]``"""
+    binding = sandboxes.current()
+    known = settings(binding.config)
+    asked = []
+    for item in options.settings:
+        name, equals, value = item.partition("=")
+        if name not in known:
+            raise SandboxUsageError(
+                f"%sandbox config: there is no setting {name!r}{did_you_mean(name, list(known))}",
+                hint=f"The settings: {', '.join(known)}",
+            )
+        if equals:
+            _set(binding.config, name, value)
+        asked.append(name)
+    choice = choose(binding.config)
+    traits = binding.config.traits()
+    shown = asked or list(known)
+    rows = [(name, repr(getattr(binding.config, name)), traits[name].help) for name in shown]
+    where = {"embedded": "the embedded engine on this machine"}.get(choice.kind, choice.url)
+    return Table(
+        ("setting", "value", "meaning"),
+        rows,
+        shown,
+        foot=" ".join([f"Cells run on {where}: {choice.reason}.", choice.offer]).strip(),
+    )
+
+
+def _set(config: Any, name: str, text: str) -> None:
+    default = getattr(config, name)
+    try:
+        if isinstance(default, bool):
+            words = {
+                "true": True,
+                "on": True,
+                "yes": True,
+                "1": True,
+                "false": False,
+                "off": False,
+                "no": False,
+                "0": False,
+            }
+            if text.lower() not in words:
+                raise SandboxUsageError(f"{name} is on or off, not {text!r}")
+            value: Any = words[text.lower()]
+        else:
+            value = type(default)(text)
+        setattr(config, name, value)
+    except ValueError:
+        raise SandboxUsageError(f"{name} is a number, not {text!r}") from None
+    except TraitError as error:
+        trait = config.traits()[name]
+        choices = getattr(trait, "values", None)
+        more = f"{name} is one of {', '.join(map(str, choices))}, not {text!r}" if choices else str(error)
+        raise SandboxUsageError(more) from None
+
+
+def doctor(shell: Any, options: Any) -> Table:
+    """``%sandbox doctor``"""
+    binding = sandboxes.current()
+    rows: list[tuple[str, str, str]] = []
+    rows.append(("ok", "versions", _versions()))
+    choice = choose(binding.config)
+    rows.append(
+        (
+            "ok",
+            "endpoint chosen",
+            f"{choice.kind}: {choice.reason}" + (f". {choice.offer}" if choice.offer else ""),
+        )
+    )
+
+    def check(name: str, probe: Any) -> bool:
+        start = time.monotonic()
+        try:
+            said = probe()
+        except SandboxError as error:
+            rows.append(("failed", name, f"{error} {error.hint}".strip()))
+            return False
+        rows.append(("ok", name, f"{said} ({(time.monotonic() - start) * 1000:.0f} ms)"))
+        return True
+
+    async def found(tell: Any) -> str:
+        import asyncio
+
+        return (await asyncio.to_thread(connect, binding.config)).title
+
+    async def answers(tell: Any) -> str:
+        client = await binding.connect(tell)
+        boxes = await binding.find(client, {}, tell)
+        return f"the API answers, {len(boxes)} sandboxes"
+
+    async def cell(tell: Any) -> str:
+        channel = await binding.ready(tell)
+        info = channel.info
+        assert info is not None
+        running = await channel.status()
+        return f"{binding.bound().name}: Python {info.python}, guest {info.version}, {len(running.get('contexts', ()))} contexts"
+
+    reached = check("endpoint found", lambda: wait(found, "finding the endpoint"))
+    if (
+        reached
+        and check("endpoint answers", lambda: wait(answers, "asking the endpoint"))
+        and binding.sandbox is not None
+    ):
+        check("sandbox", lambda: wait(cell, "connecting"))
+    elif reached:
+        rows.append(("ok", "sandbox", "none yet; the first %%sandbox cell creates one"))
+    return Table(("check", "part", "finding"), rows, rows)
+
+
+def _versions() -> str:
+    found = [f"Python {sys.version.split()[0]}"]
+    for name in ("daytona-magics", "daytona", "ipython", "ipykernel"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} not installed")
+    return ", ".join(found)
+
+
+def help_(shell: Any, options: Any) -> Help:
+    """``%sandbox help [VERB]``"""
+    if options.verb is None:
+        return Help(helptext.overview())
+    command = grammar.BY_NAME.get(options.verb)
+    if command is None:
+        raise SandboxUsageError(
+            f"%sandbox has no verb {options.verb!r}{did_you_mean(options.verb, list(grammar.BY_NAME))}",
+            hint="%sandbox help  lists them all.",
+        )
+    return Help(helptext.of(command))
+
+
+__all__ = ["Card", "config", "doctor", "help_", "settings"]

@@ -1,0 +1,173 @@
+"""The verbs about files and commands: exec, ls, cat, upload, download."""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from daytona_magics import sandboxes
+from daytona_magics.errors import ExitCodeError, SandboxError, SandboxUsageError
+from daytona_magics.magics import secrets
+from daytona_magics.notebook.card import Table, size
+from daytona_magics.notebook.status import note, wait
+from daytona_magics.notebook.terminal import clean
+from daytona_magics.sandboxes import files
+
+#: ``exec`` without --timeout, seconds.
+EXEC_TIMEOUT = 600
+#: The largest file ``cat`` shows, bytes.
+CAT_LIMIT = 1 << 20
+
+
+class ExecResult:
+    """What a command left behind. Its output was printed already, so it does not show itself again.
+
+    Attributes:
+        exit_code: of the shell.
+        output: stdout and stderr together, as text.
+    """
+
+    def __init__(self, exit_code: int, output: str) -> None:
+        self.exit_code, self.output = exit_code, output
+
+    def __str__(self) -> str:
+        return self.output
+
+    def __repr__(self) -> str:
+        return f"<exit code {self.exit_code}, {len(self.output):,} characters>"
+
+    def _ipython_display_(self) -> None:
+        """Silent: the output stands above."""
+
+
+def exec_(shell: Any, options: Any) -> ExecResult:
+    """``%sandbox exec COMMAND``"""
+    binding = sandboxes.current()
+    env = secrets.environment(options.env)
+    timeout = EXEC_TIMEOUT if options.timeout is None else options.timeout
+    code, text = wait(
+        lambda tell: files.execute(binding, tell, options.command, cwd=options.cwd, env=env, timeout=timeout),
+        "running",
+        cancelled=f"stopped waiting; the command may run on in the sandbox for up to {timeout:g} s",
+    )
+    text = clean(text)
+    if text:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    if code != 0 and not options.no_raise:
+        raise ExitCodeError(code)
+    return ExecResult(code, text)
+
+
+def ls(shell: Any, options: Any) -> Table:
+    """``%sandbox ls [PATH]``"""
+    binding = sandboxes.current()
+    found = wait(lambda tell: files.listed(binding, tell, options.path), f"listing {options.path}")
+    ordered = sorted(found, key=lambda entry: (not entry.is_dir, entry.name))
+    rows = [
+        (
+            entry.name + ("/" if entry.is_dir else ""),
+            "" if entry.is_dir else size(entry.size),
+            str(entry.permissions or entry.mode),
+            re.sub(r"(\.\d+)?(Z|[+-]\d\d:\d\d)?$", "", str(entry.mod_time)).replace("T", " ")[:19],
+        )
+        for entry in ordered
+    ]
+    return Table(("name", "size", "mode", "changed"), rows, ordered, empty=f"{options.path} is empty.")
+
+
+class Text:
+    """The text of a file; shows itself as it is.
+
+    Attributes:
+        path: where it came from.
+    """
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path, self._text = path, text
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="white-space:pre-wrap;background:none">{html.escape(self._text)}</pre>'
+
+
+def cat(shell: Any, options: Any) -> Text:
+    """``%sandbox cat PATH``"""
+    binding = sandboxes.current()
+    data = wait(
+        lambda tell: files.read(binding, tell, options.path, limit=CAT_LIMIT), f"reading {options.path}"
+    )
+    if b"\0" in data[:8192]:
+        raise SandboxError(
+            f"{options.path} is not a text file ({size(len(data))})", hint=f"%sandbox download {options.path}"
+        )
+    text = clean(data.decode("utf-8", "replace"))
+    if options.lines is not None:
+        if options.lines < 1:
+            raise SandboxUsageError(f"--lines {options.lines}: a number of lines, 1 or more")
+        text = "".join(text.splitlines(keepends=True)[: options.lines])
+    return Text(options.path, text)
+
+
+def upload(shell: Any, options: Any) -> None:
+    """``%sandbox upload FILE... [--to PATH]``"""
+    binding = sandboxes.current()
+    paths, target = list(options.paths), options.to
+    if target is None:
+        target = paths.pop() if len(paths) > 1 else "~/"
+    local = [Path(path).expanduser() for path in paths]
+    for path in local:
+        if not path.exists():
+            raise SandboxUsageError(f"there is no file {str(path)!r} on this machine")
+        if not path.is_file():
+            raise SandboxUsageError(
+                f"{str(path)!r} is not a file", hint="Folders: pack them first, for instance with tar."
+            )
+    if len(local) > 1 and not target.endswith("/"):
+        target += "/"
+    sent = wait(
+        lambda tell: files.upload(binding, tell, local, target),
+        "uploading",
+        cancelled="the upload was cancelled; a file is there whole or not at all",
+    )
+    for name, count in sent:
+        note(f"{size(count)} → {name}")
+
+
+def download(shell: Any, options: Any) -> Path:
+    """``%sandbox download PATH [LOCAL]``"""
+    binding = sandboxes.current()
+    target = local_target(options.remote, options.local)
+    if target.exists() and not options.force:
+        raise SandboxUsageError(f"{str(target)!r} exists on this machine", hint="--force overwrites it.")
+    if not target.parent.is_dir():
+        raise SandboxUsageError(f"there is no folder {str(target.parent)!r} on this machine")
+    count = wait(
+        lambda tell: files.download(binding, tell, options.remote, target),
+        f"downloading {options.remote}",
+        cancelled="the download was cancelled; nothing was written",
+    )
+    note(f"{size(count)} → {target}")
+    return target
+
+
+def local_target(remote: str, local: str | None) -> Path:
+    """Where a downloaded file goes. Only what the person typed decides, never a name the sandbox sends.
+
+    In:  local_target("out/report.pdf", None), local_target("out/a", "b.txt")
+    Out: (PosixPath('report.pdf'), PosixPath('b.txt'))
+    """
+    name = PurePosixPath(remote).name
+    if not name or name in (".", ".."):
+        raise SandboxUsageError(f"{remote!r} does not name a file")
+    if local is None:
+        return Path(name)
+    path = Path(local).expanduser()
+    return path / name if local.endswith("/") or path.is_dir() else path

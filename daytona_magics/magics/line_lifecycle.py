@@ -1,0 +1,298 @@
+"""The verbs about a sandbox's life: create, use, list, info, start, stop, restart, reset, delete, keep."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from daytona_magics import sandboxes
+from daytona_magics.errors import SandboxUsageError
+from daytona_magics.magics import secrets
+from daytona_magics.notebook.card import Card, Table, duration
+from daytona_magics.notebook.status import Teller, note, wait
+from daytona_magics.sandboxes import actions, labels
+from daytona_magics.sandboxes.binding import state_of
+
+if TYPE_CHECKING:
+    from daytona_magics.sandboxes.binding import Binding
+
+
+class Handle:
+    """A sandbox as a value of the notebook: shows its card, gives access to the SDK's object.
+
+    Attributes:
+        sandbox: the SDK's ``AsyncSandbox``; its coroutines run on the package's loop thread.
+    """
+
+    def __init__(self, binding: Binding, sandbox: Any) -> None:
+        self.sandbox = sandbox
+        self._card = card(binding, sandbox)
+
+    @property
+    def id(self) -> str:
+        return str(self.sandbox.id)
+
+    @property
+    def name(self) -> str:
+        return str(self.sandbox.name)
+
+    @property
+    def state(self) -> str:
+        return state_of(self.sandbox)
+
+    def __repr__(self) -> str:
+        return repr(self._card)
+
+    def _repr_html_(self) -> str:
+        return self._card._repr_html_()
+
+
+def card(binding: Binding, sandbox: Any) -> Card:
+    """The card of a sandbox."""
+    endpoint = binding.endpoint
+    bound = binding.sandbox is not None and binding.sandbox.id == sandbox.id
+    level = sandbox.labels.get(labels.ISOLATION, "")
+    where = endpoint.title if endpoint else ""
+    if level and endpoint and endpoint.kind == "embedded":
+        where = f"embedded engine, isolation {level}"
+    size = (
+        f"{sandbox.cpu:g} CPU, {sandbox.memory:g} GiB memory, {sandbox.disk:g} GiB disk"
+        if sandbox.cpu
+        else ""
+    )
+    info = binding.channel.info if bound and binding.channel is not None else None
+    auto_delete = sandbox.auto_delete_interval
+    deletes = "when it stops" if auto_delete == 0 else f"{duration(auto_delete)} after it stopped"
+    return Card(
+        sandbox.name,
+        [
+            ("runs on", where),
+            ("because", endpoint.reason if endpoint else ""),
+            ("id", sandbox.id),
+            ("size", size),
+            ("Python", info.python if info else ""),
+            ("context", binding.context if bound else ""),
+            (
+                "stops",
+                f"after {duration(sandbox.auto_stop_interval)} without activity"
+                if sandbox.auto_stop_interval
+                else "never by itself",
+            ),
+            ("deleted", deletes if auto_delete is not None and auto_delete >= 0 else "never by itself"),
+            ("created", _when(sandbox.created_at)),
+        ],
+        state=state_of(sandbox),
+        foot=()
+        if bound
+        else ("Not this notebook's sandbox: `%sandbox use " + str(sandbox.name) + "` binds to it.",),
+    )
+
+
+def _when(stamp: Any) -> str:
+    return (
+        re.sub(r"\.\d+", "", str(stamp or ""))
+        .replace("T", " ")
+        .replace("Z", " UTC")
+        .replace("+00:00", " UTC")
+    )
+
+
+def status(shell: Any, options: Any) -> Any:
+    """The card of the notebook's sandbox, or what the first cell would do."""
+    binding = sandboxes.current()
+    found = wait(lambda tell: actions.look(binding, tell), "asking for the state")
+    if found is not None:
+        return Handle(binding, found)
+    from daytona_magics.sandboxes.endpoint import choose
+
+    choice = choose(binding.config)
+    foot = ["The first `%%sandbox` cell creates one; `%sandbox help` lists everything."]
+    return Card(
+        "No sandbox yet",
+        [
+            (
+                "cells run on",
+                {"embedded": "the embedded engine, on this machine"}.get(choice.kind, choice.url),
+            ),
+            ("because", choice.reason),
+        ],
+        foot=[*foot, *([choice.offer] if choice.offer else [])],
+    )
+
+
+def create(shell: Any, options: Any) -> Handle:
+    """``%sandbox create``"""
+    binding = sandboxes.current()
+    params: dict[str, Any] = {
+        "name": options.name,
+        "snapshot": options.snapshot,
+        "language": options.language,
+        "env_vars": secrets.environment(options.env) or None,
+        "auto_stop_interval": options.auto_stop,
+        "auto_delete_interval": 0 if options.ephemeral else options.auto_delete,
+        "labels": pairs(options.label, "--label"),
+        "public": options.public or None,
+    }
+    chosen = {name: value for name, value in params.items() if value is not None}
+    made = wait(
+        lambda tell: actions.create(binding, tell, chosen),
+        "creating a sandbox",
+        quiet=options.quiet,
+        cancelled="the creation was cancelled; nothing was left behind",
+    )
+    return Handle(binding, made)
+
+
+def pairs(items: list[str] | None, option: str) -> dict[str, str]:
+    """In: pairs(["a=1"], "--label") Out: {"a": "1"}"""
+    made = {}
+    for item in items or ():
+        key, equals, value = item.partition("=")
+        if not key or not equals:
+            raise SandboxUsageError(f"{option} {item}: write KEY=VALUE")
+        made[key] = value
+    return made
+
+
+def use(shell: Any, options: Any) -> Handle:
+    """``%sandbox use NAME``"""
+    binding = sandboxes.current()
+    found = wait(
+        lambda tell: actions.use(binding, options.name, tell),
+        f"looking for {options.name}",
+        quiet=options.quiet,
+    )
+    return Handle(binding, found)
+
+
+def list_(shell: Any, options: Any) -> Table:
+    """``%sandbox list``"""
+    binding = sandboxes.current()
+    wanted = pairs(options.label, "--label")
+    found = wait(lambda tell: actions.listed(binding, tell, wanted, mine=options.mine), "listing sandboxes")
+    if options.state:
+        found = [box for box in found if state_of(box) == options.state]
+    bound = binding.sandbox.id if binding.sandbox is not None else ""
+    rows = [
+        (
+            ("→ " if box.id == bound else "") + box.name,
+            state_of(box),
+            _owner(binding, box),
+            _when(box.created_at),
+            f"{duration(box.auto_stop_interval)} idle" if box.auto_stop_interval else "never",
+        )
+        for box in found
+    ]
+    where = binding.endpoint.title if binding.endpoint else ""
+    return Table(
+        ("name", "state", "owner", "created", "stops after"),
+        rows,
+        found,
+        empty=f"There are no sandboxes here ({where}).",
+        foot=where,
+    )
+
+
+def _owner(binding: Binding, box: Any) -> str:
+    from daytona_magics.sandboxes import identity
+
+    who, owner = binding.who(), box.labels.get(labels.KERNEL, "")
+    if owner == who.kernel:
+        return "this kernel"
+    if box.labels.get(labels.CREATED_BY) != labels.CREATOR:
+        return "another program"
+    if box.labels.get(labels.HOST) != who.host:
+        return "another machine"
+    if identity.alive(owner):
+        return "another kernel"
+    return (
+        "earlier kernel of this notebook"
+        if who.notebook == box.labels.get(labels.NOTEBOOK, "-")
+        else "earlier kernel"
+    )
+
+
+def info(shell: Any, options: Any) -> Any:
+    """``%sandbox info [NAME]``"""
+    if options.name is None:
+        return status(shell, options)
+    binding = sandboxes.current()
+    return Handle(
+        binding, wait(lambda tell: actions.get(binding, options.name, tell), f"looking for {options.name}")
+    )
+
+
+def start(shell: Any, options: Any) -> Handle:
+    """``%sandbox start``"""
+    return _change(options, actions.start, "starting", "{} is started")
+
+
+def stop(shell: Any, options: Any) -> Handle:
+    """``%sandbox stop [--force]``"""
+    return _change(
+        options,
+        lambda binding, tell: actions.stop(binding, tell, force=options.force),
+        "stopping",
+        "{} is stopped: variables are lost, files kept; the next cell starts it again",
+    )
+
+
+def restart(shell: Any, options: Any) -> Handle:
+    """``%sandbox restart``"""
+    return _change(options, actions.restart, "restarting", "{} was restarted: variables are lost, files kept")
+
+
+def _change(options: Any, act: Any, doing: str, said: str) -> Handle:
+    binding = sandboxes.current()
+
+    async def change(tell: Teller) -> Any:
+        sandbox = await act(binding, tell)
+        tell.note(said.format(sandbox.name))
+        return sandbox
+
+    return Handle(
+        binding,
+        wait(change, f"{doing} the sandbox", quiet=options.quiet, cancelled=f"stopped waiting while {doing}"),
+    )
+
+
+def reset(shell: Any, options: Any) -> None:
+    """``%sandbox reset``"""
+    binding = sandboxes.current()
+    wait(lambda tell: actions.reset(binding, tell), "starting new workers", quiet=options.quiet)
+
+
+def delete(shell: Any, options: Any) -> None:
+    """``%sandbox delete [NAME]``"""
+    binding = sandboxes.current()
+    wait(
+        lambda tell: actions.delete(binding, tell, options.name, sure=options.yes),
+        "deleting the sandbox",
+        quiet=options.quiet,
+        cancelled="stopped waiting while deleting",
+    )
+
+
+def keep(shell: Any, options: Any) -> None:
+    """``%sandbox keep [DURATION]``"""
+    binding = sandboxes.current()
+    minutes = minutes_of(options.duration, binding.config.auto_stop)
+    wait(lambda tell: actions.keep(binding, tell, minutes), "extending")
+    ends = f"after {duration(minutes)} without activity" if minutes else "never by itself"
+    kept = binding.bound().auto_delete_interval
+    gone = f"; stopped, its files are kept for {duration(kept)}" if kept is not None and kept > 0 else ""
+    note(f"{binding.bound().name} now stops {ends}{gone}")
+
+
+def minutes_of(text: str, default: int) -> int:
+    """In: minutes_of("2h", 15), minutes_of("forever", 15), minutes_of("default", 15)  Out: (120, 0, 15)"""
+    if text in ("forever", "never"):
+        return 0
+    if text == "default":
+        return default
+    found = re.fullmatch(r"(\d+)\s*(m|min|h|d)?", text)
+    if not found or not int(found.group(1)):
+        raise SandboxUsageError(
+            f"%sandbox keep {text}: write a time like 30m, 2h or 1d, or forever, or default"
+        )
+    return int(found.group(1)) * {"h": 60, "d": 1440}.get(found.group(2) or "m", 1)

@@ -1,0 +1,1 @@
+"""The Jupyter side of a running cell: the main-thread pump, display, status lines and cards."""

@@ -1,0 +1,92 @@
+"""What a sandboxed cell left behind: its output when it was captured, its value, and how it ended."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, field
+
+from daytona_magics.errors import (
+    CellTimeout,
+    ExitCodeError,
+    RemoteError,
+    SandboxInterrupted,
+    WorkerDied,
+)
+from daytona_magics.notebook.display import RemoteValue
+from daytona_magics.runtime.events import Done, Error
+
+
+@dataclass
+class CellOutput:
+    """The outcome of one cell, kept by ``--out VAR`` and returned by ``--no-raise``.
+
+    Attributes:
+        stdout: captured text; "" when the output was shown instead.
+        stderr: captured text.
+        result: the last expression's value, or None.
+        displays: captured displays.
+        error: the exception the cell ended with, or None. Its class is named after the remote one.
+        exit_code: of a bash cell; None otherwise.
+        seconds: run time inside the sandbox.
+    """
+
+    stdout: str = ""
+    stderr: str = ""
+    result: RemoteValue | None = None
+    displays: list[RemoteValue] = field(default_factory=list)
+    error: BaseException | None = None
+    exit_code: int | None = None
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+    def __str__(self) -> str:
+        return self.stdout
+
+    def __repr__(self) -> str:
+        parts = ["ok" if self.ok else f"{type(self.error).__name__}: {self.error}"]
+        if self.exit_code is not None:
+            parts.append(f"exit code {self.exit_code}")
+        parts += [f"{len(text):,} characters of {name}" for name, text in self._texts() if text]
+        if self.result is not None:
+            text = repr(self.result)
+            parts.append(f"result {text if len(text) <= 60 else text[:57] + '...'}")
+        return f"<cell output: {', '.join(parts)}, {self.seconds:.2f} s>"
+
+    def _texts(self) -> tuple[tuple[str, str], ...]:
+        return ("stdout", self.stdout), ("stderr", self.stderr)
+
+    def _repr_html_(self) -> str:
+        return f"<code>{html.escape(repr(self)[1:-1])}</code>"
+
+
+def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> BaseException | None:
+    """The exception for the way a cell ended; None when it ended well and nobody interrupted it.
+
+    Args:
+        done: its last event.
+        error: what the code raised in the sandbox, if anything.
+        timeout: the limit it ran under, seconds.
+        told: what the interrupts did, "" when there was none.
+    """
+    lives = {
+        "kept": "variables are alive",
+        "killed": "its worker was ended: variables were lost, files kept",
+        "new": "it has a new worker: variables were lost, files kept",
+    }.get(done.worker, "")
+    if done.status == "interrupted" or (told and done.status in ("ok", "error")):
+        how = told or done.text or "the cell was interrupted"
+        return SandboxInterrupted(f"{how.rstrip('.')}; {lives}" if lives else how)
+    if done.status == "timeout":
+        return CellTimeout(
+            f"the cell was stopped after its timeout of {timeout:g} s; {lives}", hint=done.text
+        )
+    if done.status == "died":
+        return WorkerDied.of(done.exit_code, done.signal)
+    if done.status == "error":
+        if error is not None:
+            return RemoteError.of(error.ename, error.evalue, list(error.traceback))
+        return ExitCodeError(done.exit_code if done.exit_code is not None else 1)
+    return None

@@ -1,0 +1,324 @@
+"""The main-thread pump: events of a running cell in, notebook output out.
+
+The channel lives on the loop thread and puts events into a queue; the thread that runs the magic (the
+kernel's main thread) takes them out and prints, displays, and interrupts. So output always belongs to the
+cell that is running, ``%%capture`` works, and nothing of the kernel is patched or pumped.
+
+**Interrupts.** Each press climbs one step (see :mod:`daytona_magics.runtime.channel`): SIGINT to the cell;
+then the processes it started are ended; then its worker. Every step says what it did. The cell fails with a
+``KeyboardInterrupt`` subclass once it has really ended over there; if the sandbox cannot be told within 2 s,
+or does not obey the last step within 5 s, the pump stops waiting and says exactly that. It never hangs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from daytona_magics.errors import SandboxInterrupted, SandboxUnreachable
+from daytona_magics.notebook.display import RemoteValue, safe_bundle, safe_transient
+from daytona_magics.notebook.outcome import CellOutput, failure
+from daytona_magics.notebook.presses import Press, Presses
+from daytona_magics.notebook.status import StatusLine, note
+from daytona_magics.notebook.terminal import TerminalFilter, clean
+from daytona_magics.runtime import events
+from daytona_magics.runtime.loop import loop_thread
+
+#: Seconds: between two flushes of a chatty cell; for the sandbox to be told of an interrupt; for the last
+#: step of the ladder to be obeyed.
+FLUSH_EVERY, TELL_WITHIN, OBEY_WITHIN = 0.05, 2.0, 5.0
+#: Highest step of the ladder; a press beyond it stops waiting.
+TOP = 3
+
+Start = Callable[[Callable[[events.Event], None], events.FlowWindow], Coroutine[Any, Any, events.Done]]
+Interrupt = Callable[[int], Coroutine[Any, Any, str]]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """An interrupt's answer: what it did, or why it could not be told."""
+
+    level: int
+    did: str = ""
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: BaseException
+
+
+class Pump:
+    """Runs one cell to its end on the calling thread.
+
+    Args:
+        start: given a sink and a flow window, returns the coroutine that runs the cell.
+        interrupt: given a step of the ladder (1, 2, 3), returns the coroutine that interrupts it.
+        owner: id of the sandbox; the prefix of its display ids.
+        timeout: the cell's limit in seconds, for messages; 0 for none.
+        capture: keep the output instead of showing it.
+        quiet: no notices of ours.
+        trust: show mimebundles as they come.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        interrupt: Interrupt,
+        *,
+        owner: str,
+        timeout: float = 0.0,
+        capture: bool = False,
+        quiet: bool = False,
+        trust: bool = False,
+    ) -> None:
+        self._start, self._interrupt = start, interrupt
+        self._owner, self._timeout, self._quiet, self._trust = owner, timeout, quiet, trust
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._window = events.FlowWindow()
+        self._output = _Captured() if capture else _Shown(owner, trust)
+        self._status = StatusLine(quiet=quiet)
+        self._error: events.Error | None = None
+        self._result: RemoteValue | None = None
+        self._did: list[str] = []
+        self._deadline: float | None = None
+        self._why = ""
+
+    def run(self) -> CellOutput:
+        """Run the cell; returns its outcome, with ``error`` set when it failed. Raises nothing of the cell's.
+
+        Raises:
+            SandboxUnreachable, SandboxGone, ProtocolError: the way to the sandbox broke for good.
+        """
+        with Presses(self._queue) as presses:
+            if not presses.possible and not self._quiet:
+                note(
+                    "This cell runs on a thread that the kernel's interrupt does not reach; --timeout limits it."
+                )
+            future = loop_thread().submit(self._start(self._queue.put, self._window))
+            future.add_done_callback(self._ended)
+            try:
+                done = self._until_done()
+            finally:
+                self._output.flush()
+                self._status.close()
+                if not future.done():
+                    future.cancel()
+        outcome = self._output.outcome()
+        outcome.result, outcome.seconds, outcome.exit_code = self._result, done.seconds, done.exit_code
+        outcome.error = failure(done, self._error, timeout=self._timeout, told="; ".join(self._did))
+        return outcome
+
+    def _ended(self, future: Future[events.Done]) -> None:
+        if not future.cancelled():
+            error = future.exception()
+            self._queue.put(future.result() if error is None else _Failed(error))
+
+    def _until_done(self) -> events.Done:
+        while True:
+            try:
+                item = self._queue.get(timeout=self._patience())
+            except Empty:
+                self._output.flush()
+                if self._deadline is not None and time.monotonic() >= self._deadline:
+                    raise SandboxInterrupted(self._why) from None
+                continue
+            if isinstance(item, events.Done):
+                return item
+            if isinstance(item, _Failed):
+                self._give_up(item.error)
+            elif isinstance(item, Press):
+                self._pressed(item.number)
+            elif isinstance(item, _Told):
+                self._told(item)
+            else:
+                self._handle(item)
+                self._window.consumed(item)
+            if self._queue.empty():
+                self._output.settle()
+
+    def _patience(self) -> float | None:
+        """Seconds until something must be done even if nothing happens; None for as long as it takes."""
+        ends = [] if self._deadline is None else [self._deadline - time.monotonic()]
+        if self._output.pending:
+            ends.append(FLUSH_EVERY)
+        return max(0.0, min(ends)) if ends else None
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    def _handle(self, event: events.Event) -> None:
+        if isinstance(event, events.Stream):
+            self._output.stream(event.name, event.text)
+        elif isinstance(event, events.Display):
+            self._output.display(event)
+        elif isinstance(event, events.Result):
+            self._result = RemoteValue(event.data, event.metadata, trust=self._trust)
+        elif isinstance(event, events.Error):
+            lines = tuple(clean(line) for line in event.traceback)
+            self._error = events.Error(event.ename, clean(event.evalue), lines)
+        elif isinstance(event, events.Clear):
+            self._output.clear(event.wait)
+        elif isinstance(event, events.Notice):
+            self._say(clean(event.text))
+        elif isinstance(event, events.Gap):
+            self._say(
+                f"{event.bytes:,} bytes of output were more than the sandbox's spool keeps and are missing here"
+            )
+        elif isinstance(event, events.Reconnecting):
+            self._status.show(f"connection lost, trying again … {event.seconds:.0f} s (the cell runs on)")
+        elif isinstance(event, events.Reconnected):
+            self._status.become(
+                f"the connection was lost for {event.seconds:.1f} s; nothing of the output is missing"
+            )
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._output.flush()
+            note(text)
+
+    # -- interrupts ------------------------------------------------------------------------------------
+
+    def _pressed(self, number: int) -> None:
+        if number > TOP:
+            raise SandboxInterrupted(
+                "stopped waiting; the cell may still be running in the sandbox: `%sandbox reset` ends it"
+            )
+        # The channel gives up by itself after 2 s; the extra moment lets its reason arrive.
+        self._deadline = time.monotonic() + TELL_WITHIN + 0.3
+        self._why = "the sandbox could not be told within 2 s; the cell may still be running there"
+        future = loop_thread().submit(self._interrupt(number))
+        future.add_done_callback(lambda done: self._queue.put(_answer(number, done)))
+
+    def _told(self, told: _Told) -> None:
+        if told.error is not None:
+            raise SandboxInterrupted(
+                f"the sandbox could not be told ({told.error}); the cell may still be running there"
+            ) from None
+        self._did.append(clean(told.did).rstrip("."))
+        self._deadline = time.monotonic() + OBEY_WITHIN if told.level >= TOP else None
+        self._why = (
+            "the cell was told to end and its worker killed, but the sandbox has not confirmed it for 5 s"
+        )
+        more = {1: " Press again to end the processes it started.", 2: " Press again to end its worker."}
+        self._say(f"Interrupt {told.level}: {self._did[-1]}.{more.get(told.level, '')}")
+
+    def _give_up(self, error: BaseException) -> None:
+        if self._did and isinstance(error, SandboxUnreachable):
+            raise SandboxInterrupted(f"{'; '.join(self._did)}; then the connection broke ({error})") from None
+        raise error
+
+
+def _answer(level: int, done: Future[str]) -> _Told:
+    if done.cancelled():
+        return _Told(level, error=SandboxUnreachable("cancelled"))
+    error = done.exception()
+    return _Told(level, error=error) if error is not None else _Told(level, done.result())
+
+
+class _Output:
+    """Where a cell's output goes."""
+
+    pending = False
+
+    def __init__(self) -> None:
+        self._filters = {"stdout": TerminalFilter(), "stderr": TerminalFilter()}
+
+    def stream(self, name: str, text: str) -> None:
+        safe = self._filters[name].feed(text)
+        if safe:
+            self._write(name, safe)
+
+    def _write(self, name: str, text: str) -> None:
+        raise NotImplementedError
+
+    def display(self, event: events.Display) -> None:
+        raise NotImplementedError
+
+    def clear(self, wait: bool) -> None:
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Nothing more is waiting: show what there is."""
+
+    def flush(self) -> None:
+        """Everything said so far must be visible when this returns."""
+
+    def outcome(self) -> CellOutput:
+        return CellOutput()
+
+
+class _Shown(_Output):
+    """Printed and displayed as it comes: the first piece at once, a flood in pieces of 50 ms."""
+
+    def __init__(self, owner: str, trust: bool) -> None:
+        super().__init__()
+        self._owner, self._trust = owner, trust
+        self._waiting: list[str] = []
+        self._name = "stdout"
+        self._flushed = 0.0
+
+    def _write(self, name: str, text: str) -> None:
+        if name != self._name and self._waiting:
+            self.flush()
+        self._name = name
+        self._waiting.append(text)
+        self.pending = True
+        if time.monotonic() - self._flushed >= FLUSH_EVERY * 4:
+            self.flush()
+
+    def settle(self) -> None:
+        if self.pending and time.monotonic() - self._flushed >= FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.pending:
+            return
+        text, self._waiting, self.pending = "".join(self._waiting), [], False
+        stream = sys.stdout if self._name == "stdout" else sys.stderr
+        stream.write(text)
+        stream.flush()
+        self._flushed = time.monotonic()
+
+    def display(self, event: events.Display) -> None:
+        from IPython.display import publish_display_data
+
+        self.flush()
+        data, metadata = safe_bundle(event.data, event.metadata, trust=self._trust)
+        if data:
+            transient = safe_transient(event.transient, self._owner)
+            publish_display_data(data, metadata, transient=transient, update=event.update and bool(transient))
+
+    def clear(self, wait: bool) -> None:
+        from IPython.display import clear_output
+
+        self.flush()
+        clear_output(wait)
+
+
+class _Captured(_Output):
+    """Kept for ``--out``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._displays: list[RemoteValue] = []
+
+    def _write(self, name: str, text: str) -> None:
+        self._texts[name].append(text)
+
+    def display(self, event: events.Display) -> None:
+        self._displays.append(RemoteValue(event.data, event.metadata))
+
+    def clear(self, wait: bool) -> None:
+        self._texts = {"stdout": [], "stderr": []}
+        self._displays = []
+
+    def outcome(self) -> CellOutput:
+        return CellOutput(
+            "".join(self._texts["stdout"]), "".join(self._texts["stderr"]), displays=self._displays
+        )

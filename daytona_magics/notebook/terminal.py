@@ -1,0 +1,74 @@
+"""Terminal text from a sandbox: colours and progress bars pass, everything that reaches further does not.
+
+Escape sequences can do more than colour: set the clipboard (OSC 52) or the window's title, link text to
+``javascript:`` addresses (OSC 8), ask the terminal for answers that are then typed as input, redraw the
+whole screen. Only an allow-list is kept: SGR colours, erase-in-line and short cursor moves, hyperlinks to
+http(s) and mailto. A sequence may be cut between two pieces of output, so the filter keeps a short memory.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: Bytes an unfinished sequence may grow to before it is thrown away.
+LONGEST = 4096
+
+_ESCAPE = re.compile(
+    r"""
+      (?P<csi>(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~])
+    | (?P<osc>(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c))
+    | (?P<string>(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x9c]*(?:\x1b\\|\x9c))
+    | (?P<short>\x1b[ -/]*[0-OQ-WYZ\\`-~])
+    | (?P<control>[\x80-\x8f\x91-\x97\x99-\x9a\x9c\x00-\x06\x0e-\x1a\x1c-\x1f\x7f])
+    """,
+    re.VERBOSE,
+)
+_UNFINISHED = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*\Z|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x9c]*\Z|\x1b[ -/]*\Z"
+)
+_SAFE_CSI = re.compile(r"(?:\x1b\[|\x9b)(?:[0-9;:]*m|[0-2]?K|[0-9]{0,3}[ABCDG])\Z")
+_LINK = re.compile(r"(?:\x1b\]|\x9d)8;[^;\x07\x1b]*;(?P<url>[^\x07\x1b\x9c]*)(?:\x07|\x1b\\|\x9c)\Z")
+_SAFE_URL = re.compile(r"(?:https?://|mailto:)[!-~]*\Z|\Z", re.IGNORECASE)
+_SUSPECT = re.compile("[\x00-\x06\x0e-\x1f\x7f-\x9f]")
+
+
+def _keep(match: re.Match[str]) -> str:
+    text = match.group()
+    if match["csi"]:
+        return text if _SAFE_CSI.match(text) else ""
+    if match["osc"]:
+        link = _LINK.match(text)
+        return text if link and _SAFE_URL.match(link["url"]) else ""
+    return ""
+
+
+class TerminalFilter:
+    """Filters one stream of text, piece by piece.
+
+    In:  TerminalFilter().feed("\\x1b]52;c;c2VjcmV0\\x07\\x1b[31mred\\x1b[0m")
+    Out: '\\x1b[31mred\\x1b[0m'
+    """
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def feed(self, text: str) -> str:
+        """Return what may be shown of ``text``; the start of an unfinished sequence waits for its end."""
+        if not self._rest and not _SUSPECT.search(text):
+            return text
+        text, self._rest = self._rest + text, ""
+        open_end = _UNFINISHED.search(text)
+        if open_end:
+            if len(text) - open_end.start() <= LONGEST:
+                self._rest = text[open_end.start() :]
+            text = text[: open_end.start()]
+        return _ESCAPE.sub(_keep, text).replace("\x1b\x1b", "") if _SUSPECT.search(text) else text
+
+
+def clean(text: str) -> str:
+    """Filter a complete text.
+
+    In:  clean("\\x1b]0;title\\x07x")
+    Out: 'x'
+    """
+    return TerminalFilter().feed(text)

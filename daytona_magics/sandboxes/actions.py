@@ -1,0 +1,189 @@
+"""What the verbs do to a binding. Every function is a coroutine for the loop thread and tells what it does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from daytona_magics.engine import address
+from daytona_magics.errors import SandboxGone, SandboxUsageError
+from daytona_magics.sandboxes import client as sdk
+from daytona_magics.sandboxes import labels
+from daytona_magics.sandboxes.binding import Binding, Reporter, state_of
+from daytona_magics.sandboxes.endpoint import choose
+
+if TYPE_CHECKING:
+    from daytona import AsyncSandbox
+
+
+async def look(binding: Binding, tell: Reporter) -> AsyncSandbox | None:
+    """The bound sandbox with its state of now, without creating or starting anything."""
+    if binding.client is None and choose(binding.config).kind == "embedded":
+        # Asking for the state must not start an engine: without one there is no sandbox running either.
+        if await asyncio.to_thread(address.find) is None:
+            return None
+    await binding.rediscover(tell)
+    if binding.sandbox is not None:
+        await refresh(binding, tell)
+    return binding.sandbox
+
+
+async def refresh(binding: Binding, tell: Reporter) -> AsyncSandbox:
+    """Read the bound sandbox's state again.
+
+    Raises:
+        SandboxGone: it was deleted.
+    """
+    await binding.rediscover(tell)
+    sandbox = binding.bound()
+    try:
+        await sdk.retrying(sandbox.refresh_data, tell.progress)
+    except sdk.error_class() as error:
+        if sdk.not_found(error):
+            raise binding.lost() from None
+        raise sdk.translate(error, f"asking for the state of {sandbox.name}") from None
+    if state_of(sandbox) in ("destroyed", "destroying"):
+        raise binding.lost()
+    return sandbox
+
+
+async def create(binding: Binding, tell: Reporter, params: dict[str, Any]) -> AsyncSandbox:
+    """Create a sandbox and bind to it; an earlier one is let go of and lives on."""
+    async with binding.locked():
+        return await binding.create(tell, **params)
+
+
+async def use(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:
+    """Bind to an existing sandbox."""
+    async with binding.locked():
+        return await binding.attach(name, tell)
+
+
+async def get(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:
+    """A sandbox by name or id, without binding to it.
+
+    Raises:
+        SandboxGone: there is none.
+    """
+    client = await binding.connect(tell)
+    try:
+        found: AsyncSandbox = await sdk.retrying(lambda: client.get(name), tell.progress)
+    except sdk.error_class() as error:
+        if sdk.not_found(error):
+            raise SandboxGone(
+                f"there is no sandbox {name!r} here", hint="%sandbox list  shows those that exist."
+            ) from None
+        raise sdk.translate(error, f"looking for {name}") from None
+    return found
+
+
+async def listed(
+    binding: Binding, tell: Reporter, wanted: dict[str, str], *, mine: bool
+) -> list[AsyncSandbox]:
+    """The endpoint's sandboxes, newest first.
+
+    Args:
+        wanted: only those that carry these labels.
+        mine: only those these magics made on this machine.
+    """
+    client = await binding.connect(tell)
+    own = {labels.CREATED_BY: labels.CREATOR, labels.HOST: binding.who().host} if mine else {}
+    found = await binding.find(client, {**own, **wanted}, tell)
+    alive = [box for box in found if state_of(box) not in ("destroyed", "destroying")]
+    return sorted(alive, key=lambda box: str(box.created_at), reverse=True)
+
+
+async def start(binding: Binding, tell: Reporter) -> AsyncSandbox:
+    """Start the bound sandbox; nothing happens when it is started."""
+    async with binding.locked():
+        sandbox = await refresh(binding, tell)
+        if state_of(sandbox) != "started":
+            await binding.start(tell)
+        return sandbox
+
+
+async def stop(binding: Binding, tell: Reporter, *, force: bool = False) -> AsyncSandbox:
+    """Stop the bound sandbox; nothing happens when it is stopped."""
+    async with binding.locked():
+        sandbox = await refresh(binding, tell)
+        if state_of(sandbox) not in ("stopped", "archived"):
+            await binding.stop(tell, force=force)
+        return sandbox
+
+
+async def restart(binding: Binding, tell: Reporter) -> AsyncSandbox:
+    """Stop and start the bound sandbox."""
+    async with binding.locked():
+        sandbox = await refresh(binding, tell)
+        if state_of(sandbox) == "started":
+            await binding.stop(tell)
+        await binding.start(tell)
+        return sandbox
+
+
+async def reset(binding: Binding, tell: Reporter) -> None:
+    """New workers for this kernel's context; after a sandbox is gone, a clean slate for the next cell."""
+    async with binding.locked():
+        if binding.gone:
+            name = binding.bound().name
+            await binding.unbind()
+            tell.note(f"{name} is forgotten; the next cell creates a new sandbox")
+            return
+        await binding.rediscover(tell)
+        if binding.sandbox is None:
+            tell.note("there is no sandbox yet, so there is nothing to reset")
+            return
+        sandbox = await refresh(binding, tell)
+        if state_of(sandbox) != "started":
+            tell.note(f"{sandbox.name} is {state_of(sandbox)}: no variables are alive")
+            return
+        channel = await binding.opened(tell)
+        await channel.reset([binding.context])
+        tell.note(f"{sandbox.name} has new workers: variables are lost, files kept")
+
+
+async def delete(binding: Binding, tell: Reporter, name: str | None, *, sure: bool) -> None:
+    """Delete the bound sandbox, or another one when ``sure``; waits until it is gone.
+
+    Raises:
+        SandboxUsageError: it is another one and ``sure`` is not set.
+    """
+    async with binding.locked():
+        if binding.gone:
+            tell.note(f"{binding.bound().name} is gone already")
+            await binding.unbind()
+            return
+        await binding.rediscover(tell)
+        bound = binding.sandbox
+        if name is None:
+            target = binding.bound()
+        else:
+            target = await get(binding, name, tell)
+        ours = bound is not None and target.id == bound.id
+        if not ours and not sure:
+            raise SandboxUsageError(
+                f"{target.name} is not this notebook's sandbox",
+                hint=f"To delete it all the same:  %sandbox delete --yes {target.name}",
+            )
+        tell.progress(f"deleting {target.name}")
+        if ours:
+            await binding.unbind()
+        try:
+            await target.delete(timeout=binding.config.create_timeout, wait=True)
+        except sdk.error_class() as error:
+            if not sdk.not_found(error):
+                raise sdk.translate(error, f"deleting {target.name}") from None
+        tell.note(f"{target.name} is deleted with all its files")
+
+
+async def keep(binding: Binding, tell: Reporter, minutes: int) -> None:
+    """Set how long the bound sandbox stays started without activity, counted from now.
+
+    Args:
+        minutes: 0 for never stopping by itself.
+    """
+    async with binding.locked():
+        sandbox = await refresh(binding, tell)
+        await binding.asked(sandbox.set_autostop_interval(minutes), "setting the auto-stop time")
+        if state_of(sandbox) == "started":
+            await binding.asked(sandbox.refresh_activity(), "refreshing the activity")

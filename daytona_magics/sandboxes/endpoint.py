@@ -1,0 +1,182 @@
+"""Which Daytona the cells run on, and why.
+
+In this order: the setting ``endpoint``; ``DAYTONA_API_URL`` (the loopback URL of our own engine means the
+embedded engine); ``DAYTONA_API_KEY`` in the process environment means the cloud; otherwise the embedded
+engine. A key that stands only in a ``.env`` file is offered in a sentence and never used: the cloud bills,
+and a working directory is not always written by the person who opens a notebook in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from daytona_magics.config import SandboxConfig, level_at_least
+from daytona_magics.engine import address
+from daytona_magics.errors import EndpointError, IsolationUnavailable
+
+CLOUD_URL = "https://app.daytona.io/api"
+
+Kind = Literal["embedded", "cloud", "self-hosted"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where the settings point, before anything is started or contacted.
+
+    Attributes:
+        kind: "embedded", "cloud" or "self-hosted".
+        reason: what decided it, for people.
+        url: base URL of the API; "" for the embedded engine, whose port is not known yet.
+        offer: a sentence about a key that was seen and not used; "" otherwise.
+    """
+
+    kind: Kind
+    reason: str
+    url: str = ""
+    offer: str = ""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A Daytona API that can be talked to. ``repr`` does not show the key.
+
+    Attributes:
+        target: region passed with every creation, "" for the endpoint's default.
+        isolation: level of the embedded engine ("L3"), "" elsewhere.
+    """
+
+    kind: Kind
+    api_url: str
+    reason: str
+    api_key: str = field(repr=False)
+    target: str = ""
+    isolation: str = ""
+
+    @property
+    def title(self) -> str:
+        """In: endpoint.title  Out: "embedded engine, isolation L3" """
+        if self.kind == "embedded":
+            return f"embedded engine, isolation {self.isolation}"
+        place = (
+            "Daytona cloud"
+            if self.kind == "cloud"
+            else f"self-hosted Daytona at {urlsplit(self.api_url).netloc}"
+        )
+        return place + (f", region {self.target}" if self.target else "")
+
+    @property
+    def loopback(self) -> bool:
+        return (urlsplit(self.api_url).hostname or "") in ("127.0.0.1", "localhost", "::1")
+
+
+def choose(
+    config: SandboxConfig, environ: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Choice:
+    """Decide where cells run, by the order in the module's docstring; starts nothing.
+
+    Args:
+        config: the settings.
+        environ: the process environment; default ``os.environ``.
+        folder: where a ``.env`` file is looked for; default the current folder.
+
+    In:  choose(SandboxConfig(), {"DAYTONA_API_KEY": "..."})
+    Out: Choice(kind='cloud', reason='DAYTONA_API_KEY is set', ...)
+    """
+    environ = os.environ if environ is None else environ
+    wanted, url, key = (
+        config.endpoint,
+        environ.get("DAYTONA_API_URL", "").rstrip("/"),
+        environ.get("DAYTONA_API_KEY"),
+    )
+    if wanted == "embedded":
+        return Choice("embedded", "setting endpoint=embedded")
+    if wanted == "cloud":
+        return Choice("cloud", "setting endpoint=cloud", CLOUD_URL)
+    if wanted != "auto":
+        return _by_url(wanted, f"setting endpoint={wanted}")
+    if url:
+        return _by_url(url, "DAYTONA_API_URL is set")
+    if key:
+        return Choice("cloud", "DAYTONA_API_KEY is set", CLOUD_URL)
+    seen = _dotenv_with_key(folder or Path())
+    offer = (
+        f"{seen} holds a DAYTONA_API_KEY. It was not used, because the cloud bills: to run there, set it in "
+        "the environment of the notebook's kernel."
+        if seen
+        else ""
+    )
+    return Choice("embedded", "no DAYTONA_API_URL or DAYTONA_API_KEY in the environment", offer=offer)
+
+
+def _by_url(url: str, reason: str) -> Choice:
+    if address.is_engine_url(url):
+        return Choice("embedded", f"{reason} and is the embedded engine's")
+    return Choice("cloud" if url == CLOUD_URL else "self-hosted", reason, url)
+
+
+def _dotenv_with_key(folder: Path) -> str:
+    for name in (".env.local", ".env"):
+        try:
+            with (folder / name).open(encoding="utf-8", errors="replace") as file:
+                text = file.read(1 << 20)
+        except OSError:
+            continue
+        if re.search(r"^\s*(?:export\s+)?DAYTONA_API_KEY\s*=\s*\S", text, re.MULTILINE):
+            return name
+    return ""
+
+
+def connect(config: SandboxConfig, environ: Mapping[str, str] | None = None) -> Endpoint:
+    """Turn the choice into an endpoint, starting the embedded engine when that is needed. Blocks up to 20 s.
+
+    Raises:
+        EndpointError: no key for the cloud, or the engine cannot be started.
+        IsolationUnavailable: the engine's level is lower than the setting min_isolation.
+    """
+    environ = os.environ if environ is None else environ
+    choice = choose(config, environ)
+    target = config.target or environ.get("DAYTONA_TARGET", "")
+    if choice.kind == "embedded":
+        # Before any client for a loopback address exists: a proxy must never be sent the engine's bearer.
+        address.add_no_proxy(os.environ)
+        try:
+            engine = address.ensure()
+        except address.EngineStartError as error:
+            raise EndpointError(
+                f"the embedded engine cannot be started: {error}",
+                hint="`%sandbox doctor` checks each part. The cell was not run on this machine instead.",
+            ) from None
+        check_level(engine.isolation, config.min_isolation)
+        return Endpoint("embedded", engine.api_url, choice.reason, engine.api_key, target, engine.isolation)
+    key = environ.get("DAYTONA_API_KEY", "")
+    if not key:
+        raise EndpointError(
+            f"{choice.url} needs an API key, and DAYTONA_API_KEY is not set in this kernel's environment",
+            hint="Set it there, or run without an account:  %sandbox config endpoint=embedded",
+        )
+    made = Endpoint(choice.kind, choice.url, choice.reason, key, target)
+    if made.loopback:
+        address.add_no_proxy(os.environ)
+    return made
+
+
+def check_level(level: str, wanted: str) -> None:
+    """Refuse an isolation level below the setting min_isolation.
+
+    Raises:
+        IsolationUnavailable: it is lower; the message names both and what to do.
+    """
+    if level_at_least(level, wanted):
+        return
+    found = "cannot isolate on this machine" if level == "none" else f"isolates at level {level} only"
+    raise IsolationUnavailable(
+        f"the embedded engine {found}, and the setting min_isolation asks for {wanted}",
+        hint="`%sandbox doctor` says what is missing. Where the machine itself is disposable:  "
+        "%sandbox config min_isolation=L0",
+    )

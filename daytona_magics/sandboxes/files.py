@@ -1,0 +1,135 @@
+"""Files and single commands of the bound sandbox, through the SDK. Coroutines for the loop thread."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Awaitable
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from daytona_magics.errors import SandboxError
+from daytona_magics.sandboxes import client as sdk
+from daytona_magics.sandboxes.binding import Binding, Reporter
+from daytona_magics.sandboxes.labels import CREATOR
+
+T = TypeVar("T")
+
+
+async def remote_path(sandbox: Any, path: str) -> str:
+    """Expand a leading ``~``; the platform does not."""
+    if path == "~" or path.startswith("~/"):
+        home = (await sandbox.get_user_home_dir()).rstrip("/")
+        return f"{home}/{path[2:]}".rstrip("/") if path[2:] else home
+    return path
+
+
+async def _of(path: str, call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except sdk.error_class() as error:
+        if sdk.not_found(error):
+            raise SandboxError(f"there is no {path!r} in the sandbox", hint="%sandbox ls") from None
+        raise sdk.translate(error, path) from None
+
+
+async def execute(
+    binding: Binding, tell: Reporter, command: str, *, cwd: str | None, env: dict[str, str], timeout: float
+) -> tuple[int, str]:
+    """Run one shell command.
+
+    Args:
+        timeout: seconds; 0 for none. The platform takes whole seconds, so it is rounded up.
+
+    Returns:
+        exit code, and stdout and stderr together.
+    """
+    sandbox = await binding.usable(tell)
+    tell.progress("running")
+    folder = await remote_path(sandbox, cwd) if cwd else None
+    limit = math.ceil(timeout) if timeout else None
+    answer = await _of(
+        "the command", sandbox.process.exec(command, cwd=folder, env=env or None, timeout=limit)
+    )
+    return int(answer.exit_code or 0), str(answer.result or "")
+
+
+async def listed(binding: Binding, tell: Reporter, path: str) -> list[Any]:
+    """The entries of a folder, or the one entry of a file."""
+    sandbox = await binding.usable(tell)
+    where = await remote_path(sandbox, path)
+    info = await _of(path, sandbox.fs.get_file_info(where))
+    return list(await _of(path, sandbox.fs.list_files(where))) if info.is_dir else [info]
+
+
+async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> bytes:
+    """The content of a file.
+
+    Raises:
+        SandboxError: it does not exist, is a folder, or is larger than ``limit`` bytes.
+    """
+    sandbox = await binding.usable(tell)
+    where = await remote_path(sandbox, path)
+    info = await _of(path, sandbox.fs.get_file_info(where))
+    if info.is_dir:
+        raise SandboxError(f"{path!r} is a folder", hint=f"%sandbox ls {path}")
+    if info.size > limit:
+        raise SandboxError(
+            f"{path!r} has {info.size:,} bytes, more than the {limit:,} that are shown",
+            hint=f"%sandbox download {path}",
+        )
+    content = await _of(path, sandbox.fs.download_file(where))
+    return bytes(content or b"")
+
+
+async def upload(binding: Binding, tell: Reporter, local: list[Path], target: str) -> list[tuple[str, int]]:
+    """Copy files into the sandbox.
+
+    Args:
+        local: files of this machine.
+        target: a file, or a folder when it ends in ``/`` or is one.
+
+    Returns:
+        where each file went and how many bytes it has.
+    """
+    sandbox = await binding.usable(tell)
+    where = await remote_path(sandbox, target)
+    folder = target.endswith("/") or target == "~" or await _is_folder(sandbox, where)
+    sent = []
+    for path in local:
+        name = f"{where.rstrip('/')}/{path.name}" if folder else where
+        tell.progress(f"uploading {path.name}")
+        await _of(name, sandbox.fs.upload_file(str(path), name))
+        sent.append((name, path.stat().st_size))
+    return sent
+
+
+async def _is_folder(sandbox: Any, path: str) -> bool:
+    try:
+        return bool((await sandbox.fs.get_file_info(path)).is_dir)
+    except sdk.error_class() as error:
+        if sdk.not_found(error):
+            return False
+        raise sdk.translate(error, path) from None
+
+
+async def download(binding: Binding, tell: Reporter, remote: str, target: Path) -> int:
+    """Copy a file of the sandbox to this machine; it appears complete or not at all.
+
+    Returns:
+        its size in bytes.
+    """
+    sandbox = await binding.usable(tell)
+    where = await remote_path(sandbox, remote)
+    info = await _of(remote, sandbox.fs.get_file_info(where))
+    if info.is_dir:
+        raise SandboxError(f"{remote!r} is a folder", hint="Pack it first:  %sandbox exec tar czf …")
+    tell.progress(f"downloading {PurePosixPath(where).name}")
+    part = target.with_name(f".{target.name}.{CREATOR}-{secrets.token_hex(4)}")
+    try:
+        await _of(remote, sandbox.fs.download_file(where, str(part)))
+        count = part.stat().st_size
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return count

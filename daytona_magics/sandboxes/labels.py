@@ -1,0 +1,56 @@
+"""Labels carry the truth about whose a sandbox is; nothing about it is kept in files here.
+
+``set_labels`` of the platform replaces the whole set, and the SDK keeps a label of its own there, so every
+change reads, merges and writes.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any
+
+from daytona_magics import __version__
+from daytona_magics.sandboxes.identity import Identity
+
+CREATED_BY = "created-by"
+CREATOR = "daytona-magics"
+KERNEL = "daytona-magics/kernel"
+CONTEXT = "daytona-magics/context"
+NOTEBOOK = "daytona-magics/notebook"
+HOST = "daytona-magics/host"
+VERSION = "daytona-magics/version"
+ISOLATION = "daytona-magics/isolation"
+
+
+def ours(identity: Identity, context: str) -> dict[str, str]:
+    """The labels that tie a sandbox to a kernel."""
+    made = {
+        CREATED_BY: CREATOR,
+        KERNEL: identity.kernel,
+        CONTEXT: context,
+        HOST: identity.host,
+        VERSION: __version__,
+    }
+    if identity.notebook:
+        made[NOTEBOOK] = identity.notebook
+    return made
+
+
+async def merge(sandbox: Any, changes: dict[str, str]) -> dict[str, str]:
+    """Add labels to those a sandbox has now; writes only when something changes."""
+    await sandbox.refresh_data()
+    wanted = {**sandbox.labels, **changes}
+    if wanted != sandbox.labels:
+        await sandbox.set_labels(wanted)
+    return wanted
+
+
+def make_name(title: str) -> str:
+    """A readable name that no other sandbox has.
+
+    In:  make_name("My analysis")
+    Out: "my-analysis-3f9c2a"
+    """
+    stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:32] or "sandbox"
+    return f"{stem}-{secrets.token_hex(3)}"
