@@ -9,7 +9,7 @@ Three rules decide what happens after a cut:
 - A request is sent again only while no guest has acknowledged it, and only to the same boot of the guest; the
   guest runs an id at most once, so sending it again there is safe.
 - An acknowledged execution is only ever followed: the guest is asked for the frames after the last one here.
-- A guest with another boot id knows nothing of the old one's cells: that is an error which says what is known,
+- A guest with another boot id knows nothing of the old one's cells: that is an error saying what is known,
   never a second run.
 
 All coroutines belong to the loop thread (see :mod:`daytona_magics.runtime.loop`).
@@ -259,15 +259,15 @@ class Channel:
         link: Link | None = None
         try:
             while not feed.done.done():
-                link = await self._line()
-                if feed.done.done():
+                link = await self._line_for(feed)
+                if link is None:
                     break
                 with contextlib.suppress(LinkLost):  # the next round makes a new link
                     await self._bind(link, feed, fields)
                     ends: list[asyncio.Future[Any]] = [feed.done, link.lost]
                     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             done = await feed.done
-            if link is not None and feed.id not in self._retained:
+            if link is not None and feed.acknowledged and feed.id not in self._retained:
                 link.tell("forget", id=feed.id)
             return done
         except SandboxUnreachable as error:
@@ -278,6 +278,19 @@ class Channel:
             del self._feeds[feed.id]
             if link is not None:
                 link.release(feed)
+
+    async def _line_for(self, feed: Feed) -> Link | None:
+        """The living link; None when the feed ends first (interrupted before there was a link)."""
+        if self._link is not None and self._link.alive:
+            return self._link
+        making = asyncio.ensure_future(self._line())
+        ends: list[asyncio.Future[Any]] = [making, feed.done]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return None if feed.done.done() else making.result()
+        finally:
+            making.cancel()
+            making.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _bind(self, link: Link, feed: Feed, fields: dict[str, Any] | None) -> None:
         """Have the guest run, or go on sending, this execution on this link."""
