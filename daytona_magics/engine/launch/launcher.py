@@ -399,7 +399,8 @@ class Launcher:
                 raise LaunchError("only an engine that runs as root can give a sandbox another uid")
         if not spec.id or "/" in spec.id or "\0" in spec.id:
             raise LaunchError(f"{spec.id!r} cannot be a sandbox's id")
-        host_env = {} if self._wanted != "L0" else dict(os.environ)
+        host_env = dict(os.environ) if self._wanted == "L0" else {}
+        host_env.pop("HOME", None)
         return {
             "v": wire.VERSION,
             "op": "spawn",

@@ -1,0 +1,91 @@
+"""Sandboxes for attacks: one per isolation level for the whole run, driven from plain functions.
+
+A background thread owns the event loop and the launchers, as the engine's process does in real life.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daytona_magics.engine.launch.launcher import Launcher, LaunchError, Limits, SandboxProcess, SandboxSpec
+
+#: In this variable of the test process (and so of everything that inherits its environment) is a secret.
+os.environ["DM_TEST_SECRET"] = "secret-" + os.urandom(8).hex()
+
+
+class Level:
+    """A launcher at one isolation level and an event loop in a thread."""
+
+    def __init__(self, isolation: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dm-"))
+        # Sandbox uids must be able to pass through at L0 as well.
+        self.folder.chmod(0o711)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._count = 0
+        self.launcher = Launcher(isolation=isolation, stderr_dir=self.folder / "err")
+        self.run(self.launcher.start())
+
+    def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float = 60) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
+
+    def spawn(self, **options: Any) -> SandboxProcess:
+        self._count += 1
+        uid = 1_900_000 + self._count if os.geteuid() == 0 else None
+        home = self.folder / f"home{self._count}"
+        self.launcher.prepare_home(home, uid)
+        name = f"box{self._count}"
+        spec = SandboxSpec(name, home, uid, name, limits=Limits(**options))
+        return self.run(self.launcher.spawn(spec))
+
+    def close(self) -> None:
+        self.run(self.launcher.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _open(isolation: str) -> Level:
+    try:
+        return Level(isolation)
+    except LaunchError as error:
+        if os.environ.get("CI", "").lower() in ("true", "1"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def l3() -> Iterator[Level]:
+    level = _open("L3")
+    yield level
+    level.close()
+
+
+@pytest.fixture(scope="session")
+def l0() -> Iterator[Level]:
+    level = _open("L0")
+    yield level
+    level.close()
+
+
+@pytest.fixture(scope="session")
+def boxes(request: pytest.FixtureRequest) -> Callable[[str], tuple[Level, SandboxProcess]]:
+    """boxes("L3") gives the level and one sandbox of it that all attacks share."""
+    found: dict[str, tuple[Level, SandboxProcess]] = {}
+
+    def get(name: str) -> tuple[Level, SandboxProcess]:
+        if name not in found:
+            level = request.getfixturevalue(name.lower())
+            found[name] = (level, level.spawn())
+        return found[name]
+
+    return get
