@@ -1,0 +1,36 @@
+"""``python3 guest.pyz daemon|attach|version``."""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = "usage: guest daemon | attach | version"
+
+
+def main(arguments: list[str]) -> int:
+    """Run one subcommand; returns the exit code. Imports only what the subcommand needs: start time counts."""
+    command = arguments[0] if len(arguments) == 1 else ""
+    if command == "attach":
+        from . import attach
+
+        return attach.main()
+    if command == "daemon":
+        from . import daemon
+
+        return daemon.main()
+    if command == "version":
+        from . import VERSION
+
+        sys.stdout.write(VERSION + "\n")
+        return 0
+    sys.stderr.write(USAGE + "\n")
+    return 2
+
+
+if __name__ == "__main__":
+    # The zip's own __main__ has no package: the one file is both, so that `python3 guest.pyz` and
+    # `python3 -m daytona_magics.runtime.guest` work.
+    if not __package__:
+        from guest.__main__ import main as main
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,127 @@
+"""``attach``: a raw byte relay between this terminal and the daemon's unix socket.
+
+It runs under the platform's pseudo-terminal. The terminal is made raw before anything is sent, so nothing is
+echoed or translated. It ends when either side closes; losing it loses nothing, the daemon lives on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+from . import paths
+
+#: A pty read on the other side is at most 4,095 bytes: a larger write would only be cut up there.
+CHUNK = 4000
+#: Bytes held for a side that does not take them before reading from the other one pauses.
+BACKLOG = 65536
+
+
+def connect() -> int:
+    """A non-blocking descriptor connected to the daemon; raises OSError when no daemon listens."""
+    # _socket is the C module under socket, whose own import takes 8 ms of the 25 we allow ourselves.
+    import _socket
+
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(paths.run_folder())
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            sock.connect(paths.SOCKET)
+        except OSError:
+            sock.close()
+            raise
+    finally:
+        os.fchdir(here)
+        os.close(here)
+    fd: int = sock.detach()
+    os.set_blocking(fd, False)
+    return fd
+
+
+def make_raw(fd: int) -> None:
+    """Put a terminal into raw mode; anything else is left as it is."""
+    if not os.isatty(fd):
+        return
+    import termios
+
+    mode = termios.tcgetattr(fd)
+    mode[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON | termios.IXOFF)
+    mode[0] &= ~(termios.IGNBRK | termios.PARMRK | termios.INLCR | termios.IGNCR)
+    mode[1] &= ~termios.OPOST
+    mode[2] = (mode[2] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
+    mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN | termios.ISIG)
+    mode[6][termios.VMIN] = 1
+    mode[6][termios.VTIME] = 0
+    termios.tcsetattr(fd, termios.TCSANOW, mode)
+
+
+class Relay:
+    """One direction: reads ``source`` as long as its backlog is small, writes ``target`` when it takes bytes."""
+
+    def __init__(self, source: int, target: int) -> None:
+        self.source = source
+        self.target = target
+        self.backlog = bytearray()
+        self.ended = False
+
+    def fill(self) -> None:
+        """Read once; end of file or a dead terminal ends this direction."""
+        try:
+            data = os.read(self.source, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self.backlog += data
+            self.drain()
+        else:
+            self.ended = True
+
+    def drain(self) -> None:
+        """Write what the target takes now."""
+        try:
+            while self.backlog:
+                del self.backlog[: os.write(self.target, self.backlog[:CHUNK])]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.ended = True
+            self.backlog.clear()
+
+
+def relay(sock: int, stdin: int, stdout: int) -> None:
+    """Copy both ways until either side ends."""
+    inward, outward = Relay(stdin, sock), Relay(sock, stdout)
+    while not (inward.ended or (outward.ended and not outward.backlog)):
+        poll = select.poll()
+        wanted: dict[int, int] = {}
+        for one in (inward, outward):
+            if not one.ended and len(one.backlog) < BACKLOG:
+                wanted[one.source] = wanted.get(one.source, 0) | select.POLLIN
+            if one.backlog:
+                wanted[one.target] = wanted.get(one.target, 0) | select.POLLOUT
+        for fd, events in wanted.items():
+            poll.register(fd, events)
+        for fd, events in poll.poll():
+            for one in (inward, outward):
+                if fd == one.source and events & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                    one.fill()
+                if fd == one.target and events & (select.POLLOUT | select.POLLERR):
+                    one.drain()
+
+
+def main() -> int:
+    """Attach this terminal; exit code 0 when a side closed, 1 when there is no daemon."""
+    make_raw(0)
+    try:
+        sock = connect()
+    except OSError as error:
+        sys.stderr.write("no guest is running here: %s\r\n" % error)
+        return 1
+    for fd in (0, 1):
+        os.set_blocking(fd, False)
+    relay(sock, 0, 1)
+    return 0

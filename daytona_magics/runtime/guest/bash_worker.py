@@ -1,0 +1,142 @@
+"""A bash cell: a fresh bash that starts from the state the previous one left behind.
+
+``exit 3``, ``set -e`` and a killed shell end the cell, not the state: working directory, variables, arrays,
+functions, options, aliases and exports are written to a file when the shell exits and read again by the next
+one. The reading is done by ``BASH_ENV``, so the cell's text itself is what bash runs: line numbers, aliases
+and ``$0`` (the cell's name) are right.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from . import processes, workers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from .execution import Execution
+    from .loop import Loop
+
+#: The longest text given as an argument; Linux allows 128 KiB for one.
+MAX_ARGUMENT = 100_000
+
+# Sourced before the cell. Everything of ours is called __dm_* and never saved.
+_PRELUDE = r"""
+unset BASH_ENV
+__dm_save() {
+  local __dm_name __dm_i
+  { shopt -p; alias -p; set +o; } > "$__dm_state.options.new"
+  set +eux
+  {
+    for __dm_name in $(compgen -v); do
+      case $__dm_name in
+        __dm_*|BASH*|_|EUID|UID|PPID|SHELLOPTS|FUNCNAME|GROUPS|DIRSTACK|RANDOM|SRANDOM|SECONDS|LINENO) continue;;
+        PIPESTATUS|HISTCMD|EPOCH*|COMP_*|SHLVL|PWD|MARK) continue;;
+      esac
+      for __dm_i in "${__dm_env[@]}"; do [[ $__dm_i == "$__dm_name" ]] && continue 2; done
+      declare -p "$__dm_name"
+    done
+    printf '%s\n' "${__dm_old[@]}"
+    unset -f __dm_save __dm_exit trap
+    declare -f
+    declare -Fx | while read -r _ _ __dm_name; do printf 'export -f %s\n' "$__dm_name"; done
+    printf 'umask %s\n' "$(umask)"
+    printf 'cd -- %q\n' "${__dm_cwd:-$PWD}"
+    printf ': complete\n'
+  } > "$__dm_state.new"
+}
+__dm_exit() { { __dm_save; } 2>/dev/null; eval "$__dm_user_exit"; }
+trap() {
+  builtin trap "$@" || return
+  local __dm_t; __dm_t=$(builtin trap -p EXIT)
+  [[ $__dm_t == *__dm_* ]] && return 0
+  local -a __dm_a; [[ $__dm_t ]] && eval "__dm_a=($__dm_t)"
+  __dm_user_exit=${__dm_a[2]-}
+  builtin trap __dm_exit EXIT
+}
+""".replace("MARK", processes.MARK)
+
+
+class BashWorker(workers.Worker):
+    """One bash process running one cell.
+
+    Args:
+        state: file of the saved state; ``state + ".new"`` is what the shell writes.
+        late: where output goes that comes after the cell's end.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        mark: str,
+        state: str,
+        execution: Execution,
+        sink: Callable[[int, bytes], Any],
+        late: Callable[[int, bytes], Any],
+    ) -> None:
+        super().__init__(loop, mark, sink)
+        self._state = state
+        self._late = late
+        request = execution.request
+        # The prelude and a long cell are files of the context: bash reads them by name.
+        with open(state + ".prelude", "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(self._prelude(request.env, request.cwd))
+        code = request.code
+        if len(code.encode("utf-8", "surrogatepass")) > MAX_ARGUMENT:
+            with open(state + ".cell", "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(code)
+            code = "source %s" % shlex.quote(state + ".cell")
+        environment = dict(os.environ, BASH_ENV=state + ".prelude")
+        environment[processes.MARK] = mark
+        out, err = workers.make_pipe(), workers.make_pipe()
+
+        def child() -> None:
+            loop.close_in_child()
+            workers.isolate_child({out[1]: 1, err[1]: 2}, os.environ.get("HOME", "/"))
+            try:
+                os.execvpe("bash", ["bash", "-c", code, request.name], environment)
+            except OSError as error:
+                os.write(2, ("bash could not be started in this sandbox: %s\n" % error.strerror).encode())
+                os._exit(127)
+
+        self.pid = workers.fork(child)
+        os.close(out[1])
+        os.close(err[1])
+        self.watch_raw(out[0], err[0])
+
+    def _prelude(self, env: dict[str, str], cwd: str | None) -> str:
+        lines = [_PRELUDE]
+        if os.path.exists(self._state):
+            lines.append("source %s 2>/dev/null" % shlex.quote(self._state))
+        lines.append("__dm_state=%s" % shlex.quote(self._state))
+        lines.append("__dm_env=(%s) __dm_old=() __dm_user_exit= __dm_cwd=" % " ".join(env))
+        for name, value in env.items():
+            lines.append('__dm_old+=("$(declare -p %s 2>/dev/null)")' % name)
+            lines.append("export %s=%s" % (name, shlex.quote(value)))
+        if cwd is not None:
+            lines.append("__dm_cwd=$PWD")
+            lines.append("cd -- %s || builtin exit 1" % shlex.quote(cwd))
+        lines.append("builtin trap __dm_exit EXIT")
+        # Last, because `set -e` among the options would end the shell at the first failure above.
+        if os.path.exists(self._state + ".options"):
+            lines.append("source %s 2>/dev/null" % shlex.quote(self._state + ".options"))
+        return "\n".join(lines) + "\n"
+
+    def leave(self) -> None:
+        """The shell is gone: keep the state it wrote, read what is left; background jobs may still write."""
+        new = self._state + ".new"
+        if os.path.exists(new):
+            with open(new, "rb") as file:
+                file.seek(max(0, os.path.getsize(new) - 16))
+                complete = file.read().endswith(b": complete\n")
+            if complete:
+                os.replace(self._state + ".options.new", self._state + ".options")
+                os.replace(new, self._state)
+            else:
+                # Killed while it wrote: the state from before the cell stays.
+                os.unlink(new)
+        self.read_raw()
+        self.sink = self._late

@@ -1,0 +1,333 @@
+"""A context: one cell at a time, its worker, time-outs, and the three levels of an interrupt.
+
+Level 1 is Ctrl-C: SIGINT to the worker's process group. Level 2 ends what the cell started, TERM then KILL,
+and keeps the worker. Level 3 kills the worker too. When an interrupted cell ends, what it left behind is
+ended before the cell is reported as done, so that "interrupted" means: nothing of it runs any more.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+import signal
+import time
+import zlib
+
+from . import processes
+from .bash_worker import BashWorker
+from .execution import QUEUED, RUNNING
+from .python_worker import PythonWorker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from .execution import Execution
+    from .loop import Timer
+    from .supervisor import Supervisor
+    from .workers import Worker
+
+#: Seconds between TERM and KILL.
+GRACE = 0.2
+#: Seconds after a time-out at which level 2 and level 3 follow.
+TIMEOUT_STEPS = (2.0, 4.0)
+LATE_LOG_LIMIT = 8 << 20
+
+
+class Context:
+    """A queue of executions for one worker.
+
+    Attributes:
+        worker: the process, or None before the first cell and after a death.
+        current: the execution that runs, or None.
+    """
+
+    def __init__(self, supervisor: Supervisor, name: str, language: str) -> None:
+        self._supervisor = supervisor
+        self._loop = supervisor.loop
+        self.name = name
+        self.language = language
+        self.worker: Worker | None = None
+        self.current: Execution | None = None
+        self._queue: collections.deque[Execution] = collections.deque()
+        self._directory = os.environ.get("HOME", "/")
+        self._since = 0  # start tick of the current cell
+        self._fresh = False
+        self._ending = False
+        self._timers: list[Timer] = []
+        self._last_name = ""
+        self._last_pid = 0
+        self._last_mark = ""
+        slug = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:60]
+        if slug != name:
+            slug += "-%08x" % zlib.crc32(name.encode("utf-8", "replace"))
+        self._file = os.path.join(supervisor.folder, "contexts", "%s.%s" % (slug, language))
+
+    def describe(self) -> dict[str, Any]:
+        """The entry of a ``status`` reply."""
+        return {
+            "name": self.name,
+            "language": self.language,
+            "worker_pid": self.worker.pid if self.worker is not None else None,
+            "busy": self.current.id if self.current is not None else None,
+            "queued": [e.id for e in self._queue],
+            "late_output": self._file + ".log",
+        }
+
+    # -- running -------------------------------------------------------------------------------------------
+
+    def submit(self, execution: Execution) -> str | None:
+        """Start it, or queue it; returns the id of the execution it waits behind."""
+        ahead = self._queue[-1] if self._queue else self.current
+        self._queue.append(execution)
+        self._next()
+        return ahead.id if ahead is not None and execution.state == QUEUED else None
+
+    def _next(self) -> None:
+        if self.current is not None or not self._queue:
+            return
+        execution = self.current = self._queue.popleft()
+        self._last_name = execution.request.name
+        self._ending = False
+        self._since = processes.now_ticks()
+        execution.start()
+        try:
+            self._launch(execution)
+        except OSError as error:
+            self._complete("error", None, None, "the worker could not be started: %s" % error)
+            return
+        if execution.request.timeout:
+            for delay, level in zip((0.0, *TIMEOUT_STEPS), (1, 2, 3)):
+                due = execution.request.timeout + delay
+                self._timers.append(self._loop.later(due, lambda level=level: self._time_out(level)))  # type: ignore[misc]
+
+    def _launch(self, execution: Execution) -> None:
+        self._fresh = self.worker is None
+        mark = "%d.%d" % (os.getpid(), execution.stream)
+        if self.language == "bash":
+            self._adopt(BashWorker(self._loop, mark, self._file + ".state", execution, self._sink, self._late))
+            return
+        worker = self.worker
+        if not isinstance(worker, PythonWorker):
+            worker = PythonWorker(
+                self._loop, mark, self._directory, self._sink, self._message, self._python_done
+            )
+            self._adopt(worker)
+        worker.run(execution)
+
+    def _adopt(self, worker: Worker) -> None:
+        self.worker = worker
+        self._last_pid, self._last_mark = worker.pid, worker.mark
+
+    def _sink(self, kind: int, data: bytes) -> None:
+        if self.current is not None:
+            self.current.output(kind, data)
+        else:
+            self._late(kind, data)
+
+    def _message(self, body: bytes) -> None:
+        if self.current is not None:
+            self.current.raw_message(body)
+        else:
+            self._late(0, b"[a message after the end of the cell: " + body[:200] + b"]\n")
+
+    def _late(self, kind: int, data: bytes) -> None:
+        """Output that came after its cell had ended goes to the context's log."""
+        path = self._file + ".log"
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                if os.fstat(fd).st_size > LATE_LOG_LIMIT:
+                    os.replace(path, path + ".old")
+                head = "--- %s, after %s ---\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), self._last_name)
+                os.write(fd, head.encode("utf-8", "replace") + data + (b"" if data[-1:] == b"\n" else b"\n"))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            os.write(2, ("late output of %s lost: %s\n" % (self.name, error)).encode("utf-8", "replace"))
+
+    # -- ends ----------------------------------------------------------------------------------------------
+
+    def _python_done(self, report: dict[str, Any]) -> None:
+        cwd, code = report.get("cwd"), report.get("exit_code")
+        if isinstance(cwd, str):
+            self._directory = cwd
+        if self.current is not None and not self._ending:
+            status = report.get("status")
+            known = status if status in ("ok", "error", "interrupted") else "error"
+            self._ended(known, code if isinstance(code, int) else None, None, "")
+
+    def worker_ended(self, status: int) -> None:
+        """The worker's process is gone."""
+        worker, self.worker = self.worker, None
+        assert worker is not None
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        code = os.WEXITSTATUS(status) if number is None else None
+        if isinstance(worker, BashWorker):
+            worker.leave()
+            if self.current is not None:
+                self._bash_done(code, number)
+            return
+        worker.close()
+        if self.current is not None and not self._ending:
+            self._ended("died", code, number, _death(code, number))
+
+    def _bash_done(self, code: int | None, number: int | None) -> None:
+        execution = self.current
+        assert execution is not None
+        if execution.interrupted and (number is not None or code):
+            status = "interrupted"
+        elif number is not None:
+            status = "died"
+        else:
+            status = "error" if code else "ok"
+        self._ended(status, code, number, "")
+
+    def _ended(self, status: str, code: int | None, number: int | None, text: str) -> None:
+        """The cell is over; an interrupted one is reported when nothing it started is left."""
+        execution = self.current
+        assert execution is not None
+        self._ending = True
+        self._cancel_timers()
+
+        def finish() -> None:
+            self._complete(status, code, number, text)
+
+        if execution.interrupted or execution.timed_out:
+            self._end_processes(self._left_behind(), finish)
+        else:
+            finish()
+
+    def _complete(self, status: str, code: int | None, number: int | None, text: str) -> None:
+        execution = self.current
+        assert execution is not None
+        if self.worker is not None:
+            self.worker.read_raw()
+        lost = self.worker is None and self.language == "python"
+        fate = "killed" if lost else "new" if self._fresh and self.language == "python" else "kept"
+        execution.finish(status, code, number, fate, text)
+        self.current = None
+        self._supervisor.finished(execution)
+        self._next()
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers = []
+
+    # -- interrupts ----------------------------------------------------------------------------------------
+
+    def _left_behind(self) -> list[int]:
+        """What the current cell started and still runs."""
+        own = self._supervisor.worker_pids()
+        return processes.started_by(self._last_pid, self._last_mark, self._since, own)
+
+    def _end_processes(self, pids: list[int], then: Callable[[], Any]) -> None:
+        """TERM, after 200 ms KILL; calls ``then`` as soon as all are gone."""
+        if not pids:
+            then()
+            return
+        processes.send(pids, signal.SIGTERM)
+        processes.send(pids, signal.SIGCONT)
+        deadline = time.monotonic() + GRACE
+        killed = False
+
+        def look() -> None:
+            nonlocal killed
+            alive = [p for p in map(processes.read, pids) if p is not None and p.alive and p.start >= self._since]
+            late = time.monotonic() >= deadline
+            if alive and late and not killed:
+                killed = True
+                # Whoever was born meanwhile goes too.
+                processes.send({*self._left_behind(), *(p.pid for p in alive)}, signal.SIGKILL)
+            if alive and time.monotonic() < deadline + 1.0:
+                self._loop.later(0.005, look)
+            else:
+                then()
+
+        self._loop.later(0.002, look)
+
+    def interrupt(self, execution: Execution, level: int) -> dict[str, Any]:
+        """Interrupt one execution of this context; returns what was done."""
+        if execution.state == QUEUED:
+            self._queue.remove(execution)
+            execution.interrupted = level
+            execution.finish("interrupted", text="it had not started")
+            self._supervisor.finished(execution)
+            return _did("it was waiting and will not run", "kept", 0)
+        if execution.state != RUNNING or execution is not self.current or self.worker is None:
+            return _did("it had ended already", "kept", 0)
+        execution.interrupted = max(execution.interrupted, level)
+        return self._press(level)
+
+    def _press(self, level: int) -> dict[str, Any]:
+        worker = self.worker
+        assert worker is not None
+        if level >= 3:
+            pids = self._left_behind()
+            processes.send(pids, signal.SIGKILL)
+            worker.kill()
+            return _did("killed the worker and %s" % _count(pids), _fate(self.language), len(pids))
+        if level == 2:
+            pids = self._left_behind()
+            processes.send_group(worker.pid, signal.SIGINT)
+            if self.language == "bash":
+                processes.send((worker.pid,), signal.SIGTERM)
+                self._loop.later(2 * GRACE, lambda: self._kill_bash(worker))
+            self._end_processes(pids, lambda: None)
+            return _did("ended %s that the cell had started" % _count(pids), "kept", len(pids))
+        processes.send_group(worker.pid, signal.SIGINT)
+        return _did("sent Ctrl-C to the cell", "kept", 0)
+
+    def _kill_bash(self, worker: Worker) -> None:
+        if self.worker is worker:
+            worker.kill()
+
+    def _time_out(self, level: int) -> None:
+        if self.current is None or self.worker is None or self._ending:
+            return
+        self.current.timed_out = True
+        self._press(level)
+
+    def reset(self) -> None:
+        """End the worker and everything it started; waiting cells are interrupted. Files are kept."""
+        for execution in list(self._queue):
+            self.interrupt(execution, 3)
+        if self.language == "bash":
+            for suffix in (".state", ".state.new", ".state.options"):
+                if os.path.exists(self._file + suffix):
+                    os.unlink(self._file + suffix)
+        self._directory = os.environ.get("HOME", "/")
+        worker = self.worker
+        if worker is None:
+            return
+        if self.current is not None:
+            self.current.interrupted = 3
+        since, self._since = self._since, 0
+        processes.send(self._left_behind(), signal.SIGKILL)
+        self._since = since
+        worker.kill()
+
+
+def _did(text: str, worker: str, count: int) -> dict[str, Any]:
+    return {"did": text, "worker": worker, "processes": count}
+
+
+def _fate(language: str) -> str:
+    return "killed" if language == "python" else "kept"
+
+
+def _count(pids: list[int]) -> str:
+    return "1 process" if len(pids) == 1 else "%d processes" % len(pids)
+
+
+def _death(code: int | None, number: int | None) -> str:
+    if number is None:
+        return "the worker process exited with code %s; its variables are lost, files are kept" % code
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = "signal %d" % number
+    hint = " (perhaps out of memory)" if number == signal.SIGKILL else ""
+    return "the worker process was ended by %s%s; its variables are lost, files are kept" % (name, hint)

@@ -1,0 +1,167 @@
+"""``daemon``: start the supervisor once per sandbox, detached, and answer with one JSON line."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+
+from . import VERSION, frames, paths, processes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .loop import Loop
+    from .server import Server
+
+#: Seconds the starter waits for the daemon's answer.
+PATIENCE = 10.0
+
+
+def main() -> int:
+    """Start or find the daemon; prints its answer, returns the exit code."""
+    try:
+        if sys.version_info < (3, 8):
+            raise OSError("the guest needs Python 3.8 or newer, this is %s" % sys.version.split()[0])
+        folder = paths.run_folder(create=True)
+        hello, started = _start(folder)
+    except (OSError, ValueError) as error:
+        sys.stdout.write(json.dumps({"ok": False, "error": str(error)}) + "\n")
+        return 1
+    answer = {"ok": True, "started": started}
+    answer.update((k, hello[k]) for k in ("protocol", "version", "python", "boot", "pid"))
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+    return 0
+
+
+def _start(folder: str) -> tuple[dict[str, Any], bool]:
+    lock = os.open(os.path.join(folder, paths.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _ask(folder), False
+        return _launch(folder, lock), True
+    finally:
+        os.close(lock)
+
+
+def _ask(folder: str) -> dict[str, Any]:
+    """The hello of the daemon that holds the lock; it may be a moment away from listening."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(PATIENCE)
+                here = os.getcwd()
+                os.chdir(folder)
+                try:
+                    sock.connect(paths.SOCKET)
+                finally:
+                    os.chdir(here)
+                return _hello(sock)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+
+
+def _hello(sock: socket.socket) -> dict[str, Any]:
+    decoder = frames.Decoder()
+    while True:
+        data = sock.recv(4096)
+        if not data:
+            raise OSError("the daemon closed the connection")
+        for frame in decoder.feed(data):
+            hello = json.loads(frame.payload.decode("utf-8"))
+            if isinstance(hello, dict) and hello.get("op") == "hello":
+                return hello
+
+
+def _launch(folder: str, lock: int) -> dict[str, Any]:
+    """Fork the daemon off; returns its hello once it listens. It inherits the lock."""
+    read, write = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(read)
+            _detach(folder, lock, write)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(write)
+    os.waitpid(pid, 0)
+    with os.fdopen(read, "rb") as pipe:
+        answer = pipe.read()
+    if not answer:
+        raise OSError("the daemon did not start; see %s" % os.path.join(folder, paths.ERRORS))
+    hello = json.loads(answer.decode("utf-8"))
+    if "failed" in hello:
+        raise OSError(hello["failed"])
+    return dict(hello)
+
+
+def _detach(folder: str, lock: int, report: int) -> None:
+    """In the first child: a session of its own, then the daemon as an orphan with no descriptors of ours."""
+    os.setsid()
+    if os.fork():
+        return
+    null = os.open(os.devnull, os.O_RDWR)
+    errors = os.open(os.path.join(folder, paths.ERRORS), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for target, source in enumerate((null, null, errors)):
+        os.dup2(source, target)
+    for fd in range(3, max(lock, report, null, errors) + 1):
+        if fd not in (lock, report):
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+    try:
+        loop, server = _listen(folder)
+    except OSError as error:
+        os.write(report, json.dumps({"failed": "the guest cannot listen: %s" % error}).encode())
+        os._exit(1)
+    os.write(report, json.dumps(server.hello).encode())
+    os.close(report)
+    os.chdir(paths.home())
+    processes.become_subreaper()
+    processes.set_name("daytona-guest")
+    loop.run()
+    os._exit(0)
+
+
+def _limit(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else default
+
+
+def _listen(folder: str) -> tuple[Loop, Server]:
+    from .loop import Loop
+    from .server import Server
+
+    os.chdir(folder)
+    # What an earlier daemon left: its executions are unknown to this one.
+    shutil.rmtree("executions", ignore_errors=True)
+    os.makedirs("executions", mode=0o700, exist_ok=True)
+    if os.path.lexists(paths.SOCKET):
+        os.unlink(paths.SOCKET)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(paths.SOCKET)
+    os.chmod(paths.SOCKET, 0o600)
+    listener.listen(16)
+    loop = Loop()
+    loop.watch_children()
+    head = _limit("DAYTONA_MAGICS_SPOOL_HEAD", 64 << 20)
+    tail = _limit("DAYTONA_MAGICS_SPOOL_TAIL", 192 << 20)
+    return loop, Server(loop, listener, folder, os.urandom(8).hex(), head, tail)
+
+
+__all__ = ["VERSION", "main"]

@@ -1,0 +1,124 @@
+"""Libraries that expect a notebook: matplotlib and IPython, told about us when they are imported.
+
+Nothing is imported up front. A finder in ``sys.meta_path`` waits for the names it knows, lets the import
+happen as usual and then adjusts the module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.util
+import os
+import sys
+import types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+#: Name of the matplotlib backend; it exists in workers only.
+BACKEND = "daytona_magics_inline"
+
+
+class _After(importlib.abc.MetaPathFinder):
+    """Calls a function with a module right after its first import."""
+
+    def __init__(self, actions: dict[str, Callable[[Any], None]], backend: _BackendLoader) -> None:
+        self._actions = actions
+        self._backend = backend
+        self._busy: set[str] = set()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """The usual spec with a loader that runs the action too; None for every other name."""
+        if name == BACKEND:
+            return importlib.util.spec_from_loader(name, self._backend)
+        if name not in self._actions or name in self._busy:
+            return None
+        self._busy.add(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            spec = None
+        finally:
+            self._busy.discard(name)
+        if spec is None or spec.loader is None or not hasattr(spec.loader, "exec_module"):
+            return None
+        action, execute = self._actions[name], spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            action(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def install(rich: types.ModuleType) -> None:
+    """Wait for matplotlib and IPython; ``rich`` is our display module."""
+
+    def ipython(module: Any) -> None:
+        for name in ("display", "update_display", "clear_output"):
+            if hasattr(module, name):
+                setattr(module, name, getattr(rich, name))
+        if hasattr(module, "publish_display_data"):
+            module.publish_display_data = rich.publish
+        if hasattr(module, "DisplayHandle"):
+            module.DisplayHandle = rich.DisplayHandle
+
+    def matplotlib(module: Any) -> None:
+        if not os.environ.get("MPLBACKEND"):
+            module.rcParams["backend"] = "module://" + BACKEND
+
+    sys.meta_path.insert(
+        0,
+        _After(
+            {
+                "IPython.core.display_functions": ipython,  # IPython >= 7.23
+                "IPython.core.display": ipython,  # older ones define the functions here
+                "matplotlib": matplotlib,
+            },
+            _BackendLoader(rich),
+        ),
+    )
+
+
+class _BackendLoader(importlib.abc.Loader):
+    """Makes the backend module when matplotlib asks for it: the Agg classes with a ``show`` of ours."""
+
+    def __init__(self, rich: types.ModuleType) -> None:
+        self._rich = rich
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Fill the module."""
+        agg = importlib.import_module("matplotlib.backends.backend_agg")
+        bases = importlib.import_module("matplotlib.backend_bases")
+        rich = self._rich
+        module.__dict__.update(
+            FigureCanvas=agg.FigureCanvasAgg,
+            FigureManager=bases.FigureManagerBase,
+            new_figure_manager=agg._BackendAgg.new_figure_manager,
+            new_figure_manager_given_figure=agg._BackendAgg.new_figure_manager_given_figure,
+            show=lambda *_, **__: show_figures(rich),
+        )
+
+
+def show_figures(rich: Any) -> None:
+    """Show every open pyplot figure as PNG and close it."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        return
+    for number in pyplot.get_fignums():
+        figure = pyplot.figure(number)
+        png = rich.figure_png(figure)
+        rich.publish({"text/plain": repr(figure), "image/png": png})
+    pyplot.close("all")
+
+
+def cell_ended(rich: Any) -> None:
+    """Show the figures a cell left open, when our backend is the one in use."""
+    matplotlib = sys.modules.get("matplotlib")
+    if matplotlib is None or "matplotlib.pyplot" not in sys.modules:
+        return
+    if str(matplotlib.get_backend()).lower() == "module://" + BACKEND:
+        show_figures(rich)

@@ -1,0 +1,248 @@
+"""Rich output: ``display()``, the value of the last expression, mimebundles.
+
+The ``_repr_*_`` protocol is IPython's; IPython itself need not be installed in the sandbox.
+"""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import sys
+import traceback
+import uuid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .worker import Session
+
+#: Method name and mimetype, as IPython's formatters call them.
+METHODS = (
+    ("_repr_html_", "text/html"),
+    ("_repr_markdown_", "text/markdown"),
+    ("_repr_svg_", "image/svg+xml"),
+    ("_repr_png_", "image/png"),
+    ("_repr_pdf_", "application/pdf"),
+    ("_repr_jpeg_", "image/jpeg"),
+    ("_repr_latex_", "text/latex"),
+    ("_repr_json_", "application/json"),
+    ("_repr_javascript_", "application/javascript"),
+)
+MAX_BUNDLE = 64 << 20
+_CANARY = "_ipython_canary_method_should_not_exist_"
+
+_session: Session | None = None
+
+
+def install(session: Session) -> None:
+    """Make ``display`` available in every cell of this worker."""
+    global _session
+    _session = session
+    builtins.display = display  # type: ignore[attr-defined]
+
+
+def safe_repr(value: Any) -> str:
+    """``repr(value)``, or a description when that raises."""
+    try:
+        return repr(value)
+    except Exception as error:
+        name = type(value).__name__
+        return "<%s object at %#x (its __repr__ raised %s)>" % (name, id(value), type(error).__name__)
+
+
+def _method(value: Any, name: str) -> Any:
+    """A bound display method, or None; classes and objects that answer to every name have none."""
+    if isinstance(value, type):
+        return None
+    try:
+        if callable(getattr(value, _CANARY, None)):
+            return None
+        found = getattr(value, name, None)
+    except Exception:
+        return None
+    return found if callable(found) else None
+
+
+def _call(value: Any, name: str, **arguments: Any) -> Any:
+    method = _method(value, name)
+    if method is None:
+        return None
+    try:
+        return method(**arguments)
+    except NotImplementedError:
+        return None
+    except Exception:
+        # The other formats still work; the reason is shown like IPython does.
+        sys.stderr.write(traceback.format_exc())
+        return None
+
+
+def jsonable(data: dict[Any, Any]) -> dict[str, Any]:
+    """A mimebundle that JSON can carry: binary values as base64 text."""
+    out: dict[str, Any] = {}
+    for mime, content in data.items():
+        if isinstance(content, (bytes, bytearray, memoryview)):
+            content = base64.b64encode(content).decode("ascii")
+        if content is not None:
+            out[str(mime)] = content
+    return out
+
+
+def mimebundle(value: Any, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Data and metadata of an object; ``text/plain`` is always there."""
+    data: dict[Any, Any] = {"text/plain": safe_repr(value)}
+    metadata: dict[str, Any] = {}
+    for name, mime in METHODS:
+        _add(data, metadata, mime, _call(value, name))
+    if type(value).__name__ == "Figure" and type(value).__module__ == "matplotlib.figure":
+        _add(data, metadata, "image/png", figure_png(value))
+    bundle = _call(value, "_repr_mimebundle_", include=include, exclude=exclude)
+    if isinstance(bundle, tuple) and len(bundle) == 2:
+        bundle, extra = bundle
+        metadata.update(extra or {})
+    if isinstance(bundle, dict):
+        data.update(bundle)
+    if include:
+        data = {k: v for k, v in data.items() if k in include}
+    if exclude:
+        data = {k: v for k, v in data.items() if k not in exclude}
+    return jsonable(data), metadata
+
+
+def _add(data: dict[Any, Any], metadata: dict[str, Any], mime: str, content: Any) -> None:
+    if isinstance(content, tuple) and len(content) == 2:
+        content, metadata[mime] = content
+    if content is not None:
+        data[mime] = content
+
+
+def figure_png(figure: Any) -> bytes:
+    """A matplotlib figure as PNG, cut to its content like the notebook's inline backend does."""
+    import io
+
+    file = io.BytesIO()
+    figure.canvas.print_figure(file, format="png", bbox_inches="tight", dpi=figure.dpi)
+    return file.getvalue()
+
+
+def _publish(message: dict[str, Any]) -> None:
+    assert _session is not None
+    size = sum(len(v) for v in message["data"].values() if isinstance(v, str))
+    if size > MAX_BUNDLE:
+        text = "an output of %.0f MiB was not shown: the limit is %d MiB" % (size / 2**20, MAX_BUNDLE >> 20)
+        _session.send({"msg": "notice", "text": text})
+        return
+    try:
+        _session.send(message)
+    except OSError:
+        # A forked child has no line to the notebook but its streams.
+        print(message["data"].get("text/plain", ""))
+
+
+def publish(
+    data: dict[Any, Any],
+    metadata: dict[str, Any] | None = None,
+    source: Any = None,
+    *,
+    transient: dict[str, Any] | None = None,
+    update: bool = False,
+    **_: Any,
+) -> None:
+    """Show a ready mimebundle (IPython's ``publish_display_data``)."""
+    _publish(
+        {
+            "msg": "display",
+            "data": jsonable(data),
+            "metadata": metadata or {},
+            "transient": transient or {},
+            "update": update,
+        }
+    )
+
+
+class DisplayHandle:
+    """Returned by ``display(..., display_id=...)``; ``update`` replaces what was shown."""
+
+    def __init__(self, display_id: str | None = None) -> None:
+        self.display_id = display_id or uuid.uuid4().hex
+
+    def __repr__(self) -> str:
+        return "<DisplayHandle display_id=%s>" % self.display_id
+
+    def display(self, obj: Any, **options: Any) -> None:
+        """Show another object under this id."""
+        display(obj, display_id=self.display_id, **options)
+
+    def update(self, obj: Any, **options: Any) -> None:
+        """Replace what is shown under this id."""
+        display(obj, display_id=self.display_id, update=True, **options)
+
+
+def display(
+    *objects: Any,
+    include: Any = None,
+    exclude: Any = None,
+    metadata: dict[str, Any] | None = None,
+    transient: dict[str, Any] | None = None,
+    display_id: Any = None,
+    raw: bool = False,
+    clear: bool = False,
+    update: bool = False,
+    **options: Any,
+) -> DisplayHandle | None:
+    """Show objects in their richest form.
+
+    Args:
+        display_id: True or a name: the output can be replaced later; a DisplayHandle is returned.
+        raw: the objects are mimebundles already.
+        clear: clear the cell's output first.
+        update: replace the output shown under ``display_id``.
+    """
+    if clear:
+        clear_output(wait=True)
+    handle = None
+    transient = dict(transient or {})
+    if display_id is not None and display_id is not False:
+        handle = DisplayHandle(None if display_id is True else str(display_id))
+        transient["display_id"] = handle.display_id
+    elif update:
+        raise TypeError("display_id required for update=True")
+    for one in objects:
+        if raw:
+            publish(one, metadata, transient=transient, update=update)
+        elif _method(one, "_ipython_display_") is not None:
+            one._ipython_display_()
+        else:
+            data, found = mimebundle(one, include, exclude)
+            publish(data, dict(found, **(metadata or {})), transient=transient, update=update)
+    return handle
+
+
+def update_display(obj: Any, *, display_id: Any, **options: Any) -> None:
+    """Replace the output shown under ``display_id``."""
+    display(obj, display_id=display_id, update=True, **options)
+
+
+def clear_output(wait: bool = False) -> None:
+    """Clear the cell's output, with ``wait`` when the next output comes."""
+    assert _session is not None
+    _session.send({"msg": "clear", "wait": bool(wait)})
+
+
+def result(value: Any, count: int) -> None:
+    """Show the value of a cell's last expression and keep it as ``_``."""
+    if value is None:
+        return
+    assert _session is not None
+    if _method(value, "_ipython_display_") is not None:
+        value._ipython_display_()
+    else:
+        data, metadata = mimebundle(value)
+        _publish({"msg": "result", "data": data, "metadata": metadata, "count": count})
+    _session.namespace["_"] = value
+
+
+def displayhook(value: Any) -> None:
+    """``sys.displayhook``: for code that calls it."""
+    result(value, 0)

@@ -1,0 +1,162 @@
+"""The daemon's front: accepts clients on the unix socket and answers their requests."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+
+from . import VERSION, frames
+from .connection import Connection
+from .execution import Request
+from .supervisor import Supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .execution import Execution
+    from .loop import Loop
+
+MAX_CLIENTS = 64
+
+
+class RequestError(Exception):
+    """A request that cannot be served; ``code`` is for programs, the text for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Server:
+    """Clients, and what they may ask.
+
+    Args:
+        listener: the bound, listening unix socket.
+        boot: random name of this daemon's life.
+        head, tail: limits of each execution's journal, bytes.
+    """
+
+    def __init__(
+        self, loop: Loop, listener: socket.socket, folder: str, boot: str, head: int = 64 << 20, tail: int = 192 << 20
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self.supervisor = Supervisor(loop, folder, self._changed, head, tail)
+        self.hello = {
+            "op": "hello",
+            "protocol": frames.PROTOCOL,
+            "version": VERSION,
+            "python": platform.python_version(),
+            "boot": boot,
+            "pid": os.getpid(),
+        }
+        self._clients: list[Connection] = []
+        self._operations = {
+            "execute": self._execute,
+            "subscribe": self._subscribe,
+            "interrupt": self._interrupt,
+            "reset": self._reset,
+            "status": lambda client, request: self.supervisor.status(),
+            "forget": self._forget,
+            "ping": lambda client, request: {},
+        }
+        listener.setblocking(False)
+        loop.add(listener.fileno(), self._accept)
+
+    def _accept(self, events: int) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        if len(self._clients) >= MAX_CLIENTS:
+            sock.close()
+            return
+        sock.setblocking(False)
+        client = Connection(self._loop, sock.detach(), self._request, self._clients.remove)
+        self._clients.append(client)
+        client.send(self.hello)
+
+    def _changed(self, execution: Execution) -> None:
+        for client in list(self._clients):
+            client.changed(execution)
+
+    def _request(self, client: Connection, request: dict[str, Any]) -> None:
+        operation, number = request.get("op"), request.get("req")
+        if isinstance(number, bool) or not isinstance(number, int):
+            number = None
+        reply: dict[str, Any] = {"op": "reply", "req": number, "ok": True}
+        if operation == "shutdown":
+            client.send(reply)
+            self.supervisor.shutdown()
+            self._loop.later(0.05, self._loop.stop)
+            return
+        handler = self._operations.get(operation) if isinstance(operation, str) else None
+        try:
+            if handler is None:
+                raise RequestError("unknown-op", "this guest does not know the operation %.40r" % (operation,))
+            answer = handler(client, request)
+        except RequestError as error:
+            reply.update(ok=False, error=error.code, message=str(error))
+        except ValueError as error:
+            reply.update(ok=False, error="bad-request", message=str(error))
+        else:
+            if answer is None:
+                return
+            reply.update(answer)
+        client.send(reply)
+
+    def _find(self, request: dict[str, Any]) -> Execution:
+        name = request.get("id")
+        execution = self.supervisor.executions.get(name) if isinstance(name, str) else None
+        if execution is None:
+            raise RequestError("unknown-execution", "this guest never saw the execution %.64r" % (name,))
+        return execution
+
+    def _execute(self, client: Connection, request: dict[str, Any]) -> None:
+        wanted = Request.from_json(request)
+        reply: dict[str, Any] = {"op": "reply", "req": request.get("req"), "ok": True}
+        execution, known, behind = self.supervisor.execute(wanted)
+        reply.update(stream=execution.stream, state=execution.state, known=known, behind=behind)
+        client.send(reply)
+        if not known:
+            client.subscribe(execution, 0)
+
+    def _subscribe(self, client: Connection, request: dict[str, Any]) -> None:
+        execution = self._find(request)
+        after = request.get("after", 0)
+        if isinstance(after, bool) or not isinstance(after, int) or after < 0:
+            raise ValueError("after must be a sequence number")
+        client.unsubscribe(execution)
+        client.send(
+            {
+                "op": "reply",
+                "req": request.get("req"),
+                "ok": True,
+                "stream": execution.stream,
+                "state": execution.state,
+                "last": execution.journal.last,
+            }
+        )
+        client.subscribe(execution, min(after, execution.journal.last))
+
+    def _interrupt(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        execution, level = self._find(request), request.get("level", 1)
+        if level not in (1, 2, 3):
+            raise ValueError("level must be 1, 2 or 3")
+        return self.supervisor.context_of(execution).interrupt(execution, level)
+
+    def _reset(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        names = request.get("contexts")
+        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+            raise ValueError("contexts must be a list of names or null")
+        return {"contexts": self.supervisor.reset(names)}
+
+    def _forget(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        execution = self._find(request)
+        if not self.supervisor.forget(execution):
+            raise RequestError("still-running", "this execution has not ended")
+        for one in self._clients:
+            one.unsubscribe(execution)
+        return {}

@@ -1,0 +1,157 @@
+"""Errors as the notebook shows them: frames of the cell and of libraries, never of the guest."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+import traceback
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterator
+    from typing import Any
+
+RED, GREEN, CYAN, BLUE, BOLD, OFF = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[34m", "\x1b[1m", "\x1b[0m"
+#: Frames shown of one traceback; of a longer one (a deep recursion) the first and the last half.
+MAX_FRAMES = 40
+_RULE = "-" * 75
+_CAUSE = "The above exception was the direct cause of the following exception:"
+_CONTEXT = "During handling of the above exception, another exception occurred:"
+
+
+def render(error: BaseException) -> dict[str, Any]:
+    """The ``error`` message of an exception.
+
+    Returns:
+        {"msg": "error", "ename", "evalue", "traceback"}, the traceback as lines with ANSI colours.
+    """
+    try:
+        lines = list(_chain(error))
+    except Exception as second:
+        # An exception can be hostile (a __str__ that raises, a broken __cause__): the name still gets through.
+        lines = ["%s%s%s (its traceback could not be drawn: %r)" % (RED, type(error).__name__, OFF, second)]
+    return {"msg": "error", "ename": type(error).__name__, "evalue": text_of(error), "traceback": lines}
+
+
+def text_of(error: BaseException) -> str:
+    """``str(error)``, or a note when that raises."""
+    try:
+        return str(error)
+    except Exception as second:
+        return "<exception str() failed: %s>" % type(second).__name__
+
+
+def _chain(error: BaseException) -> Iterator[str]:
+    links: list[tuple[BaseException, str]] = []
+    seen = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen and len(links) < 20:
+        seen.add(id(one))
+        if one.__cause__ is not None:
+            links.append((one, _CAUSE))
+            one = one.__cause__
+        elif one.__context__ is not None and not one.__suppress_context__:
+            links.append((one, _CONTEXT))
+            one = one.__context__
+        else:
+            links.append((one, ""))
+            one = None
+    links.reverse()
+    for number, (link, _) in enumerate(links):
+        if number:
+            yield ""
+            yield links[number][1]
+            yield ""
+        yield from _one(link)
+
+
+def _one(error: BaseException) -> Iterator[str]:
+    name = type(error).__name__
+    yield RED + _RULE + OFF
+    yield "%s%s%s%s" % (RED, name, OFF, "Traceback (most recent call last)".rjust(75 - len(name)))
+    if isinstance(error, SyntaxError) and error.filename:
+        yield from (_frame(f, n) for f, n in _frames(error.__traceback__))
+        yield from _syntax(error)
+    else:
+        yield from _shorten([_frame(f, n) for f, n in _frames(error.__traceback__)])
+    for line in _summary(error):
+        yield line
+    for sub in getattr(error, "exceptions", ()) if hasattr(error, "exceptions") else ():
+        if isinstance(sub, BaseException):
+            yield from ("  | " + line for text in _chain(sub) for line in text.split("\n"))
+
+
+def _summary(error: BaseException) -> list[str]:
+    text = text_of(error) if not isinstance(error, SyntaxError) else error.msg or ""
+    head = "%s%s%s" % (RED, type(error).__name__, OFF)
+    notes = [str(n) for n in getattr(error, "__notes__", None) or ()]
+    return ["", head + (": " + text if text else ""), *notes]
+
+
+def _frames(tb: types.TracebackType | None) -> list[tuple[types.FrameType, int]]:
+    found = []
+    while tb is not None:
+        filename = tb.tb_frame.f_code.co_filename
+        if os.path.dirname(filename) != _GUEST:
+            found.append((tb.tb_frame, tb.tb_lineno))
+        tb = tb.tb_next
+    return found
+
+
+# Where our own frames come from. Not __file__: inside the zip the two differ.
+_GUEST = os.path.dirname(render.__code__.co_filename)
+
+
+def _shorten(frames: list[str]) -> list[str]:
+    if len(frames) <= MAX_FRAMES:
+        return frames
+    half = MAX_FRAMES // 2
+    return [*frames[:half], "    ... %d more frames ..." % (len(frames) - 2 * half), *frames[-half:]]
+
+
+def _is_cell(filename: str) -> bool:
+    entry = linecache.cache.get(filename)
+    return entry is not None and len(entry) == 4 and entry[1] is None and not os.path.isabs(filename)
+
+
+def _frame(frame: types.FrameType, number: int) -> str:
+    code = frame.f_code
+    cell = _is_cell(code.co_filename)
+    name = getattr(code, "co_qualname", code.co_name)
+    where = "" if name == "<module>" else ", in %s%s%s" % (CYAN, name, OFF)
+    if cell:
+        title = "%s%s%s, line %d%s" % (GREEN, code.co_filename, OFF, number, where)
+    else:
+        title = "File %s%s:%d%s%s" % (GREEN, code.co_filename, number, OFF, where)
+    if not cell:
+        linecache.checkcache(code.co_filename)
+    return "\n".join([title, *_source(code.co_filename, number, frame.f_globals)])
+
+
+def _source(filename: str, number: int, namespace: dict[str, Any] | None = None) -> Iterator[str]:
+    lines = linecache.getlines(filename, namespace)
+    for at in range(max(1, number - 2), min(len(lines), number + 2) + 1):
+        line = lines[at - 1].rstrip("\n")
+        if at == number:
+            yield "%s----> %s%d%s %s" % (GREEN, BOLD, at, OFF, line)
+        else:
+            yield "%s%s%s %s" % (GREEN, str(at).rjust(7), OFF, line)
+
+
+def _syntax(error: SyntaxError) -> Iterator[str]:
+    filename, number = error.filename or "", error.lineno or 0
+    yield "%s%s%s, line %d" % (GREEN, filename, OFF, number)
+    text = (error.text or linecache.getline(filename, number)).rstrip("\n")
+    if not text.strip():
+        return
+    stripped = text.lstrip()
+    indent = len(text) - len(stripped)
+    start = max((error.offset or 1) - 1 - indent, 0)
+    end = getattr(error, "end_offset", None) or 0
+    width = end - 1 - indent - start if getattr(error, "end_lineno", None) == number else 1
+    yield "    " + stripped
+    yield "    " + " " * start + RED + "^" * max(1, min(width, len(stripped) - start)) + OFF
+
+

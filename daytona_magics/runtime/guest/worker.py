@@ -1,0 +1,276 @@
+"""A Python worker: reads cells from a pipe, runs them in ``__main__``, reports how each ended.
+
+It is forked from the daemon and must look like an ordinary interactive Python to what runs in it: a real
+``__main__`` module, ``sys.argv == [""]``, "" first in ``sys.path``, the default SIGINT handler.
+"""
+
+from __future__ import annotations
+
+import __future__
+import ast
+import builtins
+import functools
+import gc
+import getpass
+import importlib
+import json
+import linecache
+import os
+import signal
+import struct
+import sys
+import types
+
+from . import hooks, magics, processes, rich, streams, tracebacks, transform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .ring import Writer
+
+_PACKAGE = __package__ or ""
+_FUTURE = functools.reduce(int.__or__, (getattr(__future__, n).compiler_flag for n in __future__.all_feature_names))
+_FLAGS = getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0)
+_CO_COROUTINE = 0x80
+#: Processes are about to be started: from then on pauses between prints are worth a look at the raw pipes.
+_STARTERS = frozenset(
+    ("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.spawn")
+)
+
+
+class Session:
+    """The state of one worker: its namespace, its output, the event loop for top-level ``await``."""
+
+    def __init__(self, command: int, writer: Writer, mark: str) -> None:
+        self._command = command
+        self._writer = writer
+        self.module = types.ModuleType("__main__")
+        self.namespace: dict[str, Any] = self.module.__dict__
+        self._event_loop: Any = None
+        self._future = 0  # `from __future__` holds for later cells too
+        self._count = 0
+        self._user_handler: Any = signal.default_int_handler
+        self._prepare(mark)
+
+    # -- becoming an ordinary interpreter ------------------------------------------------------------------
+
+    def _prepare(self, mark: str) -> None:
+        processes.set_name("python-cell")
+        os.environ[processes.MARK] = mark
+        os.environ.setdefault("HOME", "/")
+        sys.modules["__main__"] = self.module
+        self.namespace["__builtins__"] = builtins
+        self.module.__spec__ = None
+        sys.argv = [""]
+        sys.path = [p for p in sys.path if p and not p.endswith(".pyz")]
+        sys.path.insert(0, "")
+        if _PACKAGE == "guest":
+            # Ours is called `guest` only inside the zip; the user may have a module of that name.
+            for name in [n for n in sys.modules if n == "guest" or n.startswith("guest.")]:
+                del sys.modules[name]
+        out, err = streams.Text(self._writer, b"1", 1, "<stdout>"), streams.Text(self._writer, b"2", 2, "<stderr>")
+        sys.stdout = sys.__stdout__ = out  # type: ignore[misc, assignment]
+        sys.stderr = sys.__stderr__ = err  # type: ignore[misc, assignment]
+        sys.stdin = sys.__stdin__ = streams.NoInput()  # type: ignore[misc, assignment]
+        builtins.input = _no_input
+        getpass.getpass = _no_input  # type: ignore[assignment]
+        sys.addaudithook(self._audit)
+        rich.install(self)
+        magics.install(self)
+        hooks.install(rich)
+        sys.displayhook = rich.displayhook
+        magics.refresh_site()
+        importlib.invalidate_caches()
+        gc.freeze()
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _STARTERS:
+            self._writer.careful = True
+
+    # -- talking to the supervisor -------------------------------------------------------------------------
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one MESSAGE of the running cell, in order with its output."""
+        self._writer.message(b"M" + json.dumps(message, default=str).encode("utf-8", "surrogatepass"))
+
+    def _read(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = os.read(self._command, count - len(data))
+            if not piece:
+                os._exit(0)  # the supervisor is gone
+            data += piece
+        return data
+
+    def serve(self) -> None:
+        """Run cells until the supervisor goes away."""
+        signal.signal(signal.SIGINT, _ignore)
+        while True:
+            (length,) = struct.unpack(">I", self._read(4))
+            job = json.loads(self._read(length).decode("utf-8", "surrogatepass"))
+            report = self._guarded(job)
+            self._writer.message(b"D" + json.dumps(report).encode("utf-8", "surrogatepass"))
+
+    def _guarded(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run one job; SIGINT means KeyboardInterrupt inside the cell and nothing outside of it."""
+        report: dict[str, Any] = {"status": "interrupted", "exit_code": None}
+        try:
+            try:
+                signal.signal(signal.SIGINT, self._user_handler)
+                report = self._run(job)
+            finally:
+                handler = signal.signal(signal.SIGINT, _ignore)
+                if handler is not _ignore:
+                    self._user_handler = handler
+        except KeyboardInterrupt:
+            # It came in the few instructions around the cell.
+            signal.signal(signal.SIGINT, _ignore)
+        try:
+            report["cwd"] = os.getcwd()
+        except OSError:
+            report["cwd"] = None
+        return report
+
+    def _run(self, job: dict[str, Any]) -> dict[str, Any]:
+        self._count += 1
+        self._writer.careful = False
+        restore: list[Any] = []
+        status: tuple[str, int | None] = ("ok", 0)
+        try:
+            _apply(job["cwd"], job["env"], restore)
+            self._execute(job["code"], job["name"])
+            hooks.cell_ended(rich)
+        except SystemExit as error:
+            status = self._exited(error)
+        except KeyboardInterrupt as error:
+            self._report(error)
+            status = ("interrupted", None)
+        except BaseException as error:
+            self._report(error)
+            status = ("error", 1)
+        finally:
+            for undo in restore:
+                undo()
+        return {"status": status[0], "exit_code": status[1]}
+
+    def _report(self, error: BaseException) -> None:
+        try:
+            hooks.cell_ended(rich)
+        except Exception as second:
+            self.send({"msg": "notice", "text": "figures could not be shown: %r" % (second,)})
+        if error.__traceback__ is not None and isinstance(error, Exception):
+            sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
+        self.send(tracebacks.render(error))
+
+    def _exited(self, error: SystemExit) -> tuple[str, int | None]:
+        code = error.code
+        if code is None or code == 0:
+            self.send({"msg": "notice", "text": "the cell called exit(); the worker and its variables stay"})
+            return "ok", 0
+        self._report(error)
+        return "error", code if isinstance(code, int) else 1
+
+    # -- running one cell ----------------------------------------------------------------------------------
+
+    def _execute(self, code: str, name: str) -> None:
+        if code[:1].isspace():
+            code = transform.dedent(code)
+        filename = _register(name, code)
+        try:
+            tree = self._compile(code, filename, "exec", ast.PyCF_ONLY_AST)
+        except SyntaxError:
+            changed = transform.transform(code)
+            if changed == code:
+                raise
+            tree = self._compile(changed, filename, "exec", ast.PyCF_ONLY_AST)
+        last = None
+        if tree.body and isinstance(tree.body[-1], ast.Expr) and not transform.silenced(code, tree.body[-1]):
+            last = ast.Expression(tree.body.pop().value)
+        if tree.body:
+            self._evaluate(self._compile(tree, filename, "exec"))
+        if last is not None:
+            rich.result(self._evaluate(self._compile(last, filename, "eval")), self._count)
+
+    def _compile(self, source: Any, filename: str, mode: str, flags: int = 0) -> Any:
+        code = compile(source, filename, mode, flags | _FLAGS | self._future, True)
+        self._future |= getattr(code, "co_flags", 0) & _FUTURE
+        return code
+
+    def _evaluate(self, code: types.CodeType) -> Any:
+        value = eval(code, self.namespace)
+        if code.co_flags & _CO_COROUTINE:
+            return self._await(value)
+        return value
+
+    def _await(self, coroutine: Any) -> Any:
+        import asyncio
+
+        if self._event_loop is None or self._event_loop.is_closed():
+            self._event_loop = asyncio.new_event_loop()
+        loop = self._event_loop
+        asyncio.set_event_loop(loop)
+        task = loop.create_task(coroutine)
+        try:
+            return loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            task.cancel()
+            loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+            raise
+
+
+def _ignore(number: int, frame: Any) -> None:
+    """SIGINT handler between cells."""
+
+
+def _no_input(prompt: object = "", stream: object = None) -> str:
+    raise streams.StdinNotImplementedError(streams.NO_INPUT)
+
+
+def _register(name: str, code: str) -> str:
+    """Make the source known to linecache (tracebacks, inspect, pdb); returns the file name to compile with."""
+    filename, number = name, 1
+    lines = code.splitlines(True)
+    while filename in linecache.cache and linecache.cache[filename][2] != lines:  # type: ignore[misc]
+        number += 1
+        filename = "%s (%d)" % (name, number)
+    linecache.cache[filename] = (len(code), None, lines, filename)
+    return filename
+
+
+def _apply(cwd: str | None, env: dict[str, str], restore: list[Any]) -> None:
+    """Set working directory and environment of one cell; appends what takes them back to ``restore``."""
+    before = {name: os.environ.get(name) for name in env}
+
+    def environment() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    restore.append(environment)
+    os.environ.update(env)
+    if cwd is not None:
+        here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.chdir(os.path.expanduser(cwd))
+        except OSError:
+            os.close(here)
+            raise
+
+        def directory() -> None:
+            os.fchdir(here)
+            os.close(here)
+
+        restore.append(directory)
+
+
+def main(command: int, writer: Writer, mark: str) -> None:
+    """Body of the forked worker; never returns."""
+    session = Session(command, writer, mark)
+    while True:
+        try:
+            session.serve()
+        except KeyboardInterrupt:
+            continue
