@@ -49,9 +49,7 @@ def _readable(message: str, command: Command) -> str:
     unknown = re.match(r"unrecognized arguments: (.*)", message)
     if unknown:
         word = unknown.group(1).split()[0]
-        if not word.startswith("-"):
-            return f"{spelled(command)} takes no further argument: {unknown.group(1)}"
-        return f"{spelled(command)} has no option {word.split('=')[0]}{did_you_mean(word.split('=')[0], flags(command))}"
+        return f"{spelled(command)} takes no further argument: {word}"
     choice = re.match(r"argument (\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
     if choice:
         name, word, known = choice.groups()
@@ -149,11 +147,30 @@ def parse(command: Command, line: str) -> argparse.Namespace:
         words = split(strip_comment(line), command)
     if any(word in ("-h", "--help") for word in words):
         raise HelpWanted(command)
-    if rest is not None:
-        words.append(rest) if rest else None
-        if rest:
-            words.insert(len(words) - 1, "--")
+    _refuse_unknown(command, words)
+    if rest:
+        words += ["--", rest]
     return _parser(command).parse_args(words)
+
+
+def _refuse_unknown(command: Command, words: list[str]) -> None:
+    """argparse would complain about the value of an unknown option first."""
+    by_flag = {flag: option for option in command.options for flag in option.flags}
+    expected = False
+    for word in words:
+        if expected or not word.startswith("-") or word == "-":
+            expected = False
+            continue
+        if word == "--":
+            return
+        name, equals, _ = word.partition("=")
+        option = by_flag.get(name) or by_flag.get(word[:2])
+        if option is None or (name not in by_flag and not option.metavar):
+            raise SandboxUsageError(
+                f"{spelled(command)} has no option {name}{did_you_mean(name, flags(command))}",
+                hint=f"usage: {usage(command)}   ({spelled(command)} --help)",
+            )
+        expected = bool(option.metavar) and name in by_flag and not equals
 
 
 def split(line: str, command: Command) -> list[str]:
@@ -176,7 +193,7 @@ def strip_comment(line: str) -> str:
     quote, previous, escaped = "", " ", False
     for index, char in enumerate(line):
         if escaped:
-            escaped = False
+            escaped, char = False, "\\"
         elif quote:
             if char == "\\" and quote == '"':
                 escaped = True

@@ -34,7 +34,8 @@ def looks_secret(name: str, value: str) -> bool:
     dense = len(value) >= 16 and " " not in value and _entropy(value) > 3.0
     if dense and _SECRET_NAME.search(name):
         return True
-    return bool(re.fullmatch(r"[A-Za-z0-9+/_=-]{32,}", value)) and _entropy(value) > 4.0
+    mixed = all(re.search(kind, value) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+    return mixed and bool(re.fullmatch(r"[A-Za-z0-9+/_=-]{32,}", value)) and _entropy(value) > 3.5
 
 
 def _entropy(text: str) -> float:

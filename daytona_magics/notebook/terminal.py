@@ -19,12 +19,16 @@ _ESCAPE = re.compile(
     | (?P<osc>(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c))
     | (?P<string>(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x9c]*(?:\x1b\\|\x9c))
     | (?P<short>\x1b[ -/]*[0-OQ-WYZ\\`-~])
-    | (?P<control>[\x80-\x8f\x91-\x97\x99-\x9a\x9c\x00-\x06\x0e-\x1a\x1c-\x1f\x7f])
+    | (?P<control>[\x80-\x9f\x00-\x06\x0e-\x1a\x1c-\x1f\x7f])
+    | (?P<broken>\x1b)
     """,
     re.VERBOSE,
 )
 _UNFINISHED = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*\Z|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x9c]*\Z|\x1b[ -/]*\Z"
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*\Z"
+    r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*\x1b?\Z"
+    r"|(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x9c]*\x1b?\Z"
+    r"|\x1b[ -/]*\Z"
 )
 _SAFE_CSI = re.compile(r"(?:\x1b\[|\x9b)(?:[0-9;:]*m|[0-2]?K|[0-9]{0,3}[ABCDG])\Z")
 _LINK = re.compile(r"(?:\x1b\]|\x9d)8;[^;\x07\x1b]*;(?P<url>[^\x07\x1b\x9c]*)(?:\x07|\x1b\\|\x9c)\Z")
@@ -62,7 +66,7 @@ class TerminalFilter:
             if len(text) - open_end.start() <= LONGEST:
                 self._rest = text[open_end.start() :]
             text = text[: open_end.start()]
-        return _ESCAPE.sub(_keep, text).replace("\x1b\x1b", "") if _SUSPECT.search(text) else text
+        return _ESCAPE.sub(_keep, text)
 
 
 def clean(text: str) -> str:
