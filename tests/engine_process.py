@@ -1,8 +1,8 @@
 """A real engine with folders of its own, for any test that needs one.
 
 The engine is started the way users start it (``python -m daytona_magics.engine``), in temporary ``HOME``,
-``XDG_RUNTIME_DIR`` and ``DAYTONA_MAGICS_HOME``, and stopped at the end.  The folders lie under ``/tmp``, short and
-open enough that sandbox uids can pass through to their homes.
+``XDG_RUNTIME_DIR`` and ``DAYTONA_MAGICS_HOME``, and stopped at the end. The folders lie under ``/tmp``, short
+and open enough that sandbox uids can pass through to their homes.
 """
 
 from __future__ import annotations

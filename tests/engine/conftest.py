@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-# Helper modules beside the tests are not a package; load this one by path and under one name.
-_PATH = Path(__file__).resolve().parents[1] / "engine_process.py"
-if "engine_process" not in sys.modules:
-    _spec = importlib.util.spec_from_file_location("engine_process", _PATH)
-    assert _spec is not None and _spec.loader is not None
-    sys.modules["engine_process"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["engine_process"])
-
-from engine_process import IsolatedEngine, isolated_engine  # noqa: E402
+from tests.engine_process import IsolatedEngine, isolated_engine
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +26,8 @@ from daytona.common.errors import (
     DaytonaConflictError,
     DaytonaNotFoundError,
 )
-from engine_process import IsolatedEngine
+
+from tests.engine_process import IsolatedEngine, wait_until
 
 
 def _names(client: Any, **query: Any) -> list[str]:
@@ -246,8 +249,6 @@ asyncio.run(main())
 
 
 def test_files_of_deleted_sandboxes_go(daytona: Any, engine: IsolatedEngine) -> None:
-    from engine_process import wait_until
-
     sandbox = daytona.create()
     home = engine.state / "sandboxes" / sandbox.id
     sandbox.process.exec("mkdir -p a/b; chmod 000 a/b; chmod 500 a; ln -s /etc x")
@@ -259,11 +260,31 @@ def test_files_of_deleted_sandboxes_go(daytona: Any, engine: IsolatedEngine) -> 
 
 def test_a_sandbox_that_ends_by_itself_is_stopped(daytona: Any, engine: IsolatedEngine, sandbox: Any) -> None:
     sandbox.fs.upload_file(b"still here", "file")
-    # Everything inside is killed, the toolbox included, as the kernel does when memory runs out.
-    sandbox.process.exec("(sleep 0.1; kill -9 -1) &")
-    deadline = time.monotonic() + 3
-    while time.monotonic() < deadline and daytona.get(sandbox.id).state == SandboxState.STARTED:
-        time.sleep(0.02)
-    # pid 1 of a namespace cannot be killed from inside, so the sandbox may well live on; either way it can be used.
+    sandbox.process.exec("exec -a marker-of-this-test sleep 1000 &")
+    inside = next(p for p in Path("/proc").glob("[0-9]*") if _command(p).startswith(b"marker-of-this-test"))
+    # Somebody kills pid 1 of the sandbox, as the kernel does when memory runs out.
+    os.kill(_first_of_namespace(inside), signal.SIGKILL)
+    wait_until(lambda: daytona.get(sandbox.id).state == SandboxState.STOPPED, "the sandbox is stopped")
     sandbox.start()
     assert sandbox.fs.download_file("file") == b"still here"
+
+
+def _command(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _first_of_namespace(process: Path) -> int:
+    """The host's pid of pid 1 of the pid namespace of a process."""
+    namespace = os.readlink(process / "ns/pid")
+    for other in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (other / "status").read_text()
+            inner = status.partition("\nNSpid:")[2].partition("\n")[0].split()
+            if os.readlink(other / "ns/pid") == namespace and inner[-1:] == ["1"]:
+                return int(other.name)
+        except OSError:
+            continue
+    raise AssertionError("no pid 1 found")
