@@ -201,9 +201,10 @@ leak()
     Attack(
         "descriptors nobody gave",
         NONE,
-        "found = [fd for fd in range(3, 4096) if not call_fails(fd)]\nleak(found) if found else safe()".replace(
-            "call_fails(fd)", "libc.fcntl(fd, 1) < 0"
-        ),
+        """
+found = [fd for fd in range(3, 4096) if libc.fcntl(fd, 1) >= 0]
+leak(found) if found else safe()
+""",
     ),
     # -- network, sockets
     Attack(

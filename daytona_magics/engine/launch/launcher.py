@@ -18,149 +18,23 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..toolbox import wire
-from ..toolbox.client import Toolbox, ToolboxError
+from ..toolbox.client import ToolboxError
 from ..toolbox.wire import WireError
 from . import folders, visible
+from .sandbox import READY_TIMEOUT, LaunchError, Limits, SandboxProcess, SandboxSpec
+
+__all__ = ["LaunchError", "Launcher", "Limits", "SandboxProcess", "SandboxSpec"]
 
 _log = logging.getLogger(__name__)
 
-#: Seconds a sandbox may take to become ready; far above the usual 10 ms, for an overloaded machine.
-READY_TIMEOUT = 30.0
 #: The host uid of the sandbox in which a root engine tries whether isolation works (nobody).
 PROBE_UID = 65534
-
-
-class LaunchError(Exception):
-    """A sandbox cannot be started; the message is one sentence for the person who asked."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one sandbox may use at most. Sizes in bytes; None: no limit.
-
-    ``processes`` and threads together, ``open_files`` per process, ``file_size`` of one file, ``tmp_size`` of
-    /tmp, /var/tmp, /run and /dev/shm together (they live in memory).
-    """
-
-    processes: int = 512
-    open_files: int = 4096
-    file_size: int | None = None
-    tmp_size: int = 256 << 20
-
-
-@dataclass(frozen=True)
-class SandboxSpec:
-    """What to start.
-
-    ``home`` is a host folder made by `Launcher.prepare_home`; ``uid`` the host uid and gid to run as, needed
-    when the engine is root and None otherwise; ``env`` is set for everything in the sandbox.
-    """
-
-    id: str
-    home: Path
-    uid: int | None
-    hostname: str
-    env: Mapping[str, str] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
-
-
-class SandboxProcess:
-    """A running sandbox: ``id``, ``pid`` (host pid of its pid 1), ``toolbox``, ``alive``."""
-
-    def __init__(self, id: str, status: socket.socket, control: socket.socket) -> None:
-        self.id = id
-        self.pid = 0
-        self.toolbox = Toolbox(control)
-        self._status = status
-        self._ended = asyncio.Event()
-        self._callbacks: list[Callable[[SandboxProcess], None]] = []
-        self._watcher: asyncio.Task[None] | None = None
-        self._failure = ""
-
-    @property
-    def watched(self) -> bool:
-        """True once its keeper has reported, so that its end will be noticed."""
-        return self._watcher is not None
-
-    @property
-    def alive(self) -> bool:
-        """True until every process of the sandbox is gone."""
-        return not self._ended.is_set()
-
-    def add_exit_callback(self, cb: "Callable[[SandboxProcess], None]") -> None:
-        """Call `cb(self)` on the loop when the sandbox has ended, by itself or by `kill`."""
-        if self.alive:
-            self._callbacks.append(cb)
-        else:
-            asyncio.get_running_loop().call_soon(cb, self)
-
-    async def kill(self) -> None:
-        """SIGKILL everything in the sandbox; returns when all of it is gone. Idempotent."""
-        if self.alive:
-            with contextlib.suppress(OSError):
-                self._status.shutdown(socket.SHUT_WR)
-            await self._ended.wait()
-
-    async def begin(self) -> None:
-        """Wait for the keeper's report and the toolbox's greeting, then watch for the end.
-
-        Raises LaunchError with the keeper's reason.
-        """
-        try:
-            packet = await asyncio.wait_for(wire.recv_packet(self._status), READY_TIMEOUT)
-            report = _report(packet)
-            if "error" in report:
-                raise LaunchError(str(report["error"])[:2000])
-            self.pid = int(report.get("pid", 0))
-            self._watcher = asyncio.ensure_future(self._watch())
-            await self.toolbox.handshake(READY_TIMEOUT)
-        except (asyncio.TimeoutError, WireError, ToolboxError, ValueError) as error:
-            reason = await self._last_words()
-            raise LaunchError(reason or f"the sandbox did not start: {error or 'no answer'}") from error
-
-    async def _last_words(self) -> str:
-        """What the keeper or pid 1 reported while failing, if anything; the sandbox is dead afterwards."""
-        if self._watcher is None:
-            return ""
-        await self.kill()
-        return self._failure
-
-    async def _watch(self) -> None:
-        """Read the keeper's reports until it is gone, which is the end of the sandbox."""
-        while True:
-            try:
-                packet = await wire.recv_packet(self._status)
-            except WireError:
-                continue
-            if packet is None:
-                break
-            report, fds = packet
-            wire.close_fds(fds)
-            if "error" in report:
-                self._failure = str(report["error"])[:2000]
-        self.end()
-
-    def end(self) -> None:
-        """Let go of the sockets and tell everybody; the processes are gone or about to be."""
-        if self.alive:
-            self._ended.set()
-            self.toolbox.mark_gone()
-            self._status.close()
-            for callback in self._callbacks:
-                asyncio.get_running_loop().call_soon(callback, self)
-
-
-def _report(packet: tuple[dict[str, Any], list[int]] | None) -> dict[str, Any]:
-    if packet is None:
-        raise LaunchError("the sandbox ended before it was ready; the log of the zygote may say why")
-    wire.close_fds(packet[1])
-    return packet[0]
 
 
 class Launcher:
