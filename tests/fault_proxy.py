@@ -81,7 +81,8 @@ class FaultProxy:
         except OSError:
             writer.transport.abort()
             return
-        pair = _Pair((reader, writer), upstream)
+        names = [f"Host: 127.0.0.1:{port}".encode() for port in (self.port, self.target[1])]
+        pair = _Pair((reader, writer), upstream, (names[0], names[1]))
         pair.swallow = swallow
         self._pairs.append(pair)
         await pair.run()
@@ -94,8 +95,10 @@ class _Pair:
         self,
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        names: tuple[bytes, bytes],
     ) -> None:
         self.client, self.server = client, server
+        self._names = names
         self.swallow = False
 
     async def run(self) -> None:
@@ -105,7 +108,10 @@ class _Pair:
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
+            first = reader is self.client[0]
             while data := await reader.read(65536):
+                if first:
+                    data, first = data.replace(*self._names, 1), False
                 if not self.swallow:
                     writer.write(data)
                     await writer.drain()

@@ -41,7 +41,7 @@ __all__ = ["Channel", "ExecRequest", "FlowWindow", "GuestInfo", "new_id"]
 DELAYS = (0.1, 0.3, 1.0, 3.0, 4.0)
 #: Seconds to keep trying at the first opening, and when nobody listens any more on this very machine.
 FIRST_FOR, REFUSED_FOR = 15.0, 10.0
-#: A line that broke within so many seconds counts as a flap; so many flaps in a row end the trying.
+#: A line that broke within so many seconds, unused, counts as a flap; so many flaps in a row end the trying.
 FLAP, FLAPS = 1.0, 15
 #: Seconds within which an interrupt is told or refused.
 INTERRUPT_WITHIN = 2.0
@@ -165,7 +165,7 @@ class Channel:
         if link is None:
             return "not connected yet"
         lived = asyncio.get_running_loop().time() - self._link_since
-        self._flaps = self._flaps + 1 if lived < FLAP else 0
+        self._flaps = self._flaps + 1 if lived < FLAP and not link.answers else 0
         self._in_background(self._attacher.delete(link.socket.session))
         reason = link.lost.result()
         if self._flaps > FLAPS:

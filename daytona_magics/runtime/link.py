@@ -57,11 +57,13 @@ class Link:
     Attributes:
         info: what the guest said about itself, None before its hello.
         lost: resolved with the reason once the connection has ended.
+        answers: how many requests were answered on it.
     """
 
     def __init__(self, socket: PtySocket) -> None:
         self.socket = socket
         self.info: GuestInfo | None = None
+        self.answers = 0
         self._loop = loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
         self._decoder = frames.Decoder()
@@ -77,6 +79,7 @@ class Link:
         self._ack_timer: asyncio.TimerHandle | None = None
         self._last_heard = loop.time()
         self._watcher: asyncio.Task[None] | None = None
+        self._aborting: asyncio.Task[None] | None = None
         self._reader = asyncio.create_task(self._read(), name="dm-link-reader")
 
     # -- opening and ending ------------------------------------------------------------------------
@@ -108,8 +111,11 @@ class Link:
 
     def drop(self, reason: str) -> None:
         """Declare the connection lost; waiting requests fail with LinkLost. Idempotent."""
-        if self.lost.done():
-            return
+        if not self.lost.done():
+            self._end(reason)
+            self._aborting = asyncio.create_task(self.socket.abort(), name="dm-link-abort")
+
+    def _end(self, reason: str) -> None:
         self.lost.set_result(reason)
         for future, _ in self._requests.values():
             if not future.done():
@@ -128,13 +134,15 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection in good order."""
-        self.drop("closed")
+        if not self.lost.done():
+            self._end("closed")
         await self.socket.close()
 
     async def abort(self) -> None:
         """Drop the connection without waiting for the other side."""
         self.drop("dropped")
-        await self.socket.abort()
+        if self._aborting is not None:
+            await self._aborting
 
     # -- sending -----------------------------------------------------------------------------------
 
@@ -241,7 +249,6 @@ class Link:
             if not self._hello.done():
                 self._hello.set_exception(error)
             self.drop(str(error))
-        await self.socket.abort()
 
     def _to_feed(self, feed: Feed, frame: frames.Frame) -> None:
         try:
@@ -298,6 +305,7 @@ class Link:
         future, on_reply = self._requests.pop(decode.integer(message, "req"), (None, None))
         if future is None or future.done():
             return
+        self.answers += 1
         if not decode.boolean(message, "ok"):
             code = decode.text(message, "error", "error", 200)
             future.set_exception(Refused(code, decode.text(message, "message", code, 10_000)))
@@ -356,7 +364,6 @@ class Link:
             silent = now - self._last_heard
             if silent >= BLACK_HOLE_AFTER:
                 self.drop(f"no sign of life for {silent:.0f} s")
-                await self.socket.abort()
                 return
             if silent >= PING_AFTER and now - pinged >= PING_AFTER:
                 pinged = now

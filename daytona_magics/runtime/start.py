@@ -197,19 +197,30 @@ class Attacher:
             SandboxError: see :func:`start_daemon`.
         """
         if first or self._started is None:
-            self._started = await start_daemon(self.sandbox)
-            try:
-                return await self._type(self._quiet_shell, OPEN_WITHIN)
-            except LinkLost:
-                link = await self._type(not self._quiet_shell, OPEN_WITHIN)
-            self._quiet_shell = not self._quiet_shell
-            return link
+            return await self._attach_first()
         try:
             return await self._type(self._quiet_shell, REOPEN_WITHIN)
         except AttachEnded:
             # The line is there and no guest behind it: the daemon ended meanwhile, or its file is gone.
             self._started = await asyncio.wait_for(start_daemon(self.sandbox), OPEN_WITHIN)
             return await self._type(self._quiet_shell, REOPEN_WITHIN)
+
+    async def _attach_first(self) -> Link:
+        quiet = self._quiet_shell
+        plan = [quiet, quiet, not quiet]
+        while True:
+            self._started = await start_daemon(self.sandbox)
+            try:
+                link = await self._type(plan.pop(0), OPEN_WITHIN)
+            except LinkLost as error:
+                if not plan:
+                    raise
+                if not isinstance(error, AttachEnded):
+                    # Silence: start-up files are in the way. (An end may be a daemon just ending: once more.)
+                    del plan[:-1]
+            else:
+                self._quiet_shell = quiet if plan else not quiet
+                return link
 
     def _no_startup_files(self) -> dict[str, str]:
         # zsh reads ZDOTDIR, sh and dash read ENV, bash looks in HOME. The folder is empty but for a link to

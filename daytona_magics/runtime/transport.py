@@ -250,7 +250,7 @@ class PtySocket:
                 continue
             if message.type is aiohttp.WSMsgType.CLOSE:
                 self.ended = True
-                self.exit_text = self.exit_text or str(message.extra or "")[:200]
+                self.exit_text = self.exit_text or _closing(str(message.extra or ""))
             reason = self.exit_text or f"connection closed ({self._ws.close_code or 'lost'})"
             raise PtyError(reason)
 
@@ -263,7 +263,7 @@ class PtySocket:
             return
         if control.get("status") == "exited":
             self.ended = True
-            self.exit_text = f"the terminal's program ended with exit code {control.get('exitCode')!s:.20}"
+            self.exit_text = _ended(control)
         elif control.get("status") == "error":
             self.exit_text = f"the terminal reported: {control.get('error')!s:.200}"
 
@@ -278,6 +278,19 @@ class PtySocket:
         """Drop the socket without a word: for connections known to be dead."""
         self._writer.cancel()
         await self._http.close()
+
+
+def _ended(report: dict[str, Any]) -> str:
+    return f"the terminal's program ended with exit code {report.get('exitCode')!s:.20}"
+
+
+def _closing(reason: str) -> str:
+    """A close frame's reason, which is JSON when the session's program ended."""
+    try:
+        report = json.loads(reason)
+    except (ValueError, RecursionError):
+        return reason[:200]
+    return _ended(report) if isinstance(report, dict) and "exitCode" in report else reason[:200]
 
 
 def _plain(error: BaseException) -> str:

@@ -56,7 +56,9 @@ class Cells:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
 
-    def start(self, code: str, language: str = "python", window: FlowWindow | None = None, **more: Any) -> Ran:
+    def start(
+        self, code: str, language: str = "python", window: FlowWindow | None = None, **more: Any
+    ) -> Ran:
         """Start a cell without waiting for it."""
         fields = {"context": "main", **more}
         ran = Ran(ExecRequest(new_id(), language=language, code=code, **fields))
@@ -126,5 +128,3 @@ async def broken_cells(
     await made.open()
     yield Cells(made)
     await made.close()
-
-

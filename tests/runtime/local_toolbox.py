@@ -44,6 +44,7 @@ class LocalToolbox:
     def __init__(self, home: Path, shell: tuple[str, ...] = ("/bin/bash",)) -> None:
         self.home = home
         self.shell = shell
+        self.extra: dict[str, str] = {}
         self.two_step_only = False
         self.refuse_with = 0
         self.ptys: dict[str, tuple[int, int]] = {}
@@ -71,24 +72,19 @@ class LocalToolbox:
         assert self._runner is not None
         for session in list(self.ptys):
             self.kill(session)
-        self.stop_guest()
         await self._runner.cleanup()
-
-    def stop_guest(self) -> None:
-        """End the daemon, if one was started: SIGTERM, so that it ends its workers too."""
-        with contextlib.suppress(OSError, ValueError):
-            pid = self.guest_pid
-            os.killpg(pid, signal.SIGKILL)
-
-    @property
-    def guest_pid(self) -> int:
-        """The daemon's pid as the lock file has it."""
-        return int((self.home / ".daytona-magics/run/guest.lock").read_text().split()[0])
 
     def environment(self, envs: dict[str, str] | None = None) -> dict[str, str]:
         """What its processes see: nothing of this process's environment but PATH."""
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-        return {"HOME": str(self.home), "PATH": path, "LANG": "C.UTF-8", "TERM": "xterm", **(envs or {})}
+        return {
+            "HOME": str(self.home),
+            "PATH": path,
+            "LANG": "C.UTF-8",
+            "TERM": "xterm",
+            **self.extra,
+            **(envs or {}),
+        }
 
     async def execute(self, command: str, timeout: float) -> tuple[int, str]:
         """Run a script fed to a shell, stderr merged, as ``process/execute`` does."""

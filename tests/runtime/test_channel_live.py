@@ -150,7 +150,9 @@ async def test_status_and_reset(cells: Cells, channel: Channel) -> None:
 
 
 async def test_a_worker_that_dies_is_reported_and_replaced(cells: Cells) -> None:
-    ran = await cells.run("import os, signal\nprint('before', flush=True)\nos.kill(os.getpid(), signal.SIGSEGV)")
+    ran = await cells.run(
+        "import os, signal\nprint('before', flush=True)\nos.kill(os.getpid(), signal.SIGSEGV)"
+    )
     done = ran.events[-1]
     assert isinstance(done, Done) and (done.status, done.signal) == ("died", 11)
     assert ran.out == "before\n"
