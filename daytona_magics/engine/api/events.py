@@ -34,6 +34,7 @@ class Events:
         self._guard = guard
         self._activity = activity
         self._strangers: dict[int, web.Request] = {}  # by id(): requests cannot be hashed
+        self._all: dict[int, web.Request] = {}
         # Origins are the guard's business; it has refused foreign ones before the server sees them.
         self._server = socketio.AsyncServer(
             async_mode="aiohttp", transports=["websocket"], cors_allowed_origins=[], allow_upgrades=False
@@ -53,7 +54,7 @@ class Events:
             raise ApiError(400, "events are served over WebSocket only")
         if len(self._strangers) >= MAX_STRANGERS:
             raise ApiError(503, "too many unauthenticated event connections; try again in a few seconds")
-        self._strangers[id(request)] = request
+        self._strangers[id(request)] = self._all[id(request)] = request
         timer = asyncio.get_running_loop().call_later(STRANGER_SECONDS, self._cut_off, request)
         try:
             response: web.StreamResponse = await self._server.handle_request(request)
@@ -61,6 +62,7 @@ class Events:
         finally:
             timer.cancel()
             self._strangers.pop(id(request), None)
+            self._all.pop(id(request), None)
 
     def _cut_off(self, request: web.Request) -> None:
         if id(request) in self._strangers and request.transport is not None:
@@ -85,3 +87,6 @@ class Events:
     async def close(self) -> None:
         """End all connections."""
         await self._server.shutdown()
+        for request in list(self._all.values()):
+            if request.transport is not None:
+                request.transport.close()

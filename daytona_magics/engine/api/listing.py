@@ -70,7 +70,9 @@ def _matches(record: SandboxRecord, query: MultiMapping[str]) -> bool:
             labels = json.loads(text)
         except ValueError as error:
             raise ApiError(400, f"labels is not JSON: {error}") from error
-        if not isinstance(labels, dict) or any(record.labels.get(k) != v for k, v in labels.items()):
+        if not isinstance(labels, dict):
+            raise ApiError(400, "labels must be a JSON object")
+        if any(record.labels.get(k) != v for k, v in labels.items()):
             return False
     choices = {
         "states": record.state,
