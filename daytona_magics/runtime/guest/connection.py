@@ -59,6 +59,7 @@ class Connection:
         self._unacked: collections.deque[int] = collections.deque()  # ``_written`` after each open write
         self._acked = 0
         self._waiting = False  # for the socket to take more
+        self._scheduled = False
         self.closed = False
         loop.add(fd, self._event)
 
@@ -124,7 +125,7 @@ class Connection:
         for flags, piece in frames.split(json.dumps(message).encode("utf-8", "surrogatepass")):
             self._sequence += 1
             self._control.append(frames.encode(frames.CONTROL, 0, self._sequence, piece, flags))
-        self.pump()
+        self._pump_soon()
 
     def subscribe(self, execution: Execution, after: int) -> None:
         """Send the frames of an execution from sequence ``after + 1`` on, now and as they come."""
@@ -142,7 +143,13 @@ class Connection:
         if cursor is not None and cursor.pending:
             if stream not in self._ready:
                 self._ready.append(stream)
-            self.pump()
+            self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        """What one round of the loop produces leaves in one write."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.soon(self.pump)
 
     def _window_open(self) -> bool:
         return len(self._unacked) < WINDOW_WRITES and self._written - self._acked < WINDOW_BYTES
@@ -171,6 +178,7 @@ class Connection:
 
     def pump(self) -> None:
         """Write as much as the socket and the window take."""
+        self._scheduled = False
         while not self._waiting and not self.closed:
             if not self._partial:
                 self._partial = self._packet()

@@ -50,6 +50,7 @@ class Loop:
         self._poll = select.epoll()
         self._callbacks: dict[int, Callable[[int], Any]] = {}
         self._timers: list[Timer] = []
+        self._soon: list[Callable[[], Any]] = []
         self._order = 0
         self._running = False
         self.on_child: Callable[[int, int], Any] = lambda pid, status: None
@@ -94,6 +95,10 @@ class Loop:
         heapq.heappush(self._timers, timer)
         return timer
 
+    def soon(self, callback: Callable[[], Any]) -> None:
+        """Call ``callback()`` at the end of this round."""
+        self._soon.append(callback)
+
     def stop(self) -> None:
         """Make ``run`` return after the current round."""
         self._running = False
@@ -103,12 +108,19 @@ class Loop:
         self._running = True
         while self._running:
             for fd, events in self._poll.poll(self._timeout()):
+                # One of this round's callbacks may have removed another's descriptor.
                 callback = self._callbacks.get(fd)
                 if callback is not None:
                     self._guard(callback, events)
             self._run_timers()
+            while self._soon:
+                batch, self._soon = self._soon, []
+                for callback in batch:
+                    self._guard(callback)
 
     def _timeout(self) -> float | None:
+        if self._soon:
+            return 0.0
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
         if not self._timers:

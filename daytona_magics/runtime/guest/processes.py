@@ -86,14 +86,18 @@ def read(pid: int) -> Process | None:
         return None
 
 
-def snapshot() -> dict[int, Process]:
-    """All processes by pid."""
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            process = read(int(name))
-            if process is not None:
-                found[process.pid] = process
+def children(pid: int) -> list[int]:
+    """Direct children of a process, from the kernel's own list where it keeps one, else by reading all of /proc."""
+    found: list[int] = []
+    try:
+        for task in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/children" % (pid, task), "rb") as file:
+                found += map(int, file.read().split())
+    except FileNotFoundError:
+        if os.path.exists("/proc/%d" % pid) and not os.path.exists("/proc/self/task/%d/children" % os.getpid()):
+            return [p.pid for p in map(read, map(int, filter(str.isdigit, os.listdir("/proc")))) if p and p.parent == pid]
+    except ProcessLookupError:
+        return found
     return found
 
 
@@ -117,22 +121,22 @@ def started_by(worker: int, mark: str, since: int, own: Iterable[int] = ()) -> l
     Returns:
         pids, children before grandchildren.
     """
-    every = snapshot()
-    me = os.getpid()
     foreign = set(own) - {worker}
     marked = ("%s=%s" % (MARK, mark)).encode()
-    children: dict[int, list[int]] = {}
-    for process in every.values():
-        children.setdefault(process.parent, []).append(process.pid)
-    queue = list(children.get(worker, ()))
-    for pid in children.get(me, ()):
-        if pid != worker and pid not in foreign and (every[pid].session == worker or _marked(pid, marked)):
-            queue.append(pid)
+    queue = children(worker)
+    for pid in children(os.getpid()):
+        if pid != worker and pid not in foreign:
+            orphan = read(pid)
+            if orphan is not None and (orphan.session == worker or _marked(pid, marked)):
+                queue.append(pid)
     found = []
     while queue:
         pid = queue.pop(0)
-        queue += children.get(pid, ())
-        if every[pid].alive and every[pid].start >= since and pid not in foreign:
+        if pid in foreign or pid in found:
+            continue
+        queue += children(pid)
+        process = read(pid)
+        if process is not None and process.alive and process.start >= since:
             found.append(pid)
     return found
 

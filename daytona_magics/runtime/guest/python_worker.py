@@ -43,6 +43,7 @@ class PythonWorker(workers.Worker):
         self._on_message = on_message
         self._on_done = on_done
         self._poll_timer: Timer | None = None
+        self._last_look = False
         self._outgoing = b""
         shared = ring.Ring()
         out, err, tag, command = (workers.make_pipe() for _ in range(4))
@@ -114,8 +115,14 @@ class PythonWorker(workers.Worker):
             return
         if self._reader.ended:
             self._stop()
-        elif worked or not self._reader.sleep():
+        elif worked:
+            self._last_look = False
             if self._poll_timer is None:
+                self._poll_timer = self.loop.later(workers.COALESCE, self._poll)
+        else:
+            self._reader.sleep()
+            if not self._last_look and self._poll_timer is None:
+                self._last_look = True
                 self._poll_timer = self.loop.later(workers.COALESCE, self._poll)
 
     def _poll(self) -> None:

@@ -1,19 +1,23 @@
-"""Python-level output of a worker: a shared memory ring for the bytes, one pipe for what is not bytes.
+"""Python-level output of a worker: a shared memory ring for the text, one pipe for everything else.
 
 ``print`` must cost little more than in a plain interpreter, nothing printed may be lost when the process is
 killed by a signal in the next instant, and a line must be seen at once even if C code then holds the GIL for
-a minute. A pipe write per ``write()`` is too slow, a buffer in the process dies with it. So the bytes go into
+a minute. A pipe write per ``write()`` is too slow, a buffer in the process dies with it. So text goes into
 memory shared with the daemon, which is woken through a pipe only when it said that it sleeps; awake, it
 looks again every 5 ms until nothing is new.
 
-The *tag pipe* is ordered and carries records, each with the absolute offset in the byte flow it belongs to:
+There is no shared position. The memory is filled with the byte 0xFF, which UTF-8 never contains; the writer
+appends with ``mmap.write`` (one C call, atomic among threads) and the reader takes what stands before the
+first 0xFF, and puts 0xFF back. A byte is either unwritten or final, so no memory barrier is needed.
 
-    W  wake up                               Z  the ring was emptied and starts again at its first byte
+The *tag pipe* is ordered and carries records, each with the absolute offset in the text it belongs to:
+
+    W  wake up                               Z  the memory was emptied and is used again from its first byte
     1/2  from here on it is stdout/stderr    R  the pipes of fds 1 and 2 held unread data: read them first
-    M  a JSON message
+    A/B  bytes that are not UTF-8            M  a JSON message
 
-The writer publishes ``head`` (a ring position) after the bytes, and sends a record before the bytes behind it.
-The reader reads ``head`` first and the records second, so it knows every record that concerns those bytes.
+The writer sends a record before the text behind it; the reader looks at the memory first and at the pipe
+second, so it knows every record that concerns the text it saw.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import mmap
 import os
 import signal
 import struct
+import sys
 import termios
 import time
 
@@ -38,10 +43,14 @@ RECORD_SIZE = _RECORD.size
 #: A message longer than this is believed to be a broken pipe, not a message.
 MAX_MESSAGE = 80 << 20
 
-HEAD, ASLEEP, TAIL = 0, 1, 2  # slots of the control words
+ASLEEP, TAIL = 0, 1  # control words: the reader wants to be woken; offset up to which it has taken everything
 
 WAKE, RESET, RAW_FIRST, MESSAGE = b"W", b"Z", b"R", b"M"
 STREAMS = (b"1", b"2")
+BINARY = {b"A": b"1", b"B": b"2"}
+UNWRITTEN = b"\xff"
+#: Bytes of one binary record.
+PIECE = 1 << 16
 
 
 class Ring:
@@ -49,6 +58,7 @@ class Ring:
 
     def __init__(self) -> None:
         self.data = mmap.mmap(-1, SIZE)
+        self.data[:] = UNWRITTEN * SIZE
         self._control = mmap.mmap(-1, 4096)
         self.words = memoryview(self._control)[:64].cast("Q")
         self.words[ASLEEP] = 1
@@ -76,7 +86,10 @@ class Writer:
         self._base = 0
         self.lock = _thread.RLock() if hasattr(_thread, "RLock") else _thread.allocate_lock()
         self._current = b""
-        #: True once this cell has started a process: pauses between writes are then worth a look at the pipes.
+        #: The stream whose text may be appended without a lock; None: take the slow way.
+        self._fast: list[bytes | None] = [None]
+        # Without a GIL mmap.write is not atomic.
+        self._lock_free = getattr(sys, "_is_gil_enabled", lambda: True)()
         self.careful = False
         self._last_write = 0.0
         self._lines: dict[bytes, bytes] | None = None  # in a forked child: unfinished lines
@@ -88,7 +101,7 @@ class Writer:
         """A forked child writes whole lines straight into fds 1 and 2: the ring has one writer."""
         self.lock.release()
         self._lines = {}
-        self._current = b""
+        self._fast[0] = None
 
     def _write_line(self, stream: bytes, data: bytes) -> None:
         assert self._lines is not None
@@ -132,52 +145,62 @@ class Writer:
                 return True
         return False
 
-    def make_write(self, stream: bytes) -> Callable[[bytes], None]:
-        """The function that writes bytes to b"1" (stdout) or b"2" (stderr)."""
-        ring, words, lock = self._ring.data, self._ring.words, self.lock
-        put, tell = ring.write, ring.tell
-
-        def write(data: bytes) -> None:
-            with lock:
-                if self._lines is not None:
-                    return self._write_line(stream, data)
-                if self._current is not stream or self.careful:
-                    self._before(stream)
-                try:
-                    put(data)
-                except ValueError:
-                    self._put_long(data)
-                words[HEAD] = tell()
-            if words[ASLEEP]:
-                self._wake(len(data))
-
-        return write
-
     def make_text_write(self, stream: bytes) -> Callable[[str], int]:
-        """``write`` for str, as one flat function: it runs twice per ``print``."""
-        ring, words, lock = self._ring.data, self._ring.words, self.lock
-        put, tell = ring.write, ring.tell
-        slow = self.make_write(stream)
+        """The function that writes str to b"1" (stdout) or b"2" (stderr). It runs twice per ``print``."""
+        put, words, fast, slow = self._ring.data.write, self._ring.words, self._fast, self._slow
+        wake, encode = self._wake, str.encode
 
         def write(text: str) -> int:
-            with lock:
-                if self._current is stream and not self.careful:
-                    try:
-                        put(text.encode())
-                    except (ValueError, AttributeError, TypeError):
-                        slow(_encode(text))
-                    words[HEAD] = tell()
+            try:
+                data = encode(text)
+                # No other thread can run between the check and the write: there is no call in between.
+                if fast[0] is stream:
+                    put(data)
                 else:
-                    slow(_encode(text))
-                    return len(text)
+                    slow(stream, data)
+            except (ValueError, TypeError):
+                slow(stream, _encode(text))
             if words[ASLEEP]:
-                self._wake(len(text))
+                wake(len(text))
             return len(text)
 
         return write
 
+    def write_bytes(self, stream: bytes, data: bytes) -> None:
+        """Write bytes of any kind."""
+        if UNWRITTEN not in data:
+            self._slow(stream, data)
+        elif self._lines is not None:
+            self._write_line(stream, data)
+        else:
+            kind = next(k for k, v in BINARY.items() if v == stream)
+            with self.lock:
+                self._before(stream)
+                for start in range(0, len(data), PIECE):
+                    self._send(kind, self._offset(), data[start : start + PIECE])
+            return
+        if self._ring.words[ASLEEP]:
+            self._wake(len(data))
+
+    def _slow(self, stream: bytes, data: bytes) -> None:
+        """Everything but the common case: another stream, a full ring, a careful cell, a forked child."""
+        with self.lock:
+            if self._lines is not None:
+                self._write_line(stream, data)
+                return
+            self._before(stream)
+            view = memoryview(data)
+            while view:
+                room = SIZE - self._ring.data.tell()
+                if room == 0:
+                    self._empty()
+                    continue
+                self._ring.data.write(view[:room])
+                view = view[room:]
+
     def _before(self, stream: bytes) -> None:
         if self._current is not stream:
+            self._fast[0] = None
             self._send(stream, self._offset())
             self._current = stream
         if self.careful:
@@ -185,30 +208,26 @@ class Writer:
             if now - self._last_write > 3e-5 and self.raw_unread():
                 self._send(RAW_FIRST, self._offset())
             self._last_write = now
+        elif self._lock_free:
+            self._fast[0] = stream
 
-    def _put_long(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            room = SIZE - self._ring.data.tell()
-            if room == 0:
-                self._empty()
-                continue
-            self._ring.data.write(view[:room])
-            self._ring.words[HEAD] = self._ring.data.tell()
-            view = view[room:]
+    def be_careful(self, careful: bool) -> None:
+        """Say whether this cell has started a process: pauses between writes are then worth a look at the pipes."""
+        self.careful = careful
+        self._fast[0] = None
 
     def _empty(self) -> None:
         """Wait until the daemon has everything, then start again at the first byte."""
-        words = self._ring.words
-        end = self._base + SIZE
+        words, end = self._ring.words, self._offset()
+        fast, self._fast[0] = self._fast[0], None
         self._send(WAKE, 0)
         while words[TAIL] != end:
             time.sleep(0.0002)
         with _Uninterrupted():
-            words[HEAD] = 0
             self._ring.data.seek(0)
             self._base = end
             self._send(RESET, end)
+        self._fast[0] = fast
 
     def _wake(self, count: int) -> None:
         """Wake the daemon; if the raw pipes hold something unread, it was most likely there first."""
@@ -225,7 +244,6 @@ class Writer:
         if self._lines is not None:
             raise OSError("a forked process cannot send messages to the notebook")
         with self.lock:
-            self._ring.words[HEAD] = self._ring.data.tell()
             if self.raw_unread():
                 self._send(RAW_FIRST, self._offset())
             self._send(MESSAGE, self._offset(), body)
@@ -234,10 +252,7 @@ class Writer:
 def _encode(text: Any) -> bytes:
     if not isinstance(text, str):
         raise TypeError("write() argument must be str, not %s" % type(text).__name__)
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "backslashreplace")
 
 
 class _Uninterrupted:
@@ -284,9 +299,9 @@ class Reader:
         self.ended = False
 
     def collect(self) -> bool:
-        """Take everything published; True if there was any. Raises Broken."""
+        """Take everything written; True if there was any. Raises Broken."""
         self._ring.words[ASLEEP] = 0
-        head = self._ring.words[HEAD]
+        end = self._written()
         worked = self._read_pipe()
         while len(self._pipe) >= RECORD_SIZE:
             kind, offset, length = _RECORD.unpack_from(self._pipe)
@@ -298,8 +313,14 @@ class Reader:
             del self._pipe[: RECORD_SIZE + length]
             self._record(kind, offset, payload)
             if kind == RESET:
-                head = self._ring.words[HEAD]
-        return self._take(head) or worked
+                # What was seen belongs to the round before; the next look (in 5 ms, or at the next record)
+                # reads the pipe again before it takes any of the new one.
+                end = 0
+        return self._take(end) or worked
+
+    def _written(self) -> int:
+        end = self._ring.data.find(UNWRITTEN, self._index)
+        return SIZE if end < 0 else end
 
     def _read_pipe(self) -> bool:
         worked = False
@@ -328,26 +349,25 @@ class Reader:
             self._read_raw()
         elif kind == MESSAGE:
             self._on_message(payload)
+        elif kind in BINARY:
+            self._on_bytes(BINARY[kind], payload)
         elif kind == RESET:
             self._base, self._index = offset, 0
         else:
             raise Broken("an unknown record")
 
-    def _take(self, head: int) -> bool:
-        if head > SIZE:
-            raise Broken("a position outside the ring")
-        if head <= self._index:
+    def _take(self, end: int) -> bool:
+        if end <= self._index:
             return False
-        data = self._ring.data[self._index : head]
-        self._index = head
-        self._ring.words[TAIL] = self._base + head
+        ring = self._ring
+        data = ring.data[self._index : end]
+        ring.data[self._index : end] = UNWRITTEN * len(data)
+        self._index = end
+        ring.words[TAIL] = self._base + end
         self._on_bytes(self._stream, data)
         return True
 
-    def sleep(self) -> bool:
-        """Ask to be woken by the next write; False if something came in between (then collect again)."""
+    def sleep(self) -> None:
+        """Ask to be woken by the next write. Call ``collect`` once more after a moment: a write at the very
+        same time may not have seen the request."""
         self._ring.words[ASLEEP] = 1
-        if self._ring.words[HEAD] > self._index:
-            self._ring.words[ASLEEP] = 0
-            return False
-        return True

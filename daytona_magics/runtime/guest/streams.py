@@ -24,7 +24,8 @@ class Bytes(io.RawIOBase):
     """The binary side (``sys.stdout.buffer``)."""
 
     def __init__(self, writer: Writer, tag: bytes, fd: int, name: str) -> None:
-        self._put = writer.make_write(tag)
+        self._writer = writer
+        self._tag = tag
         self._fd = fd
         self.name = name
         self.mode = "wb"
@@ -34,7 +35,7 @@ class Bytes(io.RawIOBase):
         if isinstance(data, str):
             raise TypeError("a bytes-like object is required, not 'str'")
         content = bytes(data)
-        self._put(content)
+        self._writer.write_bytes(self._tag, content)
         return len(content)
 
     def writable(self) -> bool:

@@ -86,7 +86,7 @@ class Session:
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in _STARTERS:
-            self._writer.careful = True
+            self._writer.be_careful(True)
 
     # -- talking to the supervisor -------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ class Session:
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
         self._count += 1
-        self._writer.careful = False
+        self._writer.be_careful(False)
         restore: list[Any] = []
         status: tuple[str, int | None] = ("ok", 0)
         try:

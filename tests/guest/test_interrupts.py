@@ -1,0 +1,187 @@
+"""Interrupts, time-outs and deaths."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+
+import pytest
+
+from .harness import Client, Run
+
+ENDLESS = {
+    "loop": "while True: pass",
+    "sleep": "import time; time.sleep(60)",
+    "subprocess": "import subprocess; subprocess.run(['sleep', '61.%s'])",
+    "system": "!sleep 61.%s",
+    "grandchild": "import subprocess; subprocess.run(['bash', '-c', 'sleep 61.%s & wait'])",
+    "setsid": "import subprocess; subprocess.Popen(['setsid', 'sleep', '61.%s']).wait()",
+    "orphan": "import subprocess,time\nsubprocess.run('setsid -f sleep 61.%s', shell=True)\ntime.sleep(60)",
+    "new session": "import subprocess; subprocess.Popen(['sleep','61.%s'], start_new_session=True).wait()",
+    "await": "import asyncio; await asyncio.sleep(60)",
+    "fork": "import multiprocessing as m,time; m.get_context('fork').Process(target=time.sleep,args=(60,)).start()\ntime.sleep(60)",
+}
+DEAF = {
+    "child": "import subprocess; subprocess.run(['bash','-c','trap \"\" INT; for i in {1..600}; do sleep 0.1 61.%s; done'])",
+    "cell": "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        print('no')",
+}
+
+
+def living(mark: str) -> list[int]:
+    """Processes whose command line contains ``mark``."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                with open("/proc/%s/cmdline" % name, "rb") as file:
+                    if mark.encode() in file.read():
+                        found.append(int(name))
+            except OSError:
+                continue
+    return found
+
+
+def begin(client: Client, code: str, language: str = "python", **options: object) -> tuple[Run, str]:
+    mark = uuid.uuid4().int % 10**12
+    code = code.replace("%s", str(mark))
+    first = "echo go\n" if language == "bash" else "print('go')\n"
+    run = client.start(first + code, language, **options)
+    client.until_out(run, b"go\n")
+    if "61." in code:
+        client.until(lambda: living("61.%s" % mark))
+    return run, "61.%s" % mark
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_first_press_ends_the_cell_and_what_it_started(client: Client, kind: str) -> None:
+    client.run("kept = 'yes'")
+    run, mark = begin(client, ENDLESS[kind])
+    started = time.monotonic()
+    reply = client.request("interrupt", id=run.id, level=1)
+    assert reply["ok"] and reply["worker"] == "kept" and reply["did"]
+    client.wait(run, 5)
+    assert run.status == "interrupted" and run.done["worker"] == "kept"
+    assert run.error["ename"] == "KeyboardInterrupt"
+    assert not living(mark)
+    assert time.monotonic() - started < 3
+    assert client.run("kept").result == "'yes'"
+
+
+@pytest.mark.parametrize("kind", ["sleep 61.%s", "sleep 61.%s & wait", "setsid sleep 61.%s", "while :; do :; done"])
+def test_first_press_on_bash(client: Client, kind: str) -> None:
+    client.bash("kept=yes")
+    run, mark = begin(client, "new=1\n" + kind, "bash")
+    client.request("interrupt", id=run.id, level=1)
+    if kind.startswith("setsid"):
+        client.request("interrupt", id=run.id, level=2)
+    client.wait(run, 5)
+    assert run.status == "interrupted" and not living(mark)
+    assert client.bash("echo $kept $new").text == "yes 1\n"
+
+
+@pytest.mark.parametrize("kind", DEAF)
+def test_second_and_third_press(client: Client, kind: str) -> None:
+    client.run("kept = 'yes'", context=kind)
+    run, mark = begin(client, DEAF[kind], context=kind)
+    client.request("interrupt", id=run.id, level=1)
+    if kind == "cell":
+        client.until_out(run, b"no")
+    reply = client.request("interrupt", id=run.id, level=2)
+    if kind == "child":
+        client.wait(run, 5)
+        assert run.status == "interrupted" and not living(mark)
+        assert client.run("kept", context=kind).result == "'yes'"
+        return
+    reply = client.request("interrupt", id=run.id, level=3)
+    assert reply["worker"] == "killed"
+    client.wait(run, 5)
+    assert (run.status, run.done["worker"]) == ("interrupted", "killed")
+    fresh = client.run("'kept' in globals()", context=kind)
+    assert (fresh.result, fresh.done["worker"]) == ("False", "new")
+
+
+def test_bash_child_deaf_to_sigint_is_gone_by_the_second_press(client: Client) -> None:
+    run, mark = begin(client, "a=1; bash -c 'trap \"\" INT; sleep 61.%s'; echo after", "bash")
+    client.request("interrupt", id=run.id, level=1)
+    client.request("interrupt", id=run.id, level=2)
+    client.wait(run, 5)
+    assert run.status == "interrupted" and not living(mark) and b"after" not in run.out
+
+
+def test_timeouts(client: Client) -> None:
+    run = client.run("import time; time.sleep(60)", timeout=0.2)
+    assert run.status == "timeout" and 0.2 <= run.done["seconds"] < 1.5
+    assert client.bash("sleep 60", timeout=0.2).status == "timeout"
+    assert client.run("1", timeout=0.5).status == "ok"
+    run = client.run(DEAF["cell"], timeout=0.1, context="deaf")
+    assert (run.status, run.done["worker"]) == ("timeout", "killed")
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "number"),
+    [
+        ("import os; os._exit(3)", 3, None),
+        ("import ctypes; ctypes.string_at(0)", None, 11),
+        ("import os; os.kill(os.getpid(), 9)", None, 9),
+    ],
+)
+def test_death_of_the_worker(client: Client, code: str, exit_code: int | None, number: int | None) -> None:
+    client.run("lost = 1")
+    run = client.run("print('last'); print('words', end='')\n" + code)
+    assert (run.status, run.done["exit_code"], run.done["signal"]) == ("died", exit_code, number)
+    assert run.done["worker"] == "killed" and "variables are lost" in run.done["text"]
+    assert run.text == "last\nwords"
+    fresh = client.run("'lost' in globals()")
+    assert (fresh.result, fresh.done["worker"]) == ("False", "new")
+
+
+def test_interrupts_between_cells_do_no_harm(client: Client) -> None:
+    client.run("value = 1")
+    pid = next(c["worker_pid"] for c in client.request("status")["contexts"] if c["worker_pid"])
+    for _ in range(50):
+        run = client.start("value += 1\nvalue")
+        os.kill(pid, 2)
+        client.wait(run, 5)
+        assert run.status in ("ok", "interrupted")
+    assert client.run("value > 0").status in ("ok", "interrupted")
+    assert client.run("value > 0").result == "True"
+
+
+def test_storm_of_prints_and_interrupts(client: Client) -> None:
+    client.run("value = 7")
+    for number in range(30):
+        run = client.start("import sys\nwhile True: print('x' * 50); sys.stderr.write('y' * %d)" % (number * 97))
+        client.until(lambda run=run: len(run.out) > 10000)
+        client.request("interrupt", id=run.id, level=1)
+        client.wait(run, 10)
+        assert run.status == "interrupted" and run.done["worker"] == "kept"
+    assert client.run("value").result == "7"
+
+
+def test_queue_behind_and_interrupt_of_a_waiting_cell(client: Client) -> None:
+    first = client.start("import time; time.sleep(0.3); print('first')")
+    ids = [uuid.uuid4().hex for _ in range(2)]
+    replies = [client.request("execute", id=i, context="main", language="python", code="print('next')") for i in ids]
+    assert [r["state"] for r in replies] == ["queued", "queued"]
+    assert [r["behind"] for r in replies] == [first.id, ids[0]]
+    other = client.run("1", context="another")
+    assert other.result == "1" and first.done is None
+    reply = client.request("interrupt", id=ids[0], level=1)
+    assert "not run" in reply["did"]
+    client.until(lambda: client.runs[replies[1]["stream"]].done)
+    assert client.runs[replies[0]["stream"]].status == "interrupted"
+    assert not client.runs[replies[0]["stream"]].out
+    assert client.runs[replies[1]["stream"]].text == "next\n"
+
+
+def test_reset_gives_new_workers_and_kills_what_ran(client: Client) -> None:
+    client.run("v = 1")
+    client.bash("b=1; sleep 61.777001 &")
+    run, mark = begin(client, ENDLESS["subprocess"])
+    assert client.request("reset", contexts=["main"])["ok"]
+    client.wait(run, 5)
+    assert run.status == "interrupted" and run.done["worker"] == "killed"
+    assert client.run("'v' in globals()").result == "False"
+    assert client.bash("echo $b").text == "\n"
+    client.until(lambda: not living(mark))
