@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..toolbox import wire
+from ..toolbox import trees, wire
 from ..toolbox.client import ToolboxError
 from ..toolbox.wire import WireError
 from . import folders, visible
@@ -212,7 +212,7 @@ class Launcher:
         Symbolic links are never followed, modes and depth do not matter. Raises LaunchError.
         """
         try:
-            folders.remove_tree(path)
+            trees.remove_tree(path)
         except OSError as error:
             raise LaunchError(f"the sandbox's home cannot be removed: {error}") from error
 

@@ -46,8 +46,8 @@ class Inside:
         self.children = Children()
 
     def path(self, request: dict[str, Any], key: str = "path") -> str:
-        """The path in `request`, made absolute from the home."""
-        return os.path.join(self.home, str(request[key]))
+        """The path in `request`, made absolute from the home and without ``.`` and ``..``."""
+        return os.path.normpath(os.path.join(self.home, str(request[key])))
 
 
 def find_shell(env: dict[str, str]) -> str:

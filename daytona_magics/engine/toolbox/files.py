@@ -10,15 +10,16 @@ read and written, and everything is sent in pieces.
 import asyncio
 import contextlib
 import errno
+import functools
 import grp
 import os
 import pwd
-import shutil
 import stat
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import wire
+from . import trees, wire
 from .wire import CHUNK, DATA, END, Wire
 
 if TYPE_CHECKING:
@@ -31,16 +32,26 @@ MAX_PSEUDO_FILE = 16 << 20
 _BATCH = 200
 
 
+@functools.lru_cache(maxsize=256)
+def _user(uid: int) -> str:
+    """The name of `uid`, or its number."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OSError):
+        return str(uid)
+
+
+@functools.lru_cache(maxsize=256)
+def _group(gid: int) -> str:
+    """The name of `gid`, or its number."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except (KeyError, OSError):
+        return str(gid)
+
+
 def _describe(path: str, name: str, info: os.stat_result) -> dict[str, Any]:
-    """One file's answer; names of users and groups where they are known."""
-    try:
-        owner = pwd.getpwuid(info.st_uid).pw_name
-    except (KeyError, OSError):
-        owner = str(info.st_uid)
-    try:
-        group = grp.getgrgid(info.st_gid).gr_name
-    except (KeyError, OSError):
-        group = str(info.st_gid)
+    """One file's answer."""
     try:
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(info.st_mtime_ns // 10**9))
     except (OverflowError, ValueError, OSError):
@@ -53,8 +64,8 @@ def _describe(path: str, name: str, info: os.stat_result) -> dict[str, Any]:
         "mode": stat.filemode(info.st_mode),
         "permissions": f"{stat.S_IMODE(info.st_mode):04o}",
         "mod_time": f"{seconds}.{info.st_mtime_ns % 10**9:09d}Z",
-        "owner": owner,
-        "group": group,
+        "owner": _user(info.st_uid),
+        "group": _group(info.st_gid),
     }
 
 
@@ -124,18 +135,11 @@ async def _delete(inside: "Inside", connection: Wire, request: dict[str, Any]) -
     elif not request.get("recursive"):
         raise Refused(400, "INVALID_FILE_PATH", f"{path}: this is a folder; delete it with recursive")
     else:
-        _remove_tree(path)
+        home = os.path.realpath(inside.home) + "/"
+        if home.startswith(os.path.realpath(path).rstrip("/") + "/"):
+            raise Refused(403, "FILE_ACCESS_DENIED", f"{path}: the sandbox's home is in it")
+        trees.remove_tree(Path(path))
     await connection.send_json({})
-
-
-def _remove_tree(path: str) -> None:
-    """rmtree that opens folders whose mode forbids it."""
-    shutil.rmtree(path, ignore_errors=True)
-    if os.path.lexists(path):
-        for folder, _, _ in os.walk(path):
-            with contextlib.suppress(OSError):
-                os.chmod(folder, 0o700)
-        shutil.rmtree(path)
 
 
 async def _upload(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:

@@ -1,0 +1,39 @@
+"""One real sandbox per test, at the best isolation level of this machine."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from daytona_magics.engine.launch.launcher import Launcher, LaunchError, Limits, SandboxProcess, SandboxSpec
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[Launcher]:
+    with tempfile.TemporaryDirectory(prefix="dm-") as folder:
+        found = Launcher(stderr_dir=Path(folder))
+        try:
+            await found.start()
+        except LaunchError as error:
+            if os.environ.get("CI", "").lower() in ("true", "1"):
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+        yield found
+        await found.stop()
+
+
+@pytest.fixture
+async def box(launcher: Launcher) -> AsyncIterator[SandboxProcess]:
+    with tempfile.TemporaryDirectory(prefix="dm-") as folder:
+        uid = 1_700_000 if os.geteuid() == 0 else None
+        home = Path(folder) / "a home with 'quotes' and \"spaces\""
+        launcher.prepare_home(home, uid)
+        limits = Limits(tmp_size=16 << 20, processes=200)
+        spec = SandboxSpec("box", home, uid, "box", {"GREETING": "hello"}, limits)
+        found = await launcher.spawn(spec)
+        yield found
+        await found.kill()
+        launcher.remove_home(home)
+        assert not home.exists()

@@ -1,0 +1,74 @@
+"""Terminals: a real one, handed to the engine as its master side."""
+
+import asyncio
+import contextlib
+import os
+import select
+
+import pytest
+
+from daytona_magics.engine.launch.launcher import SandboxProcess
+from daytona_magics.engine.toolbox.client import PtyExit, PtyProcess, ToolboxError
+
+SHELL = ["/bin/sh", "-i"]
+
+
+def read_until(pty: PtyProcess, wanted: bytes, timeout: float = 10) -> bytes:
+    """Everything the terminal shows until `wanted` is in it."""
+    seen = b""
+    while wanted not in seen:
+        assert select.select([pty.master], [], [], timeout)[0], seen
+        seen += os.read(pty.master, 65536)
+    return seen
+
+
+async def test_type_resize_and_exit(box: SandboxProcess) -> None:
+    pty = await box.toolbox.open_pty(cols=100, rows=30, command=SHELL, env={"PS1": "> "}, cwd="/tmp")
+    os.write(pty.master, b"stty size; tty; pwd; echo $TERM$((1+1))\n")
+    seen = read_until(pty, b"color2")
+    assert b"30 100" in seen and b"/dev/pts/0" in seen and b"/tmp\r\n" in seen
+    pty.resize(132, 40)
+    os.write(pty.master, b"stty size\n")
+    read_until(pty, b"40 132")
+    os.write(pty.master, b"""sh -c 'trap "exit 5" INT; echo rea''dy; while :; do sleep 0.05; done'\n""")
+    read_until(pty, b"ready")
+    os.write(pty.master, b"\x03")
+    read_until(pty, b"> ")
+    os.write(pty.master, b"exit 7\n")
+    assert await asyncio.wait_for(pty.wait(), 10) == PtyExit(7, "")
+    pty.close()
+
+
+async def test_kill(box: SandboxProcess) -> None:
+    pty = await box.toolbox.open_pty(command=["sleep", "1000"])
+    await pty.kill()
+    assert await pty.wait() == PtyExit(137, "ended by SIGKILL")
+    await pty.kill()
+    pty.close()
+    pty.close()
+
+
+async def test_hanging_up_ends_the_program(box: SandboxProcess) -> None:
+    pty = await box.toolbox.open_pty(command=["sleep", "1234"])
+    pty.close()
+    gone = "while pgrep -f 'sleep 123[4]' >/dev/null; do sleep 0.02; done; echo gone"
+    assert (await box.toolbox.execute(gone, timeout=20)).output == b"gone\n"
+
+
+async def test_the_default_is_the_shell(box: SandboxProcess) -> None:
+    pty = await box.toolbox.open_pty(env={"PS1": "> "})
+    os.write(pty.master, b"echo shell is $0; exit\n")
+    read_until(pty, b"shell is " + box.toolbox.shell.encode())
+    await asyncio.wait_for(pty.wait(), 10)
+    with contextlib.suppress(OSError):
+        os.read(pty.master, 65536)
+    pty.close()
+
+
+async def test_what_cannot_start(box: SandboxProcess) -> None:
+    with pytest.raises(ToolboxError) as caught:
+        await box.toolbox.open_pty(command=["no-such-program"])
+    assert caught.value.status == 400 and "no-such-program" in caught.value.message
+    with pytest.raises(ToolboxError) as caught:
+        await box.toolbox.open_pty(cwd="/nowhere")
+    assert "/nowhere" in caught.value.message
