@@ -10,6 +10,7 @@ goes when the files are gone.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import sqlite3
 import time
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Event = Callable[[str, SandboxRecord, str], Awaitable[None]]
 """``(event name, record after the change, state before it)``"""
 
+ISOLATION_LABEL = "daytona-magics/isolation"
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ACTIVITY_WRITE_SECONDS = 30.0
 
@@ -180,12 +182,8 @@ class Sandboxes:
         name = template.name or sandbox_id
         if any(name in (s.record.name, s.record.id) for s in self._by_id.values()):
             raise ApiError(409, f"Sandbox with name {name} already exists")
-        uid = None
-        if self._block is not None and self._launcher.level != "L0":
-            uid = self._block.pick([*(s.record.uid for s in self._by_id.values()), *self._dead_uids])
-            if uid is None:
-                raise ApiError(503, f"all {self._block.count} user ids are in use; delete some sandboxes")
-        labels = {**template.labels, "daytona-magics/isolation": self._launcher.level}
+        uid = self._pick_uid()
+        labels = {**template.labels, ISOLATION_LABEL: self._launcher.level}
         home = str(self._homes / sandbox_id)
         record = replace(
             template, id=sandbox_id, name=name, state="creating", home=home, uid=uid, labels=labels
@@ -195,6 +193,23 @@ class Sandboxes:
         except sqlite3.IntegrityError as error:
             raise ApiError(409, f"Sandbox with name {name} already exists") from error
         return record
+
+    def _pick_uid(self) -> int | None:
+        """A host uid nobody has; None when sandboxes run as the engine's user.
+
+        Raises:
+            ApiError: 503 when root has none to give: a sandbox never runs as root.
+        """
+        if os.geteuid() != 0 or self._launcher.level == "L0":
+            return None
+        if self._block is None:
+            raise ApiError(
+                503, "this machine has no free block of user ids for sandboxes (see engine doctor)"
+            )
+        uid = self._block.pick([*(s.record.uid for s in self._by_id.values()), *self._dead_uids])
+        if uid is None:
+            raise ApiError(503, f"all {self._block.count} user ids are in use; delete some sandboxes")
+        return uid
 
     async def start(self, sandbox: Sandbox) -> None:
         """Start a stopped sandbox; nothing happens when it runs."""
@@ -278,12 +293,18 @@ class Sandboxes:
             hostname=record.id,
             env={**record.env, "DAYTONA_SANDBOX_ID": record.id},
         )
+        if record.uid is None and os.geteuid() == 0 and self._launcher.level != "L0":
+            raise ApiError(
+                400, f"sandbox {record.name} was created without isolation and has no uid; delete it"
+            )
         try:
             sandbox.process = await self._launcher.spawn(spec)
         except LaunchError as error:
             raise ApiError(503, f"the sandbox could not be started: {error}") from error
         sandbox.process.add_exit_callback(lambda process: self._task(self._died(sandbox, process)))
         sandbox.touch()
+        # The engine may run at another level than when the sandbox was created.
+        record.labels = {**record.labels, ISOLATION_LABEL: self._launcher.level}
         await self._set_state(sandbox, "started", desired="started")
 
     async def _kill(self, sandbox: Sandbox) -> None:

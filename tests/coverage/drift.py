@@ -3,8 +3,8 @@
     python tests/coverage/drift.py API.json TOOLBOX.json
 
 The SDK's generated clients are read as source (method and path of every call) and as models (fields); the two
-JSON files are the platform's OpenAPI documents.  Where they differ the engine follows the SDK, so this table is
-the list of places where reading the documents would mislead.
+JSON files are the platform's OpenAPI documents.  Where they differ the engine follows the SDK, so this is the
+list of places where reading the documents would mislead.
 """
 
 from __future__ import annotations

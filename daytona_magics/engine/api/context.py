@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Context:
         return f"{self.base_url}/toolbox"
 
 
+SKIP_ACTIVITY = "X-Daytona-Skip-Last-Activity-Update"
 CONTEXT = web.AppKey("context", Context)
 
 
@@ -52,3 +54,13 @@ def sandbox_of(request: web.Request) -> Sandbox:
         ApiError: 404.
     """
     return context(request).sandboxes.get(request.match_info["sandbox"])
+
+
+def counts_as_activity(request: web.Request) -> bool:
+    """Whether a request shows that somebody uses the sandbox; a probe may say that it does not."""
+    return request.headers.get(SKIP_ACTIVITY, "").lower() != "true"
+
+
+def used(request: web.Request, sandbox: Sandbox) -> AbstractContextManager[None]:
+    """While inside, the request keeps the sandbox from being stopped for inactivity."""
+    return sandbox.used() if counts_as_activity(request) else nullcontext()

@@ -61,6 +61,9 @@ async def json_body(request: web.Request) -> dict[str, Any]:
     text = await request.text()
     try:
         value = json.loads(text) if text.strip() else {}
+        if "\\ud" in text.lower():
+            # Half of a surrogate pair is legal JSON but no text: nothing could store or send it.
+            json.dumps(value, ensure_ascii=False).encode()
     except ValueError as error:
         raise ApiError(400, f"the request body is not JSON: {error}", "INVALID_REQUEST_BODY") from error
     if not isinstance(value, dict):

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 
-from daytona_magics.engine.api.context import sandbox_of
+from daytona_magics.engine.api.context import sandbox_of, used
 from daytona_magics.engine.api.errors import as_api_error, error_body, json_body
 from daytona_magics.engine.api.models import whole
 from daytona_magics.engine.api.multipart import CHUNK, MultipartResponse, chunks_of, content_disposition
@@ -58,7 +58,7 @@ async def list_files(request: web.Request) -> web.Response:
     """The entries of a folder, ``depth`` levels deep."""
     sandbox = sandbox_of(request)
     depth = whole(request.query.get("depth", "1"), "depth", 1)
-    with sandbox.used():
+    with used(request, sandbox):
         found = await sandbox.toolbox.list_files(_path(request, "."), depth)
     return web.json_response([file_json(info) for info in found])
 
@@ -67,7 +67,7 @@ async def list_files(request: web.Request) -> web.Response:
 async def file_info(request: web.Request) -> web.Response:
     """One file or folder."""
     sandbox = sandbox_of(request)
-    with sandbox.used():
+    with used(request, sandbox):
         return web.json_response(file_json(await sandbox.toolbox.file_info(_path(request))))
 
 
@@ -75,7 +75,7 @@ async def file_info(request: web.Request) -> web.Response:
 async def create_folder(request: web.Request) -> web.Response:
     """Make a folder and its parents."""
     sandbox = sandbox_of(request)
-    with sandbox.used():
+    with used(request, sandbox):
         await sandbox.toolbox.create_folder(_path(request), request.query.get("mode") or "755")
     return web.Response(status=201)
 
@@ -85,7 +85,7 @@ async def delete_file(request: web.Request) -> web.Response:
     """Delete a file, or with ``recursive`` a folder."""
     sandbox = sandbox_of(request)
     recursive = request.query.get("recursive", "").lower() in ("true", "1")
-    with sandbox.used():
+    with used(request, sandbox):
         await sandbox.toolbox.delete_file(_path(request), recursive)
     return web.Response(status=204)
 
@@ -102,7 +102,7 @@ async def bulk_upload(request: web.Request) -> web.Response:
     paths: dict[str, str] = {}
     written: list[dict[str, Any]] = []
     failures: list[ApiError] = []
-    with sandbox.used():
+    with used(request, sandbox):
         while (part := await reader.next()) is not None:
             if not isinstance(part, BodyPartReader):
                 raise ApiError(400, "nested multipart bodies are not understood")
@@ -129,7 +129,7 @@ async def upload(request: web.Request) -> web.Response:
     """One file to ``path``: the field ``file`` of a form, or the raw body."""
     sandbox = sandbox_of(request)
     path = _path(request)
-    with sandbox.used():
+    with used(request, sandbox):
         await sandbox.toolbox.upload(path, _single_body(request))
     return web.json_response({"name": path.rpartition("/")[2], "path": path, "type": "file"})
 
@@ -166,7 +166,7 @@ async def bulk_download(request: web.Request) -> web.StreamResponse:
     if not isinstance(paths, list) or not paths:
         raise ApiError(400, "paths must be a list of at least one path")
     cleaned = [_clean(path) for path in paths]
-    with sandbox.used():
+    with used(request, sandbox):
         toolbox = sandbox.toolbox
         answer = await MultipartResponse.begin(request)
         for path in cleaned:
@@ -201,7 +201,7 @@ async def download_file(request: web.Request) -> web.StreamResponse:
     """One file as the body."""
     sandbox = sandbox_of(request)
     path = _path(request)
-    with sandbox.used():
+    with used(request, sandbox):
         async with await sandbox.toolbox.download(path) as download:
             name = content_disposition("file", path.rpartition("/")[2]).replace(
                 'form-data; name="file"', "attachment"

@@ -26,18 +26,20 @@ REGION = "local"
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,128}\Z")
 # Accepted and remembered as they are, for answers and for what later versions enforce.
-_KEPT = (
-    "autoPauseInterval",
-    "domainAllowList",
-    "networkAllowList",
-    "networkBlockAll",
-    "otelEndpointOverride",
-    "outboundProxyUrl",
-    "queueTimeout",
-    "kvm",
-    "spot",
-    "linkedSandbox",
-)
+_KEPT: dict[str, type] = {
+    "autoPauseInterval": int,
+    "domainAllowList": str,
+    "networkAllowList": str,
+    "networkBlockAll": bool,
+    "otelEndpointOverride": str,
+    "outboundProxyUrl": str,
+    "queueTimeout": int,
+    "kvm": bool,
+    "spot": bool,
+    "linkedSandbox": str,
+}
+_OTHERS: dict[str, type] = {"name": str, "snapshot": str, "user": str, "target": str, "public": bool}
+_WORDS = {int: "a whole number", str: "a text", bool: "true or false"}
 
 
 def rfc3339(seconds: float | None) -> str | None:
@@ -132,11 +134,14 @@ def parse_create(body: Mapping[str, Any]) -> SandboxRecord:
     Raises:
         ApiError: 400 for what is wrong or cannot be had on one machine, in one honest sentence.
     """
+    for key, kind in (_KEPT | _OTHERS).items():
+        if body.get(key) is not None and type(body[key]) is not kind:
+            raise ApiError(400, f"{key} must be {_WORDS[kind]}")
     _refuse(body)
     snapshot = body.get("snapshot") or DEFAULT_SNAPSHOT
     cpu, memory, disk = SNAPSHOTS[snapshot]
     name = body.get("name") or ""
-    if not isinstance(name, str) or (name and not _NAME.match(name)):
+    if name and not _NAME.match(name):
         raise ApiError(400, "the name of a sandbox is 1 to 128 printable characters without '/'")
     env = _texts(body.get("env") or {}, "env")
     for variable, value in env.items():

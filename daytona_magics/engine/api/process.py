@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from daytona_magics.engine.api.context import context, sandbox_of
+from daytona_magics.engine.api.context import context, sandbox_of, used
 from daytona_magics.engine.api.errors import json_body
 from daytona_magics.engine.api.models import whole
 from daytona_magics.engine.errors import ApiError
@@ -53,7 +53,7 @@ async def execute(request: web.Request) -> web.Response:
     command = _text(body, "command")
     if command is None or not command.strip():
         raise ApiError(400, "command is required")
-    with sandbox.used():
+    with used(request, sandbox):
         result = await sandbox.toolbox.execute(
             command, cwd=_text(body, "cwd"), env=_envs(body), timeout=_timeout(body)
         )
@@ -71,7 +71,7 @@ async def code_run(request: web.Request) -> web.Response:
     argv = body.get("argv") or []
     if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
         raise ApiError(400, "argv must be a list of texts")
-    with sandbox.used():
+    with used(request, sandbox):
         toolbox = sandbox.toolbox
         program = await _interpreter(toolbox, body.get("language") or "python")
         result = await toolbox.run_program(

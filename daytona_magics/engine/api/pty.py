@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from daytona_magics.engine.api.context import context, sandbox_of
+from daytona_magics.engine.api.context import context, counts_as_activity, sandbox_of, used
 from daytona_magics.engine.api.errors import json_body
 from daytona_magics.engine.api.models import whole
 from daytona_magics.engine.api.process import SANDBOX, decode_envs
@@ -103,7 +103,7 @@ async def list_sessions(request: web.Request) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     """Create a terminal; with ``lazyStart`` its program starts when the first client connects."""
     sandbox = sandbox_of(request)
-    with sandbox.used():
+    with used(request, sandbox):
         session = await _open(sandbox, await json_body(request))
     return web.json_response({"sessionId": session.id}, status=201)
 
@@ -142,7 +142,7 @@ async def resize(request: web.Request) -> web.Response:
     """Change a terminal's size."""
     sandbox, session = _session_of(request)
     body = await json_body(request)
-    with sandbox.used():
+    with used(request, sandbox):
         session.resize(_side(body.get("cols"), "cols", 80), _side(body.get("rows"), "rows", 24))
     return web.json_response(session.as_json())
 
@@ -151,7 +151,7 @@ async def resize(request: web.Request) -> web.Response:
 async def kill(request: web.Request) -> web.Response:
     """Kill a terminal's program and forget the terminal."""
     sandbox, session = _session_of(request)
-    with sandbox.used():
+    with used(request, sandbox):
         await session.kill()
     _drop(sandbox, session)
     return web.json_response({"message": "PTY session deleted"})
@@ -174,14 +174,19 @@ async def _serve(request: web.Request, sandbox: Sandbox, session: PtySession) ->
     ws = web.WebSocketResponse(protocols=(EXIT_CONTROL,), compress=False, max_msg_size=MAX_CLIENT_FRAME)
     await ws.prepare(request)
     client = PtyClient(ws, wants_exit)
-    with context(request).activity.socket(), sandbox.used():
+    counts = counts_as_activity(request)
+    with context(request).activity.socket():
+        if counts:
+            sandbox.touch()
         session.attach(client)
         helpers = [asyncio.create_task(client.run()), asyncio.create_task(_ping(ws))]
         try:
             async for message in ws:
                 if message.type in (WSMsgType.BINARY, WSMsgType.TEXT):
                     data = message.data.encode() if isinstance(message.data, str) else message.data
-                    sandbox.touch()
+                    # What is typed is activity; a terminal that is merely open is not.
+                    if counts:
+                        sandbox.touch()
                     await session.write(data)
         finally:
             session.detach(client)

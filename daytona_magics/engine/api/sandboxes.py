@@ -19,12 +19,10 @@ from daytona_magics.engine.api.models import (
     whole,
 )
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.lifecycle import Sandbox
+from daytona_magics.engine.lifecycle import ISOLATION_LABEL, Sandbox
 from daytona_magics.engine.store.records import SandboxRecord
 
 routes = web.RouteTableDef()
-
-ISOLATION_LABEL = "daytona-magics/isolation"
 
 
 def as_json(ctx: Context, record: SandboxRecord) -> dict[str, Any]:

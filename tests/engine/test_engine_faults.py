@@ -1,0 +1,180 @@
+"""Versions side by side, a dead zygote, clients that vanish."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+from pathlib import Path
+
+from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig
+from daytona.common.errors import DaytonaFileNotFoundError
+
+import daytona_magics
+from tests.engine_process import IsolatedEngine, is_alive, wait_until
+
+AS_VERSION = """
+import sys, daytona_magics
+daytona_magics.__version__ = sys.argv[1]
+from daytona_magics.engine.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_an_older_idle_engine_is_replaced(fresh_engine: IsolatedEngine) -> None:
+    assert fresh_engine.python(AS_VERSION, "0.0.1", "serve", "--detach").returncode == 0
+    old = fresh_engine.record
+    assert old["version"] == "0.0.1"
+    env = fresh_engine.client_env()
+    new = fresh_engine.record
+    assert (new["version"], new["pid"] != old["pid"]) == (daytona_magics.__version__, True)
+    assert not is_alive(old["pid"])
+    # The same port and key: other kernels do not notice.
+    assert (new["port"], new["api_key"]) == (old["port"], env["DAYTONA_API_KEY"])
+
+
+def test_an_older_busy_engine_is_kept(fresh_engine: IsolatedEngine) -> None:
+    assert fresh_engine.python(AS_VERSION, "0.0.1", "serve", "--detach").returncode == 0
+    pid = fresh_engine.pid
+    config = DaytonaConfig(api_key=fresh_engine.key, api_url=f"{fresh_engine.url}/api", target="local")
+    sandbox = Daytona(config).create()
+    assert fresh_engine.command("env").returncode == 0
+    assert fresh_engine.pid == pid
+    assert sandbox.process.exec("echo alive").result == "alive\n"
+
+
+def test_a_newer_engine_is_never_replaced(fresh_engine: IsolatedEngine) -> None:
+    assert fresh_engine.python(AS_VERSION, "99.0.0", "serve", "--detach").returncode == 0
+    pid = fresh_engine.pid
+    fresh_engine.client_env()
+    assert fresh_engine.pid == pid
+
+
+def test_a_dead_zygote_is_replaced(fresh_engine: IsolatedEngine) -> None:
+    daytona = Daytona(fresh_engine.config())
+    sandbox = daytona.create(CreateSandboxFromSnapshotParams(name="box"))
+    sandbox.fs.upload_file(b"kept", "file")
+    pid = fresh_engine.pid
+    (zygote,) = (int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    os.kill(zygote, signal.SIGKILL)
+    wait_until(lambda: daytona.get("box").state == "stopped", "the sandbox is seen to have ended", 5)
+
+    def works() -> bool:
+        try:
+            sandbox.start()
+        except Exception as error:
+            assert "503" in str(getattr(error, "status_code", "503"))
+            return False
+        return True
+
+    wait_until(works, "sandboxes can be started again", 10)
+    assert sandbox.fs.download_file("file") == b"kept"
+    assert fresh_engine.pid == pid
+
+
+async def test_an_upload_that_breaks_off_leaves_no_file(engine: IsolatedEngine) -> None:
+    daytona = Daytona(engine.config())
+    sandbox = daytona.create()
+    port = engine.record["port"]
+    body = b'--B\r\nContent-Disposition: form-data; name="files[0].path"\r\n\r\nhalf\r\n--B\r\n'
+    body += b'Content-Disposition: form-data; name="files[0].file"; filename="half"\r\n\r\n' + b"x" * 100_000
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = (
+        f"POST /toolbox/{sandbox.id}/files/bulk-upload HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        f"Authorization: Bearer {engine.key}\r\nContent-Type: multipart/form-data; boundary=B\r\n"
+        f"Content-Length: {len(body) + 1000}\r\n\r\n"
+    )
+    writer.write(head.encode() + body)
+    await writer.drain()
+    await asyncio.sleep(0.1)
+    writer.transport.abort()
+    await asyncio.sleep(0.1)
+    try:
+        sandbox.fs.download_file("half")
+        raise AssertionError("half a file was left")
+    except DaytonaFileNotFoundError:
+        pass
+    assert "half" not in sandbox.process.exec("ls -A").result
+    assert "unexpected error" not in (engine.state / "engine.log").read_text()
+    sandbox.delete()
+
+
+def test_garbage_is_answered_not_stumbled_over(engine: IsolatedEngine) -> None:
+    """Nonsense in every JSON body and parameter is a 4xx, never a failure of the engine."""
+    sandbox = Daytona(engine.config()).create()
+    connection = http.client.HTTPConnection("127.0.0.1", engine.record["port"])
+    headers = {"Authorization": f"Bearer {engine.key}", "Content-Type": "application/json"}
+    for route in ROUTES.split("\n"):
+        method, path = route.replace("ID", sandbox.id).split()
+        for body in GARBAGE.split("\n"):
+            connection.request(method, path, body=body.encode(), headers=headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            assert answer.status < 500, f"{method} {path} {body}: {text!r}"
+            if answer.status >= 400:
+                assert json.loads(text)["message"]
+    assert "unexpected error" not in (engine.state / "engine.log").read_text()
+    for made in Daytona(engine.config()).list():
+        made.delete()
+
+
+ROUTES = """\
+POST /api/sandbox
+PUT /api/sandbox/ID/labels
+POST /api/sandbox/ID/autostop/-5
+POST /api/sandbox/ID/ttl/x
+GET /api/sandbox?limit=-1
+POST /toolbox/ID/process/execute
+POST /toolbox/ID/process/code-run
+POST /toolbox/ID/process/pty
+GET /toolbox/ID/process/pty/create-connect
+GET /toolbox/ID/process/pty/create-connect?id=x
+POST /toolbox/ID/files/bulk-download
+POST /toolbox/ID/files/bulk-upload
+POST /toolbox/ID/files/upload-v2?path=
+POST /toolbox/ID/files/folder?path=x&mode=9z
+GET /toolbox/ID/files?path=.&depth=x"""
+
+GARBAGE = """
+{
+[]
+"x"
+1
+null
+{"labels": 1}
+{"labels": {"a": null}}
+{"command": 5, "envs": []}
+{"command": "true", "timeout": "soon"}
+{"command": "true\\u0000"}
+{"command": "true", "cwd": "/nowhere"}
+{"command": "\\ud800"}
+{"code": "1", "argv": 3}
+{"code": "1", "argv": ["\\u0000"]}
+{"code": "\\ud800"}
+{"code": "1", "language": "cobol"}
+{"paths": [1]}
+{"paths": []}
+{"paths": ["a\\u0000b", "\\ud800"]}
+{"id": []}
+{"id": "x", "envs": {"1": "2"}}
+{"id": "x", "cwd": 7}
+{"cols": "x"}
+{"cols": -1}
+{"cols": 1e99}
+{"name": 7}
+{"name": "\\ud800"}
+{"env": {"A": 1}}
+{"env": {"A": "\\ud800"}}
+{"autoStopInterval": -3}
+{"autoStopInterval": 1e300}
+{"autoDeleteInterval": true}
+{"snapshot": []}
+{"snapshot": {"a": 1}}
+{"cpu": 1.5}
+{"memory": 99999999999999999999}
+{"target": 9}
+{"user": {}}
+{"ttlMinutes": 999999999}
+{"networkAllowList": 5}"""

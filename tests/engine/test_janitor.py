@@ -1,0 +1,143 @@
+"""Auto-stop and auto-delete of real sandboxes, with clocks that can be put forward."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from daytona_magics.engine.activity import Activity
+from daytona_magics.engine.api.models import parse_create
+from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.janitor import Janitor
+from daytona_magics.engine.launch.launcher import Launcher
+from daytona_magics.engine.lifecycle import Sandbox, Sandboxes
+from daytona_magics.engine.store.database import Database
+from tests.engine_process import IsolatedEngine
+
+
+@dataclass
+class House:
+    """Sandboxes, their janitor, and two clocks."""
+
+    sandboxes: Sandboxes
+    ahead: dict[str, float] = field(default_factory=lambda: {"monotonic": 0.0, "wall": 0.0})
+
+    def __post_init__(self) -> None:
+        self.janitor = Janitor(
+            self.sandboxes,
+            Activity(),
+            monotonic=lambda: time.monotonic() + self.ahead["monotonic"],
+            wall=lambda: time.time() + self.ahead["wall"],
+        )
+
+    async def create(self, **body: object) -> Sandbox:
+        return await self.sandboxes.create(parse_create(body))
+
+    def exists(self, sandbox: Sandbox) -> bool:
+        try:
+            self.sandboxes.get(sandbox.record.id)
+        except ApiError:
+            return False
+        return True
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    base = Path(tempfile.mkdtemp(prefix="dm-"))
+    base.chmod(0o711)
+    database, launcher = Database(base), Launcher(stderr_dir=base / "stderr")
+    await database.open()
+    await launcher.start()
+    sandboxes = Sandboxes(database, launcher, base)
+    await sandboxes.load()
+    yield House(sandboxes)
+    await sandboxes.stop_all()
+    await launcher.stop()
+    await database.close()
+    shutil.rmtree(base)
+
+
+async def test_auto_stop(house: House) -> None:
+    sandbox, forever = await house.create(), await house.create(autoStopInterval=0)
+    await sandbox.toolbox.execute("echo kept > file")
+    house.ahead["monotonic"] = 15 * 60 - 5
+    await house.janitor.sweep()
+    assert sandbox.record.state == "started"
+    # Only the monotonic clock counts: one that is set by hand does not stop anything.
+    house.ahead["wall"] = 1e6
+    await house.janitor.sweep()
+    assert sandbox.record.state == "started"
+    house.ahead["monotonic"] = 15 * 60 + 1
+    with sandbox.used():
+        await house.janitor.sweep()
+        assert sandbox.record.state == "started"
+    await house.janitor.sweep()
+    assert (sandbox.record.state, forever.record.state) == ("stopped", "started")
+    await house.sandboxes.start(sandbox)
+    assert (await sandbox.toolbox.execute("cat file")).output == b"kept\n"
+
+
+async def test_activity_puts_auto_stop_off(house: House) -> None:
+    sandbox = await house.create(autoStopInterval=1)
+    house.ahead["monotonic"] = 61
+    sandbox.touch()
+    sandbox.active_at += 61
+    await house.janitor.sweep()
+    assert sandbox.record.state == "started"
+
+
+async def test_auto_delete_and_time_to_live(house: House) -> None:
+    late, kept = await house.create(autoDeleteInterval=10), await house.create()
+    ephemeral, lived = await house.create(autoDeleteInterval=0), await house.create(ttlMinutes=60)
+    for sandbox in (late, kept, ephemeral):
+        await house.sandboxes.stop(sandbox)
+    assert not house.exists(ephemeral)
+    house.ahead["wall"] = 9 * 60
+    await house.janitor.sweep()
+    assert house.exists(late)
+    house.ahead["wall"] = 61 * 60
+    await house.janitor.sweep()
+    assert not house.exists(late)
+    assert house.exists(kept)
+    # Time to live ends a started sandbox, too.
+    assert not house.exists(lived)
+    assert lived.process is None
+
+
+async def test_what_counts_as_activity(engine: IsolatedEngine, async_daytona: object) -> None:
+    daytona = async_daytona
+    sandbox = await daytona.create()  # type: ignore[attr-defined]
+    base = f"{engine.url}/toolbox/{sandbox.id}"
+    skip = {"X-Daytona-Skip-Last-Activity-Update": "true"}
+
+    async def active() -> str:
+        return str((await daytona.get(sandbox.id)).last_activity_at)  # type: ignore[attr-defined]
+
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {engine.key}"}) as http:
+        before = await active()
+        async with http.get(f"{base}/files", headers=skip) as answer:
+            assert answer.status == 200
+        async with http.ws_connect(f"{base}/process/pty/create-connect?id=x", headers=skip) as ws:
+            await ws.send_str("echo\n")
+            await ws.receive()
+            await ws.receive()
+        assert await active() == before
+        async with http.ws_connect(f"{base}/process/pty/x/connect") as ws:
+            assert await active() > before
+            before = await active()
+            await ws.send_str("exit\n")
+            async for _ in ws:
+                pass
+        assert await active() > before
+        before = await active()
+        async with http.get(f"{base}/files") as answer:
+            assert answer.status == 200
+        assert await active() > before
+    await sandbox.delete()
