@@ -1,0 +1,226 @@
+"""What sandboxes see of the host, how homes end, and what is said where isolation cannot be had."""
+
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daytona_magics.engine.launch import folders, seccomp, visible
+from daytona_magics.engine.launch.launcher import Launcher, LaunchError
+from daytona_magics.engine.toolbox import trees
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+# -- what is visible
+
+
+def test_the_plan_shows_python_and_hides_homes() -> None:
+    plan = visible.plan()
+    for path in (
+        sys.executable,
+        os.path.realpath(sys.executable),
+        sys.prefix,
+        sys.base_prefix,
+        "/usr/bin",
+        "/bin/sh",
+    ):
+        assert plan.shows(path), path
+    for path in (
+        "/",
+        "/home",
+        "/root",
+        "/etc/shadow",
+        "/etc/passwd",
+        "/var",
+        "/tmp",
+        "/proc/1",
+        os.path.expanduser("~"),
+    ):
+        assert not plan.shows(path), path
+    assert [bind[1] for bind in plan.binds] == sorted(bind[1] for bind in plan.binds), "parents first"
+
+
+def test_a_prefix_that_is_a_whole_home_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert not visible.plan().shows(str(tmp_path))
+
+
+def test_links_on_the_way_to_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = tmp_path / "real" / "python"
+    (real / "bin").mkdir(parents=True)
+    (real / "bin" / "python3").touch()
+    alias = tmp_path / "alias"
+    alias.symlink_to(tmp_path / "real")
+    launcher = tmp_path / "shim"
+    launcher.symlink_to(alias / "python/bin/python3")
+    monkeypatch.setattr(sys, "prefix", str(alias / "python"))
+    monkeypatch.setattr(sys, "executable", str(launcher))
+    plan = visible.plan()
+    for path in (alias / "python/bin/python3", real / "bin/python3", launcher):
+        assert plan.shows(str(path)), path
+    assert not plan.shows(str(tmp_path)) and not plan.shows(str(tmp_path / "real"))
+
+
+@pytest.mark.isolation
+def test_jupyter_s_configuration_is_masked(l3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = l3.folder / "prefix"
+    for name in ("etc/jupyter", "share/jupyter", "lib"):
+        (prefix / name).mkdir(parents=True)
+        (prefix / name / "token").write_text("secret")
+    (prefix / "pip.conf").write_text("secret")
+    monkeypatch.setattr(sys, "exec_prefix", str(prefix))
+    fresh = Launcher(stderr_dir=l3.folder / "err-masked")
+    l3.run(fresh.start())
+    former, l3.launcher = l3.launcher, fresh
+    try:
+        box = l3.spawn()
+        command = f"cd {prefix}; cat etc/jupyter/token lib/token pip.conf; cat share/jupyter/*; ls -A etc/jupyter"
+        result = l3.run(box.toolbox.execute(command))
+        assert result.output.count(b"secret") == 1
+        assert (prefix / "etc/jupyter/token").read_text() == "secret"
+    finally:
+        l3.run(fresh.stop())
+        l3.launcher = former
+
+
+def test_libraries_outside_the_prefix_are_found() -> None:
+    plan = visible.plan()
+    assert visible.host_libraries(plan) == []
+    blind = replace(plan, binds=tuple(bind for bind in plan.binds if bind[1] != "/usr"), links=())
+    found = visible.host_libraries(blind)
+    assert any("libc" in path for path in found)
+    assert all(blind.with_libraries(found).shows(path) for path in found)
+
+
+# -- the filter
+
+
+def test_the_filter_is_well_formed() -> None:
+    program = seccomp.program()
+    count = len(program) // 8
+    assert len(program) % 8 == 0 and count < 4096
+    for index in range(count):
+        code = int.from_bytes(program[index * 8 : index * 8 + 2], "little")
+        if code & 7 == 5:  # A jump lands inside the program.
+            assert index + 1 + max(program[index * 8 + 2], program[index * 8 + 3]) < count
+
+
+def test_other_architectures_fail_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert "aarch64" in (visible.obstacle() or "")
+    with pytest.raises(NotImplementedError):
+        seccomp.program()
+
+
+# -- levels
+
+
+@pytest.mark.parametrize("name", ["L1", "L2", "l0", "none", " "])
+async def test_levels_that_are_not_offered(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LaunchError, match="not offered"):
+        await Launcher(isolation=name, stderr_dir=tmp_path).start()
+
+
+def test_l0_says_what_it_is(l0: Any) -> None:
+    assert l0.launcher.level == "L0" and "nothing is isolated" in l0.launcher.reason
+    box = l0.spawn()
+    assert box.toolbox.home == str(l0.folder / "home1") or box.toolbox.home.startswith(str(l0.folder))
+    result = l0.run(box.toolbox.execute("pwd; echo $HOME"))
+    assert result.output == f"{box.toolbox.home}\n{box.toolbox.home}\n".encode()
+    l0.run(box.kill())
+
+
+def test_l3_says_what_it_is(l3: Any) -> None:
+    assert l3.launcher.level == "L3"
+
+
+#: An engine that may not make namespaces, as under a container's system call filter.
+FORBIDDEN = """
+import asyncio, sys
+from pathlib import Path
+from daytona_magics.engine.launch import namespaces, seccomp
+from daytona_magics.engine.launch.launcher import Launcher, LaunchError
+namespaces.drop_privileges(seccomp.program())
+async def main():
+    launcher = Launcher(stderr_dir=Path(sys.argv[1]))
+    try:
+        await launcher.start()
+    except LaunchError as error:
+        print(error, "|", launcher.level, "|", launcher._zygote)
+asyncio.run(main())
+"""
+
+
+def test_where_namespaces_are_forbidden(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORBIDDEN, str(tmp_path)],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    sentence, level, zygote = done.stdout.strip().split(" | ")
+    assert sentence.startswith("this machine cannot isolate sandboxes (level L3): "), (
+        done.stdout + done.stderr
+    )
+    assert "Operation not permitted" in sentence and "\n" not in sentence
+    assert (level, zygote) == ("", "None")
+
+
+# -- homes
+
+
+def test_a_home_is_private(tmp_path: Path) -> None:
+    folders.make_private(tmp_path / "home", None)
+    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+    (tmp_path / "home" / ".zshrc").unlink()
+    folders.make_private(tmp_path / "home", None)
+    assert list((tmp_path / "home").iterdir()) == [], "only a new home gets a skeleton"
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(OSError):
+        folders.make_private(tmp_path / "link", None)
+
+
+def test_removing_a_hostile_home(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").touch()
+    home = tmp_path / "home"
+    (home / "locked" / "inner" / "innermost").mkdir(parents=True)
+    (home / "locked" / "inner" / "file").touch()
+    (home / "link").symlink_to(precious)
+    (home / "locked" / "link").symlink_to(precious / "file")
+    (home / ".removing-1").mkdir()
+    (home / ".removing-2").touch()
+    os.mkfifo(home / "fifo")
+    (home / os.fsdecode(b"bad-\xff\n")).touch()
+    (home / "locked" / "inner").chmod(0)
+    (home / "locked").chmod(0)
+    trees.remove_tree(home)
+    assert sorted(tmp_path.iterdir()) == [precious] and (precious / "file").exists()
+    trees.remove_tree(home)
+    (tmp_path / "home").symlink_to(precious)
+    trees.remove_tree(home)
+    assert (precious / "file").exists() and not home.is_symlink()
+
+
+def test_removing_a_very_deep_home(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    folder = os.open(home, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("down", dir_fd=folder)
+        deeper = os.open("down", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = deeper
+    os.close(folder)
+    trees.remove_tree(home)
+    assert not home.exists()
