@@ -15,7 +15,9 @@ import io
 import marshal
 import zipfile
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 
 from daytona_magics import __version__
 
@@ -38,32 +40,41 @@ class Bundle:
 
 @functools.cache
 def bundle() -> Bundle:
-    """Build the guest's archive (once for each process, about 10 ms).
+    """Build the guest's archive; once for each process, about 15 ms when Python has its bytecode cached.
 
     In:  bundle().name.startswith("guest-")
     Out: True
     """
-    sources = {f"guest/{path.name}": path.read_bytes() for path in sorted(GUEST_FOLDER.glob("*.py"))}
-    sources["__main__.py"] = MAIN.encode()
+    members: dict[str, bytes] = {}
+    _add(members, "__main__.py", MAIN.encode(), compile(MAIN, "__main__.py", "exec", dont_inherit=True))
+    for path in sorted(GUEST_FOLDER.glob("*.py")):
+        loader = SourceFileLoader(f"{__package__}.guest.{path.stem}", str(path))
+        _add(members, f"guest/{path.name}", path.read_bytes(), loader.get_code(loader.name))
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(sources):
-            _add(archive, name, sources[name])
-            _add(archive, name + "c", _bytecode(name, sources[name]))
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name in sorted(members):
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, members[name])
     data = buffer.getvalue()
     return Bundle(f"guest-{__version__}-{hashlib.sha256(data).hexdigest()[:8]}.pyz", data)
 
 
-def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.external_attr = 0o644 << 16
-    archive.writestr(entry, data)
+def _add(members: dict[str, bytes], name: str, source: bytes, code: CodeType | None) -> None:
+    members[name] = source
+    if code is not None:
+        members[f"{name}c"] = _bytecode(_named(code, name), source)
 
 
-def _bytecode(name: str, source: bytes) -> bytes:
+def _named(code: CodeType, name: str) -> CodeType:
+    """The code with this file name throughout: nothing of this machine's paths goes into a sandbox."""
+    constants = tuple(_named(c, name) if isinstance(c, CodeType) else c for c in code.co_consts)
+    return code.replace(co_filename=name, co_consts=constants)
+
+
+def _bytecode(code: CodeType, source: bytes) -> bytes:
     """A .pyc file (PEP 552) that is valid without looking at the source's time, which a zip keeps badly."""
-    code = compile(source, name, "exec", dont_inherit=True)
     try:
         # Format 2 has no back references, which depend on what else the process has interned.
         body = marshal.dumps(code, 2)

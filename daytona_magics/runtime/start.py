@@ -4,7 +4,7 @@ Two ways lead in. ``process.execute`` runs a few lines of shell that find a Pyth
 daemon; they ask for an upload of the guest's file first when the sandbox does not have it (file API). Then a
 PTY session is opened and one line is typed into its shell,
 
-     exec /usr/bin/python3 /home/daytona/.daytona-magics/guest-0.1.0-1f2e3d4c.pyz attach
+     exec /usr/bin/python3 -IS /home/daytona/.daytona-magics/guest-0.1.0-1f2e3d4c.pyz attach
 
 which replaces the shell by a byte relay to the daemon. Nothing else is ever typed: start-up files, aliases
 and line limits of shells make that unreliable. A shell whose start-up files swallow the line gets a second
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from daytona_magics.errors import EndpointError, SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime.bundle import Bundle, bundle
 from daytona_magics.runtime.link import Link, LinkLost
-from daytona_magics.runtime.transport import PtyAddress, PtySocket
+from daytona_magics.runtime.transport import PtyAddress, PtyError, PtySocket
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
@@ -77,7 +77,7 @@ class Started:
     @property
     def line(self) -> str:
         """What is typed into the PTY's shell; the leading space keeps it out of histories."""
-        return f" exec {shlex.quote(self.python)} {shlex.quote(self.path)} attach\n"
+        return f" exec {shlex.quote(self.python)} -IS {shlex.quote(self.path)} attach\n"
 
 
 async def start_daemon(sandbox: AsyncSandbox) -> Started:
@@ -208,19 +208,39 @@ class Attacher:
     async def _attach_first(self) -> Link:
         quiet = self._quiet_shell
         plan = [quiet, quiet, not quiet]
+        opening = None if quiet else asyncio.create_task(self._open(False, OPEN_WITHIN))
         while True:
-            self._started = await start_daemon(self.sandbox)
             try:
-                link = await self._type(plan.pop(0), OPEN_WITHIN)
+                # The shell of the first terminal starts while the daemon does.
+                self._started = await start_daemon(self.sandbox)
+            except BaseException:
+                if opening is not None:
+                    await self._discard(opening)
+                raise
+            try:
+                link = await self._type(plan.pop(0), OPEN_WITHIN, opening)
             except LinkLost as error:
                 if not plan:
                     raise
+                opening = None
                 if not isinstance(error, AttachEnded):
                     # Silence: start-up files are in the way. (An end may be a daemon just ending: once more.)
                     del plan[:-1]
             else:
                 self._quiet_shell = quiet if plan else not quiet
                 return link
+
+    async def _open(self, quiet: bool, timeout: float) -> PtySocket:
+        session = f"daytona-magics-{secrets.token_hex(8)}"
+        envs = self._no_startup_files() if quiet else None
+        return await PtySocket.open(self.address, session, envs=envs, timeout=timeout)
+
+    async def _discard(self, opening: asyncio.Task[PtySocket]) -> None:
+        """Close a terminal that nobody needs, as soon as it is open."""
+        with contextlib.suppress(PtyError):
+            socket = await opening
+            await socket.abort()
+            await self.delete(socket.session)
 
     def _no_startup_files(self) -> dict[str, str]:
         # zsh reads ZDOTDIR, sh and dash read ENV, bash looks in HOME. The folder is empty but for a link to
@@ -229,11 +249,11 @@ class Attacher:
         empty = f"{self._started.home}/{FOLDER}/{QUIET}"
         return {"ZDOTDIR": empty, "ENV": "", "BASH_ENV": "", "HOME": empty, "PROMPT_COMMAND": "", "PS1": "$ "}
 
-    async def _type(self, quiet: bool, timeout: float) -> Link:
+    async def _type(
+        self, quiet: bool, timeout: float, opening: asyncio.Task[PtySocket] | None = None
+    ) -> Link:
         assert self._started is not None
-        session = f"daytona-magics-{secrets.token_hex(8)}"
-        envs = self._no_startup_files() if quiet else None
-        socket = await PtySocket.open(self.address, session, envs=envs, timeout=timeout)
+        socket = await (opening or self._open(quiet, timeout))
         link = Link(socket)
         try:
             socket.send(self._started.line.encode())
@@ -243,7 +263,7 @@ class Attacher:
             kind = LinkLost if link.alive or not socket.ended else AttachEnded
             noise = link.noise()
             await link.abort()
-            await self.delete(session)
+            await self.delete(socket.session)
             seen = "\nThe last it showed:\n" + "\n".join(f"    {line}" for line in noise) if noise else ""
             raise kind(f"{error}{seen}") from None
         except BaseException:
