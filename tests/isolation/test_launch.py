@@ -81,7 +81,9 @@ def test_jupyter_s_configuration_is_masked(l3: Any, monkeypatch: pytest.MonkeyPa
     former, l3.launcher = l3.launcher, fresh
     try:
         box = l3.spawn()
-        command = f"cd {prefix}; cat etc/jupyter/token lib/token pip.conf; cat share/jupyter/*; ls -A etc/jupyter"
+        command = (
+            f"cd {prefix}; cat etc/jupyter/token lib/token pip.conf; cat share/jupyter/*; ls -A etc/jupyter"
+        )
         result = l3.run(box.toolbox.execute(command))
         assert result.output.count(b"secret") == 1
         assert (prefix / "etc/jupyter/token").read_text() == "secret"

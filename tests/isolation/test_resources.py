@@ -83,9 +83,19 @@ def test_a_fork_bomb_is_bounded_per_sandbox(l3: Any) -> None:
     bomb, neighbour = l3.spawn(processes=60), l3.spawn(processes=60)
     count = int(python(l3, bomb, BOMB))
     assert 30 <= count < 60
+    # The toolbox itself needs no process for files, and says what is wrong with a command.
+    assert l3.run(bomb.toolbox.list_files("/tmp")) == []
+    last = asyncio.run_coroutine_threadsafe(bomb.toolbox.execute("exec sleep 600"), l3._loop)
+    deadline = time.monotonic() + 10
+    while (result := l3.run(bomb.toolbox.execute("true"))).exit_code == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not last.done()
+    assert result.exit_code == -1 and b"Resource temporarily unavailable" in result.output
     # A neighbour has all of its own processes left, and the engine all of its power.
     assert int(python(l3, neighbour, BOMB)) >= count - 2
     l3.run(bomb.kill(), 20)
+    with pytest.raises(ToolboxGone):
+        last.result(10)
     l3.run(neighbour.kill(), 20)
     assert not bomb.alive
 
@@ -125,8 +135,10 @@ def test_nothing_survives_a_kill(l3: Any) -> None:
     execute(
         l3, box, f"trap '' TERM HUP; (setsid sh -c 'sleep {mark} & sleep {mark}' &) ; nohup sleep {mark} &"
     )
-    execute(l3, box, f"while [ $(pgrep -fc 'sleep {mark}') -lt 3 ]; do sleep 0.05; done")
-    assert len(running(mark)) >= 3
+    deadline = time.monotonic() + 10
+    while len(running(f"sleep\0{mark}")) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     l3.run(box.kill())
     # Not soon: when kill returns.
     assert running(mark) == [] and not _alive(box.pid)

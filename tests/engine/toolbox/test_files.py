@@ -86,8 +86,8 @@ async def test_folders_and_deleting(box: SandboxProcess) -> None:
 
 
 async def test_many_files_in_one_folder(box: SandboxProcess) -> None:
-    await box.toolbox.execute("mkdir many; cd many; seq 10000 | xargs touch")
-    assert len(await box.toolbox.list_files("many")) == 10_000
+    await box.toolbox.execute("mkdir /tmp/many; cd /tmp/many; seq 10000 | xargs touch")
+    assert len(await box.toolbox.list_files("/tmp/many")) == 10_000
 
 
 # -- attacks

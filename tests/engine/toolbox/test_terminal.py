@@ -50,8 +50,9 @@ async def test_kill(box: SandboxProcess) -> None:
 
 async def test_hanging_up_ends_the_program(box: SandboxProcess) -> None:
     pty = await box.toolbox.open_pty(command=["sleep", "1234"])
+    assert (await box.toolbox.execute(f"kill -0 {pty.pid_inside}")).exit_code == 0
     pty.close()
-    gone = "while pgrep -f 'sleep 123[4]' >/dev/null; do sleep 0.02; done; echo gone"
+    gone = f"while kill -0 {pty.pid_inside} 2>/dev/null; do sleep 0.02; done; echo gone"
     assert (await box.toolbox.execute(gone, timeout=20)).output == b"gone\n"
 
 
