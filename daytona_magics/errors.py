@@ -109,8 +109,8 @@ class ExitCodeError(CellFailed):
         exit_code: the shell's exit code, 0–255.
     """
 
-    def __init__(self, exit_code: int, *, hint: str = "") -> None:
-        super().__init__(f"the cell ended with exit code {exit_code}", hint=hint)
+    def __init__(self, exit_code: int, *, what: str = "cell", hint: str = "") -> None:
+        super().__init__(f"the {what} ended with exit code {exit_code}", hint=hint)
         self.exit_code = exit_code
 
 
@@ -149,14 +149,16 @@ class SandboxInterrupted(KeyboardInterrupt):
 
     Args:
         message: what was done there and whether variables are alive.
+        traceback: where the cell was, as lines rendered by the guest; remote frames only.
     """
 
-    def __init__(self, message: str = "interrupted") -> None:
+    def __init__(self, message: str = "interrupted", traceback: list[str] | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.traceback = traceback or []
 
     def _render_traceback_(self) -> list[str]:
-        return [f"{RED}KeyboardInterrupt{RESET}: {self.message}"]
+        return [*self.traceback, f"{RED}KeyboardInterrupt{RESET}: {self.message}"]
 
 
 # Jupyter reports ``type(e).__name__`` as the error's name; front ends and tools know this one.

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,6 +94,14 @@ class Cell:
         return "\n".join(lines)
 
 
+class _ThisInterpreter(KernelSpecManager):  # type: ignore[misc]
+    """A kernel is always started with the interpreter that runs the tests."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, display_name="tests", language="python")
+
+
 class Kernel:
     """A kernel process and a client for it.
 
@@ -139,10 +148,9 @@ class Kernel:
     # -- life --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        # The kernel is started by its spec's command; the interpreter is the one running the tests.
         runtime = Path(self.env["JUPYTER_RUNTIME_DIR"])
         self.manager = KernelManager(
-            kernel_cmd=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            kernel_spec_manager=_ThisInterpreter(),
             connection_file=str(runtime / f"kernel-{os.urandom(6).hex()}.json"),
         )
         work = self.home / "work"
@@ -228,6 +236,7 @@ class Kernel:
             kind, content = message["msg_type"], message["content"]
             if kind == "status":
                 idle = content["execution_state"] == "idle"
+                cell.status = "ended" if idle else ""
                 continue
             cell.messages.append((kind, content, time.monotonic() - start))
             if on is not None:
@@ -247,16 +256,25 @@ class Kernel:
         msg_id = self.client.complete(code, len(code) if cursor is None else cursor)
         return list(self._reply(msg_id, time.monotonic() + timeout)["matches"])
 
-    def interrupt_when(self, text: str, times: int = 1, every: float = 0.5) -> Callable[..., None]:
-        """An ``on`` callback that interrupts once ``text`` was printed; further presses follow on a timer."""
+    def interrupt_when(
+        self, text: str, times: int = 1, *, after: float = 0.1, every: float = 0.5
+    ) -> Callable[..., None]:
+        """An ``on`` callback that interrupts ``after`` seconds from when ``text`` was printed.
+
+        The pause lets the cell get to what comes after its print. Further presses follow ``every`` seconds.
+        """
         done: list[bool] = []
+
+        def press(cell: Cell) -> None:
+            # A press that comes after the cell's end would hit the next one.
+            if not cell.status:
+                self.interrupt()
 
         def on(kind: str, content: dict[str, Any], cell: Cell) -> None:
             if not done and text in cell.stdout:
                 done.append(True)
-                self.interrupt()
-                for number in range(1, times):
-                    timer = threading.Timer(every * number, self.interrupt)
+                for number in range(times):
+                    timer = threading.Timer(after + every * number, press, [cell])
                     timer.daemon = True
                     timer.start()
 

@@ -77,7 +77,7 @@ def _run(shell: Any, options: Any, env: dict[str, str], body: str) -> CellOutput
         language=options.language,
         # The magic's own line: numbers in tracebacks are those of the cell as it stands in the notebook.
         code="\n" + body,
-        name=f"Cell In[{getattr(shell, 'execution_count', 0)}]",
+        name=f"Cell In[{cell_number(shell)}]",
         cwd=options.cwd,
         env=env,
         timeout=timeout,
@@ -91,7 +91,17 @@ def _run(shell: Any, options: Any, env: dict[str, str], body: str) -> CellOutput
         quiet=options.quiet,
         trust=binding.config.trust,
     )
-    return pump.run()
+    outcome = pump.run()
+    if options.language == "python":
+        outcome.exit_code = None
+    return outcome
+
+
+def cell_number(shell: Any) -> int:
+    """The number in this cell's ``In[n]``. IPython 9 counts up before running a cell, 8 after it; the list
+    of inputs has grown by this cell in both."""
+    history = getattr(getattr(shell, "history_manager", None), "input_hist_raw", None)
+    return len(history) - 1 if history else int(getattr(shell, "execution_count", 0))
 
 
 def _show_error(error: CellFailed) -> None:

@@ -246,6 +246,7 @@ VERBS: tuple[Command, ...] = (
                 "path", "folder or file (default: the home folder)", "?", values=REMOTE_PATH, default="~"
             ),
         ),
+        (Option(("-a", "--all"), "also names that start with a dot"),),
     ),
     Command(
         "cat",

@@ -57,7 +57,7 @@ def exec_(shell: Any, options: Any) -> ExecResult:
     if text:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
     if code != 0 and not options.no_raise:
-        raise ExitCodeError(code)
+        raise ExitCodeError(code, what="command")
     return ExecResult(code, text)
 
 
@@ -65,6 +65,8 @@ def ls(shell: Any, options: Any) -> Table:
     """``%sandbox ls [PATH]``"""
     binding = sandboxes.current()
     found = wait(lambda tell: files.listed(binding, tell, options.path), f"listing {options.path}")
+    if not options.all and len(found) != 1:
+        found = [entry for entry in found if not entry.name.startswith(".")]
     ordered = sorted(found, key=lambda entry: (not entry.is_dir, entry.name))
     rows = [
         (

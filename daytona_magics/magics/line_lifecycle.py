@@ -47,6 +47,13 @@ class Handle:
         return self._card._repr_html_()
 
 
+class SilentHandle(Handle):
+    """A handle for those who assign it; what was done has been said already."""
+
+    def _ipython_display_(self) -> None:
+        """Nothing to add."""
+
+
 def card(binding: Binding, sandbox: Any) -> Card:
     """The card of a sandbox."""
     endpoint = binding.endpoint
@@ -250,7 +257,7 @@ def _change(options: Any, act: Any, doing: str, said: str) -> Handle:
         tell.note(said.format(sandbox.name))
         return sandbox
 
-    return Handle(
+    return SilentHandle(
         binding,
         wait(change, f"{doing} the sandbox", quiet=options.quiet, cancelled=f"stopped waiting while {doing}"),
     )

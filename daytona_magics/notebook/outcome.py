@@ -78,7 +78,13 @@ def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> Ba
     }.get(done.worker, "")
     if done.status == "interrupted" or (told and done.status in ("ok", "error")):
         how = told or done.text or "the cell was interrupted"
-        return SandboxInterrupted(f"{how.rstrip('.')}; {lives}" if lives else how)
+        if told and done.status == "ok":
+            how += ", which ended by itself"
+        frames = list(error.traceback) if error is not None else []
+        # The guest's own last line says "KeyboardInterrupt" and nothing else; ours says what was done.
+        while frames and (not frames[-1].strip() or "KeyboardInterrupt" in frames[-1]):
+            frames.pop()
+        return SandboxInterrupted(f"{how.rstrip('.')}; {lives}" if lives else how, frames)
     if done.status == "timeout":
         return CellTimeout(
             f"the cell was stopped after its timeout of {timeout:g} s; {lives}", hint=done.text

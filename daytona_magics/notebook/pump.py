@@ -30,8 +30,9 @@ from daytona_magics.runtime import events
 from daytona_magics.runtime.loop import loop_thread
 
 #: Seconds: between two flushes of a chatty cell; for the sandbox to be told of an interrupt; for the last
-#: step of the ladder to be obeyed.
-FLUSH_EVERY, TELL_WITHIN, OBEY_WITHIN = 0.05, 2.0, 5.0
+#: step of the ladder to be obeyed; before a step is reported while the cell goes on; for an interrupt's
+#: answer that the cell's end has overtaken.
+FLUSH_EVERY, TELL_WITHIN, OBEY_WITHIN, SAY_AFTER, ANSWER_WITHIN = 0.05, 2.0, 5.0, 0.3, 0.5
 #: Highest step of the ladder; a press beyond it stops waiting.
 TOP = 3
 
@@ -81,12 +82,14 @@ class Pump:
         self._owner, self._timeout, self._quiet, self._trust = owner, timeout, quiet, trust
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._window = events.FlowWindow()
-        self._output = _Captured() if capture else _Shown(owner, trust)
+        self._output = _Captured(trust) if capture else _Shown(owner, trust)
         self._status = StatusLine(quiet=quiet)
         self._error: events.Error | None = None
         self._result: RemoteValue | None = None
         self._did: list[str] = []
+        self._unanswered = 0
         self._deadline: float | None = None
+        self._step: tuple[str, float] | None = None
         self._why = ""
 
     def run(self) -> CellOutput:
@@ -104,6 +107,7 @@ class Pump:
             future.add_done_callback(self._ended)
             try:
                 done = self._until_done()
+                self._hear_answers()
             finally:
                 self._output.flush()
                 self._status.close()
@@ -111,7 +115,9 @@ class Pump:
                     future.cancel()
         outcome = self._output.outcome()
         outcome.result, outcome.seconds, outcome.exit_code = self._result, done.seconds, done.exit_code
-        outcome.error = failure(done, self._error, timeout=self._timeout, told="; ".join(self._did))
+        outcome.error = failure(
+            done, self._error, timeout=self._timeout, told=self._did[-1] if self._did else ""
+        )
         return outcome
 
     def _ended(self, future: Future[events.Done]) -> None:
@@ -125,6 +131,7 @@ class Pump:
                 item = self._queue.get(timeout=self._patience())
             except Empty:
                 self._output.flush()
+                self._say_step(only_if_due=True)
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     raise SandboxInterrupted(self._why) from None
                 continue
@@ -147,6 +154,8 @@ class Pump:
         ends = [] if self._deadline is None else [self._deadline - time.monotonic()]
         if self._output.pending:
             ends.append(FLUSH_EVERY)
+        if self._step is not None:
+            ends.append(self._step[1] - time.monotonic())
         return max(0.0, min(ends)) if ends else None
 
     # -- events ----------------------------------------------------------------------------------------
@@ -188,13 +197,32 @@ class Pump:
             raise SandboxInterrupted(
                 "stopped waiting; the cell may still be running in the sandbox: `%sandbox reset` ends it"
             )
+        self._say_step()
         # The channel gives up by itself after 2 s; the extra moment lets its reason arrive.
         self._deadline = time.monotonic() + TELL_WITHIN + 0.3
         self._why = "the sandbox could not be told within 2 s; the cell may still be running there"
+        self._unanswered += 1
         future = loop_thread().submit(self._interrupt(number))
         future.add_done_callback(lambda done: self._queue.put(_answer(number, done)))
 
+    def _hear_answers(self) -> None:
+        """The cell may end before the answer to the interrupt that ended it has arrived."""
+        until = time.monotonic() + ANSWER_WITHIN
+        while self._unanswered and time.monotonic() < until:
+            try:
+                item = self._queue.get(timeout=until - time.monotonic())
+            except Empty:
+                break
+            if isinstance(item, _Told):
+                self._unanswered -= 1
+                self._did.append(clean(item.did).rstrip(".") or "interrupted as it ended")
+            elif isinstance(item, Press):
+                self._did.append("interrupted as it ended")
+        if self._unanswered:
+            self._did.append("interrupted as it ended")
+
     def _told(self, told: _Told) -> None:
+        self._unanswered -= 1
         if told.error is not None:
             raise SandboxInterrupted(
                 f"the sandbox could not be told ({told.error}); the cell may still be running there"
@@ -204,8 +232,19 @@ class Pump:
         self._why = (
             "the cell was told to end and its worker killed, but the sandbox has not confirmed it for 5 s"
         )
-        more = {1: " Press again to end the processes it started.", 2: " Press again to end its worker."}
-        self._say(f"Interrupt {told.level}: {self._did[-1]}.{more.get(told.level, '')}")
+        more = {
+            1: " Variables are alive. Press again to end the processes it started.",
+            2: " Variables are alive. Press again to end its worker.",
+            3: " Variables are lost, files kept.",
+        }
+        # Usually the cell ends at once and its error says all this; otherwise it is said while waiting.
+        text = f"Interrupt {told.level}: {self._did[-1]}.{more[told.level]}"
+        self._step = (text, time.monotonic() + SAY_AFTER)
+
+    def _say_step(self, *, only_if_due: bool = False) -> None:
+        if self._step is not None and (not only_if_due or time.monotonic() >= self._step[1]):
+            text, self._step = self._step[0], None
+            self._say(text)
 
     def _give_up(self, error: BaseException) -> None:
         if self._did and isinstance(error, SandboxUnreachable):
@@ -303,8 +342,9 @@ class _Shown(_Output):
 class _Captured(_Output):
     """Kept for ``--out``."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: bool) -> None:
         super().__init__()
+        self._trust = trust
         self._texts: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._displays: list[RemoteValue] = []
 
@@ -312,7 +352,7 @@ class _Captured(_Output):
         self._texts[name].append(text)
 
     def display(self, event: events.Display) -> None:
-        self._displays.append(RemoteValue(event.data, event.metadata))
+        self._displays.append(RemoteValue(event.data, event.metadata, trust=self._trust))
 
     def clear(self, wait: bool) -> None:
         self._texts = {"stdout": [], "stderr": []}

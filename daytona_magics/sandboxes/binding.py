@@ -353,7 +353,13 @@ class Binding:
     async def _tell_alive(self, channel: Channel, name: str, tell: Reporter, verb: str) -> None:
         """Say whether an earlier kernel's variables are there, and whether one of its cells still runs."""
         status = await channel.status()
-        if not any(context.get("name") == self.context for context in status.get("contexts", ())):
+        alive = [
+            context
+            for context in status.get("contexts", ())
+            if context.get("name") == self.context
+            and (context.get("worker_pid") is not None or context.get("language") == "bash")
+        ]
+        if not alive:
             tell.note(f"{verb} {name}: no variables are alive there, files are kept")
             return
         tell.note(
