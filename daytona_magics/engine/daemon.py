@@ -40,6 +40,9 @@ from daytona_magics.engine.store.database import SCHEMA_VERSION, Database, Store
 from daytona_magics.engine.store.folder import StateFolder, prepare
 
 SHUTDOWN_SECONDS = 1.0
+# What the toolbox inside looks for, in its order, and where.
+SHELLS = ("zsh", "bash", "sh")
+SANDBOX_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 class AlreadyRunning(Exception):
@@ -227,7 +230,7 @@ class _Engine:
             "port": port,
             "schema": SCHEMA_VERSION,
             "why_not_higher": self._launcher.reason,
-            "shell": next((s for s in ("bash", "sh") if shutil.which(s)), "none"),
+            "shell": next(filter(None, (shutil.which(s, path=SANDBOX_PATH) for s in SHELLS)), "none"),
             "journal": "DELETE" if self._folder.network else "WAL",
         }
 

@@ -92,6 +92,7 @@ class Sandboxes:
         self._launcher = launcher
         self._homes = folder / "sandboxes"
         self._trash = folder / "trash"
+        self._stderr = folder / "stderr"
         self._by_id: dict[str, Sandbox] = {}
         self._dead_uids: set[int] = set()
         self._block: UidBlock | None = None
@@ -119,7 +120,7 @@ class Sandboxes:
         for folder in (self._homes, self._trash):
             folder.mkdir(exist_ok=True)
             # Sandbox uids pass through to their homes; they cannot list their neighbours.
-            folder.chmod(0o711)
+            folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
         block = await self._database.get_meta("uid_block")
         if block is not None:
             self._block = UidBlock(*block)
@@ -355,6 +356,8 @@ class Sandboxes:
                 # The row stays, so the uid is not reused and the next start tries again.
                 log.error("the files of sandbox %s could not be removed: %s", record.id, error)
                 return
+            (self._stderr / f"{record.id}.err").unlink(missing_ok=True)
+            self._last_written.pop(record.id, None)
             await self._database.remove(record.id)
             if record.uid is not None:
                 self._dead_uids.discard(record.uid)

@@ -55,6 +55,18 @@ def test_serve_twice_is_no_second_engine(engine: IsolatedEngine) -> None:
     assert engine.record == before
 
 
+def test_a_kernel_with_another_runtime_folder_finds_the_same_engine(engine: IsolatedEngine) -> None:
+    """A service often lacks the XDG_RUNTIME_DIR that the user's terminal has."""
+    elsewhere = engine.base / "run2"
+    elsewhere.mkdir(mode=0o700)
+    for words in (("env",), ("serve", "--detach")):
+        done = engine.command(*words, XDG_RUNTIME_DIR=str(elsewhere))
+        assert done.returncode == 0, done.stderr
+    assert engine.key in engine.command("env", XDG_RUNTIME_DIR=str(elsewhere)).stdout
+    records = [*engine.base.glob("run*/daytona-magics/*/engine.json")]
+    assert len(records) == 1
+
+
 def test_files_are_private(engine: IsolatedEngine) -> None:
     runtime = engine.runtime / "daytona-magics"
     for folder in (runtime, *runtime.iterdir()):

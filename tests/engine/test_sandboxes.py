@@ -256,6 +256,7 @@ def test_files_of_deleted_sandboxes_go(daytona: Any, engine: IsolatedEngine) -> 
     daytona.delete(sandbox)
     assert not home.exists()
     wait_until(lambda: not (engine.state / "trash" / sandbox.id).exists(), "the trash is empty")
+    wait_until(lambda: not (engine.state / "stderr" / f"{sandbox.id}.err").exists(), "its log is gone")
 
 
 def test_a_sandbox_that_ends_by_itself_is_stopped(daytona: Any, engine: IsolatedEngine, sandbox: Any) -> None:
