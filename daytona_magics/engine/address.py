@@ -356,6 +356,8 @@ def _start_lock(deadline: float) -> Iterator[None]:
                 time.sleep(0.02)
         yield
     finally:
+        # A process forked meanwhile by another thread holds the same lock: closing would not be enough.
+        fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 

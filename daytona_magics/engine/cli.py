@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _stop()
     except address.EngineStartError as error:
         print(error, file=sys.stderr)
-        return 1
+    except OSError as error:
+        print(f"the embedded engine cannot run here: {error}", file=sys.stderr)
+    return 1
 
 
 def _serve(ready: Any) -> int:

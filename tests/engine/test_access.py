@@ -244,12 +244,13 @@ async def test_the_sdk_hears_of_a_stop_by_somebody_else(engine: IsolatedEngine, 
     async with AsyncDaytona(engine.config()) as other:
         watcher = await other.get(sandbox.id)
         heard = asyncio.Event()
-        async with asyncio.timeout(10):
-            while not other._event_dispatcher.is_connected:
-                await asyncio.sleep(0.01)
-            watcher._state_waiters.append(lambda state: heard.set())
-            await sandbox.stop()
-            await heard.wait()
+        for _ in range(1000):
+            if other._event_dispatcher.is_connected:
+                break
+            await asyncio.sleep(0.01)
+        watcher._state_waiters.append(lambda state: heard.set())
+        await sandbox.stop()
+        await asyncio.wait_for(heard.wait(), 10)
         assert watcher.state == "stopped"
     await sandbox.delete()
 

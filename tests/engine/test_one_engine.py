@@ -297,6 +297,19 @@ def test_homes_with_spaces_and_quotes() -> None:
 
 
 @needs_root
+def test_a_state_folder_below_a_private_one(fresh_engine: IsolatedEngine) -> None:
+    """Root's own folders are closed to the uids of sandboxes; their homes work all the same."""
+    closed = fresh_engine.base / "closed"
+    closed.mkdir(mode=0o700)
+    fresh_engine.environ["DAYTONA_MAGICS_HOME"] = str(closed / "state")
+    fresh_engine.state = closed / "state"
+    sandbox = Daytona(fresh_engine.config()).create()
+    sandbox.fs.upload_file(b"1", "file")
+    assert sandbox.process.exec("cat file; pwd; touch new").result == "1/home/daytona\n"
+    sandbox.delete()
+
+
+@needs_root
 @pytest.mark.parametrize("options", ["size=1m", "ro", "noexec,size=200m"])
 def test_a_state_folder_that_cannot_be_used(options: str) -> None:
     """A full disk, a read-only home, a noexec mount: the fallback is used and the reason is told."""

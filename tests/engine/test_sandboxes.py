@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,9 @@ def test_listing(daytona: Any) -> None:
         assert [
             s.name for s in daytona.list(ListSandboxesQuery(**mine, sort=_sort("name"), order=_order("desc")))
         ] == [*reversed(everything)]
+        now, hour = datetime.now(timezone.utc), timedelta(hours=1)
+        assert _names(daytona, **mine, created_at_before=now, created_at_after=now - hour) == everything
+        assert _names(daytona, **mine, last_activity_after=now + hour) == []
         # An item of the list is as good as the result of get.
         item = next(iter(daytona.list(ListSandboxesQuery(name="List-4"))))
         assert item.process.exec("echo usable").result == "usable\n"

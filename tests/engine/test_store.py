@@ -195,6 +195,17 @@ def test_pages_neither_repeat_nor_hide() -> None:
     assert seen == [f"n{n:02}" for n in range(10)]
 
 
+ZERO = "1970-01-01T02:00:00+02:00|1970-01-01T02:00:00 0200|1969-12-31T23:30:00.000-0030|1970-01-01T00:00:00Z"
+ZERO += "|1970-01-01T00:00:00|1970-01-01T00:00:00.000000+0000"
+
+
+@pytest.mark.parametrize("text", ZERO.split("|"))
+def test_times_of_all_clients_are_understood(text: str) -> None:
+    early, late = _record("early", created_at=-1.0), _record("late", created_at=1.0)
+    assert page([early, late], MultiDict({"createdAtAfter": text}))[0] == [late]
+    assert page([early, late], MultiDict({"createdAtBefore": text}))[0] == [early]
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -207,6 +218,7 @@ def test_pages_neither_repeat_nor_hide() -> None:
         {"labels": "{"},
         {"labels": "[]"},
         {"createdAtAfter": "yesterday"},
+        {"createdAtAfter": "2026-02-30T00:00:00Z"},
         {"minCpu": "many"},
     ],
 )

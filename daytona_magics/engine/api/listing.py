@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 
@@ -106,12 +107,18 @@ def _in_ranges(record: SandboxRecord, query: MultiMapping[str]) -> bool:
 
 
 def _time(text: str) -> float:
+    """Seconds since 1970 of an ISO 8601 time; zone ``Z``, ``+0100``, ``+01:00`` or none (UTC)."""
     # A plus sign that was not escaped arrives as a space.
+    match = re.fullmatch(r"(.+?)(?:\.(\d{1,9}))?(Z|[+\- ]\d\d:?\d\d)?", text)
     try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00").replace(" ", "+"))
+        moment = datetime.strptime(match[1] if match else text, "%Y-%m-%dT%H:%M:%S")
     except ValueError as error:
         raise ApiError(400, f"{text!r} is not a time") from error
-    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
+    fraction, zone = (match[2] or "0", match[3] or "Z") if match else ("0", "Z")
+    offset = 0
+    if zone != "Z":
+        offset = (int(zone[1:3]) * 60 + int(zone[-2:])) * (-60 if zone[0] == "-" else 60)
+    return moment.replace(tzinfo=timezone.utc).timestamp() - offset + float(f"0.{fraction}")
 
 
 def _encode(last: tuple[str | float, str]) -> str:
