@@ -305,18 +305,18 @@ class Channel:
             if not decode.boolean(reply, "known"):
                 link.carry(feed, stream)
 
+        def going_on(reply: Reply) -> None:
+            link.carry(feed, decode.integer(reply, "stream", 1, 2**32 - 1))
+            if reply.get("state") == "done":
+                feed.ends_at(decode.integer(reply, "last", 0, 2**32 - 1))
+
         try:
             if not feed.acknowledged and fields is not None:
                 reply = await link.request("execute", accepted, **fields)
                 if not decode.boolean(reply, "known"):
                     return
                 # It ran on after its acknowledgement was lost.
-            await link.request(
-                "subscribe",
-                lambda reply: link.carry(feed, decode.integer(reply, "stream", 1, 2**32 - 1)),
-                id=feed.id,
-                after=feed.last,
-            )
+            await link.request("subscribe", going_on, id=feed.id, after=feed.last)
         except Refused as error:
             if error.code == "unknown-execution":
                 raise SandboxError(f"the sandbox knows no execution {feed.id}") from None

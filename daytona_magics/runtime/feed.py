@@ -13,6 +13,7 @@ import codecs
 from collections.abc import Callable
 from typing import Literal
 
+from daytona_magics.errors import SandboxError
 from daytona_magics.runtime import decode
 from daytona_magics.runtime.events import Done, Event, FlowWindow, Stream
 from daytona_magics.runtime.guest import frames
@@ -59,7 +60,18 @@ class Feed:
         self._name: Literal["stdout", "stderr"] = "stdout"
         self._bytes = bytearray()
         self._parts = bytearray()
+        self._end: int | None = None
         self._decoders = {n: codecs.getincrementaldecoder("utf-8")("replace") for n in ("stdout", "stderr")}
+
+    def ends_at(self, sequence: int) -> None:
+        """The guest says that the execution has ended and that this was its last frame."""
+        self._end = sequence
+        self._check_end()
+
+    def _check_end(self) -> None:
+        if self._end is not None and self.last >= self._end and not self.done.done():
+            self.flush()
+            self.fail(SandboxError("the sandbox no longer has the output of this execution, which has ended"))
 
     def take(self, frame: frames.Frame) -> None:
         """Take the next frame; one the feed already has is skipped.
@@ -92,6 +104,7 @@ class Feed:
             self._parts.clear()
             self.flush()
             self.emit(gap)
+            self._check_end()
         else:
             decode.refuse(f"a frame of type {kind:#x} in an execution's stream")
 

@@ -38,12 +38,13 @@ OPEN_WITHIN, REOPEN_WITHIN = 10.0, 4.0
 NO_PYTHON = "this sandbox has no Python ≥ 3.8, which running cells needs"
 
 #: Finds the guest's file and a Python, and starts the daemon; plain sh, because any shell may read it.
-#: Answers in lines that start with "dm-"; anything else is a shell's or a Python's own noise.
+#: Answers in lines that start with "dm-"; anything else is a shell's or a Python's own noise. The daemon runs
+#: without -I or -S: the workers forked from it have to look like an ordinary interpreter.
 _SCRIPT = """
 d="${{HOME:-$PWD}}/{folder}"; f="$d/{name}"; s={staged}
 echo "dm-home ${{HOME:-$PWD}}"
 [ -d "$d" ] || mkdir -p -m 700 "$d"
-[ -d "$d/{quiet}" ] || {{ mkdir -p "$d/{quiet}"; ln -s "$d" "$d/{quiet}/{folder}"; }}
+[ -z "{quiet}" ] || [ -d "$d/{quiet}" ] || {{ mkdir -p "$d/{quiet}"; ln -s "$d" "$d/{quiet}/{folder}"; }}
 if [ -n "$s" ]; then mv -f "$d/$s" "$f"; fi
 n=0; [ -f "$f" ] && n=$(wc -c < "$f")
 if [ "$((n))" -ne {size} ]; then echo dm-upload; exit 0; fi
@@ -51,11 +52,10 @@ for p in python3 python python3.14 python3.13 python3.12 python3.11 python3.10 p
 q=$(command -v $p 2>/dev/null)
 case "$q" in /*) ;; *) continue;; esac
 echo "dm-python $q"
-"$q" {flags} "$f" daemon && exit 0
+"$q" "$f" daemon < /dev/null && exit 0
 done
 exit 1
 """
-FLAGS = "-I"
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,23 @@ class Started:
         return f" exec {shlex.quote(self.python)} -IS {shlex.quote(self.path)} attach\n"
 
 
-async def start_daemon(sandbox: AsyncSandbox) -> Started:
+async def start_daemon(sandbox: AsyncSandbox, quiet: bool = False) -> Started:
     """Make sure the guest's daemon runs in the sandbox, uploading the guest if it has none.
+
+    Args:
+        sandbox: the sandbox.
+        quiet: have the folder made that serves as a home without start-up files.
 
     Raises:
         SandboxError: the sandbox has no usable Python, or the guest said why it cannot run.
         Exception: whatever the SDK raises (see :func:`explain`).
     """
     guest = bundle()
-    answer = await _execute(sandbox, guest, "")
+    answer = await _execute(sandbox, guest, "", quiet)
     if answer.upload:
         staged = f"{guest.name}.{secrets.token_hex(4)}"
         await sandbox.fs.upload_file(guest.data, f"{answer.home}/{FOLDER}/{staged}", timeout=60)
-        answer = await _execute(sandbox, guest, staged)
+        answer = await _execute(sandbox, guest, staged, quiet)
     if answer.result is None:
         seen = f" ({answer.tail})" if answer.tail else ""
         raise SandboxError(
@@ -117,13 +121,12 @@ class _Answer:
     tail: str = ""
 
 
-async def _execute(sandbox: AsyncSandbox, guest: Bundle, staged: str) -> _Answer:
+async def _execute(sandbox: AsyncSandbox, guest: Bundle, staged: str, quiet: bool) -> _Answer:
     script = _SCRIPT.format(
         folder=FOLDER,
-        quiet=QUIET,
+        quiet=QUIET if quiet else "",
         name=guest.name,
         size=len(guest.data),
-        flags=FLAGS,
         staged=shlex.quote(staged),
     )
     response = await sandbox.process.exec(script, timeout=30)
@@ -212,7 +215,7 @@ class Attacher:
         while True:
             try:
                 # The shell of the first terminal starts while the daemon does.
-                self._started = await start_daemon(self.sandbox)
+                self._started = await start_daemon(self.sandbox, quiet=plan[0])
             except BaseException:
                 if opening is not None:
                     await self._discard(opening)

@@ -154,7 +154,7 @@ async def test_a_cell_whose_acknowledgement_was_lost_is_followed(world: World) -
     second.reply(await second.asked("execute"), stream=1, state="running", known=True)
     request = await second.asked("subscribe")
     assert request["after"] == 0
-    second.reply(request, stream=1, state="done")
+    second.reply(request, stream=1, state="done", last=2)
     second.out(1, 1, b"all")
     second.done(1, 2)
     await running

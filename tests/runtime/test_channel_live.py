@@ -140,6 +140,18 @@ async def test_following_from_another_channel(
     await second.close()
 
 
+async def test_output_kept_by_the_sandbox_can_be_read_again(cells: Cells, channel: Channel) -> None:
+    ran = cells.start("for i in range(5000): print(i)")
+    channel.retain(ran.request.id)
+    done = await ran.done()
+    again: list[object] = []
+    assert await asyncio.wait_for(channel.follow(ran.request.id, again.append), 10) == done
+    assert "".join(e.text for e in again if isinstance(e, Stream)) == ran.out
+    await channel.forget(ran.request.id)
+    with pytest.raises(SandboxError, match="no longer has the output"):
+        await asyncio.wait_for(channel.follow(ran.request.id, again.append), 10)
+
+
 async def test_status_and_reset(cells: Cells, channel: Channel) -> None:
     await cells.run("x = 1")
     status = await channel.status()

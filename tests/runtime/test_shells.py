@@ -122,7 +122,7 @@ async def test_the_guest_is_uploaded_once_and_again_when_damaged(toolbox: LocalT
     await channel.open()
     assert toolbox.uploads == 2
     await finish(channel)
-    assert sorted(os.listdir(toolbox.home / start.FOLDER)) == sorted([path.name, start.QUIET, "run"])
+    assert sorted(os.listdir(toolbox.home / start.FOLDER)) == sorted([path.name, "run"])
 
 
 async def test_noisy_start_up_files_in_a_real_sandbox(sandbox: AsyncSandbox, engine: IsolatedEngine) -> None:
