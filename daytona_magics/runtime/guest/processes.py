@@ -101,6 +101,17 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def missed_sigint(pid: int) -> bool:
+    """Whether SIGINT would end this process: alive some time after one, it was forked too early to get it."""
+    try:
+        with open("/proc/%d/status" % pid, "rb") as file:
+            fields = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
+        handled = int(fields[b"SigCgt"], 16) | int(fields[b"SigIgn"], 16)
+    except (OSError, KeyError, ValueError):
+        return False
+    return not handled & (1 << (signal.SIGINT - 1))
+
+
 def _marked(pid: int, mark: bytes) -> bool:
     try:
         with open("/proc/%d/environ" % pid, "rb") as file:
