@@ -46,7 +46,7 @@ class Kernel:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.manager = KernelManager(kernel_name="python3")
-        self.manager.start_kernel(env=environment)
+        self.manager.start_kernel(env=environment, stderr=subprocess.DEVNULL)
         self.client: BlockingKernelClient = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
@@ -248,7 +248,11 @@ def main() -> None:
     }
     wanted = [name for name in options.only.split(",") if name] or list(benches)
     try:
-        print(table([row for name in wanted for row in benches[name]()]))
+        rows: list[Row] = []
+        for name in wanted:
+            print(f"measuring {name} …", file=sys.stderr)
+            rows += benches[name]()
+        print(table(rows))
     finally:
         stop_engine(environment)
         shutil.rmtree(folder)
