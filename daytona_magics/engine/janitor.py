@@ -8,6 +8,7 @@ start.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
 
@@ -65,9 +66,13 @@ class Janitor:
             log.info("sandbox %s: automatic %s", sandbox.record.id, what)
             try:
                 await (self._sandboxes.stop(sandbox) if what == "stop" else self._sandboxes.delete(sandbox))
-            except ApiError as error:
+            except (ApiError, sqlite3.Error, OSError) as error:
                 log.warning("sandbox %s: automatic %s failed: %s", sandbox.record.id, what, error)
-        await self._sandboxes.write_activity()
+        try:
+            await self._sandboxes.write_activity()
+        except sqlite3.Error as error:
+            # A full disk must not end the engine, and with it everybody's variables.
+            log.error("the last activity of sandboxes cannot be written: %s", error)
 
     async def run(self) -> None:
         """Sweep until cancelled; ask the engine to end when nobody uses it."""

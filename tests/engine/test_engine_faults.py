@@ -7,13 +7,15 @@ import http.client
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
+import pytest
 from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig
-from daytona.common.errors import DaytonaFileNotFoundError
+from daytona.common.errors import DaytonaError, DaytonaFileNotFoundError
 
 import daytona_magics
-from tests.engine_process import IsolatedEngine, is_alive, wait_until
+from tests.engine_process import IsolatedEngine, is_alive, isolated_engine, wait_until
 
 AS_VERSION = """
 import sys, daytona_magics
@@ -72,6 +74,39 @@ def test_a_dead_zygote_is_replaced(fresh_engine: IsolatedEngine) -> None:
     wait_until(works, "sandboxes can be started again", 10)
     assert sandbox.fs.download_file("file") == b"kept"
     assert fresh_engine.pid == pid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_disk_that_fills_up_is_survived() -> None:
+    with isolated_engine(state="mount/state") as engine:
+        mount = engine.state.parent
+        mount.mkdir(mode=0o711)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m,mode=0711", "tmpfs", str(mount)], check=True)
+        try:
+            daytona = Daytona(engine.config())
+            sandbox = daytona.create()
+            pid = engine.pid
+            full = sandbox.process.exec("head -c 200000000 /dev/zero > big; echo $?; echo x > more; echo $?")
+            assert full.result.split()[-1] == "1"
+            with pytest.raises(DaytonaError):
+                sandbox.fs.upload_file(b"x" * 5_000_000, "upload")
+            failures = 0
+            for _ in range(30):
+                try:
+                    daytona.create()
+                except DaytonaError as error:
+                    assert error.status_code in (500, 503), error
+                    failures += 1
+            assert failures
+            # The sandbox and the engine go on as soon as there is room.
+            assert sandbox.process.exec("rm -f big; echo alive").result == "alive\n"
+            sandbox.fs.upload_file(b"y", "upload")
+            sandbox.set_labels({"after": "all"})
+            assert engine.pid == pid
+            daytona.delete(daytona.create())
+            assert engine.command("stop").returncode == 0
+        finally:
+            subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
 async def test_an_upload_that_breaks_off_leaves_no_file(engine: IsolatedEngine) -> None:

@@ -16,6 +16,7 @@ from multidict import MultiDict
 
 from daytona_magics.engine import log as engine_log
 from daytona_magics.engine.api.listing import page
+from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.api.multipart import content_disposition
 from daytona_magics.engine.api.pty_session import exit_reason
 from daytona_magics.engine.errors import ApiError
@@ -226,6 +227,25 @@ def test_bad_queries_are_refused(query: dict[str, str]) -> None:
     with pytest.raises(ApiError) as caught:
         page([_record("a")], MultiDict(query))
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"gpu": 1}, "GPU"),
+        ({"gpuType": ["H100"]}, "GPU"),
+        ({"kvm": True}, "kvm"),
+        ({"buildInfo": {"dockerfileContent": "FROM x"}}, "images"),
+        ({"snapshot": "windows"}, "windows"),
+        ({"cpu": -1}, "cpu"),
+        ({"autoStopInterval": -1}, "autoStopInterval"),
+    ],
+)
+def test_impossible_creations_are_refused_in_one_sentence(body: dict[str, Any], word: str) -> None:
+    with pytest.raises(ApiError, match=word) as caught:
+        parse_create(body)
+    assert caught.value.status == 400
+    assert "\n" not in caught.value.message
 
 
 def test_exit_reasons_fit_into_a_close_frame() -> None:

@@ -8,6 +8,7 @@ routes.
 from __future__ import annotations
 
 import json
+import sqlite3
 from datetime import datetime, timezone
 from typing import Any
 
@@ -43,6 +44,8 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, web.HTTPException):
         return ApiError(error.status, error.text or error.reason)
     log.error("unexpected error", exc_info=error)
+    if isinstance(error, sqlite3.Error):
+        return ApiError(503, f"the embedded engine cannot write its database: {error}")
     return ApiError(500, f"the embedded engine failed ({type(error).__name__}); its log has the details")
 
 
