@@ -143,13 +143,54 @@ def test_l3_says_what_it_is(l3: Any) -> None:
     assert l3.launcher.level == "L3"
 
 
+# -- what is left of privileges and mounts
+
+
+@pytest.mark.isolation
+def test_pid_1_has_no_power_left(l3: Any) -> None:
+    box = l3.spawn()
+    output = l3.run(box.toolbox.run_program(["cat", "/proc/1/status"])).output.decode()
+    status = dict(line.split(":\t", 1) for line in output.splitlines() if ":\t" in line)
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[name], 16) == 0, name
+    assert (status["NoNewPrivs"], status["Seccomp"], status["Uid"].split()) == ("1", "2", ["1000"] * 4)
+    assert status["Name"] == "toolbox"
+    assert l3.run(box.toolbox.run_program(["cat", "/proc/1/cmdline"])).output.strip(b"\0") == b"toolbox"
+    l3.run(box.kill())
+
+
+@pytest.mark.isolation
+def test_the_mount_table_holds_what_was_planned(l3: Any) -> None:
+    box = l3.spawn()
+    output = l3.run(box.toolbox.run_program(["cat", "/proc/self/mountinfo"])).output.decode()
+    rows = [line.split() for line in output.splitlines()]
+    mounts = {row[4].replace("\\040", " "): row for row in rows}
+    assert len(mounts) == len(rows), "nothing is mounted over anything"
+    devices = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")}
+    writable = {"/home/daytona", "/tmp", "/var/tmp", "/run", "/dev/shm"}
+    special = {"/", "/proc", "/dev/pts"}
+    plan = visible.plan()
+    shown = {inside for _, inside in plan.binds}
+    # A folder of the host may hold mounts of its own, which then come along.
+    ours = {path for path in mounts if not any(path.startswith(place + "/") for place in shown)}
+    masks = {path for path in plan.masks if path in mounts}
+    assert ours - shown == devices | writable | special
+    assert shown <= mounts.keys() and masks == set(plan.masks)
+    for path, row in mounts.items():
+        flags = set(row[5].split(","))
+        assert "nosuid" in flags, path
+        assert "ro" in flags or path in devices | writable | {"/proc", "/dev/pts"}, path
+        assert "nodev" in flags or path in devices | {"/dev/pts"} or path in masks, path
+    l3.run(box.kill())
+
+
 #: An engine that may not make namespaces, as under a container's system call filter.
 FORBIDDEN = """
 import asyncio, sys
 from pathlib import Path
 from daytona_magics.engine.launch import namespaces, seccomp
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
-namespaces.drop_privileges(seccomp.program())
+namespaces.load_filter(seccomp.program())
 async def main():
     launcher = Launcher(stderr_dir=Path(sys.argv[1]))
     try:

@@ -36,7 +36,7 @@ _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC, _MOVE_MOUNT_F_EMPTY_PATH = 1, os.O_CLOEXEC, 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 #: The same numbers on every architecture.
-_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLOSE_RANGE, _SYS_MOUNT_SETATTR = 428, 429, 436, 442
 _SYS_KEYCTL_X86_64, _KEYCTL_JOIN_SESSION_KEYRING = 250, 1
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_SECCOMP = 1, 4, 15, 22
 _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 36, 38, 47
@@ -55,6 +55,16 @@ def _check(result: int, what: str) -> int:
 def prctl(option: int, argument: int = 0, what: str = "prctl") -> None:
     """prctl(2) with one integer argument. Raises OSError."""
     _check(_libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0), what)
+
+
+def close_range(first: int, last: int) -> None:
+    """Close the descriptors `first` to `last`, both included.
+
+    The system call itself, because os.closerange tries each number up to `last` where Python was built for an
+    older C library.
+    """
+    if first <= last and _libc.syscall(_SYS_CLOSE_RANGE, first, ctypes.c_uint(last), 0) < 0:
+        os.closerange(first, min(last, 65536) + 1)  # A kernel before 5.9.
 
 
 def die_with_parent() -> None:
@@ -340,6 +350,11 @@ def drop_privileges(filter_program: bytes) -> None:
         _check(_libc.prctl(_PR_CAP_AMBIENT, 4, 0, 0, 0), "clearing ambient capabilities")
     header = struct.pack("Ii", 0x20080522, 0)
     _check(_libc.capset(header, struct.pack("6I", *[0] * 6)), "dropping capabilities")
+    load_filter(filter_program)
+
+
+def load_filter(filter_program: bytes) -> None:
+    """Give up gaining privileges by exec, and load the system call filter. Raises OSError."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1, "setting no_new_privs")
     buffer = ctypes.create_string_buffer(filter_program, len(filter_program))
     fprog = struct.pack("HxxxxxxQ", len(filter_program) // 8, ctypes.addressof(buffer))

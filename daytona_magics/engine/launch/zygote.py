@@ -35,6 +35,7 @@ from . import namespaces, seccomp
 
 #: A request brings the far ends of the toolbox's and the status socket, and a file for error output.
 _REQUEST_FDS = 3
+_LAST_FD = 0xFFFFFFFF
 
 
 def main(control_fd: int) -> NoReturn:
@@ -100,9 +101,9 @@ def _close_all_but(*kept: int) -> None:
     """Close every descriptor above stderr except `kept`."""
     low = 3
     for fd in sorted(kept):
-        os.closerange(low, fd)
+        namespaces.close_range(low, fd - 1)
         low = fd + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") > 0 else 1 << 20)
+    namespaces.close_range(low, _LAST_FD)
 
 
 def _keep(
