@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from daytona_magics.engine.launch.launcher import LaunchError, SandboxProcess, SandboxSpec
+from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess, SandboxSpec
 from daytona_magics.engine.toolbox.client import ToolboxGone
 
 pytestmark = [pytest.mark.isolation, pytest.mark.timeout(120)]
@@ -293,3 +293,37 @@ def test_many_at_once(l3: Any) -> None:
     assert len({box.pid for box in boxes}) == 20
     for box in boxes:
         l3.run(box.kill())
+
+
+def test_a_new_zygote_after_the_old_one_died(l3: Any) -> None:
+    async def story() -> tuple[bytes, int]:
+        died = asyncio.Event()
+        launcher = Launcher(stderr_dir=l3.folder / "err-restart")
+        launcher.on_zygote_death = died.set
+        await launcher.start()
+        home = l3.folder / "restart"
+        uid = 1_620_000 if os.geteuid() == 0 else None
+        launcher.prepare_home(home, uid)
+        spec = SandboxSpec("restart", home, uid, "restart")
+        box = await launcher.spawn(spec)
+        await box.toolbox.execute("echo kept > file")
+        assert launcher._zygote is not None
+        os.kill(launcher._zygote.pid, signal.SIGKILL)
+        await asyncio.wait_for(died.wait(), 10)
+        await asyncio.wait_for(box.kill(), 10)
+        await launcher.stop()
+        with pytest.raises(LaunchError):
+            await launcher.spawn(spec)
+        await launcher.start()
+        await asyncio.sleep(0.3)  # A toolbox's socket is closed a moment after its sandbox has ended.
+        before = len(os.listdir("/proc/self/fd"))
+        box = await launcher.spawn(spec)
+        output = (await box.toolbox.execute("cat file")).output
+        await box.kill()
+        await asyncio.sleep(0.3)
+        after = len(os.listdir("/proc/self/fd"))
+        await launcher.stop()
+        await launcher.stop()
+        return output, after - before
+
+    assert l3.run(story()) == (b"kept\n", 0)
