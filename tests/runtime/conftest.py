@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +18,8 @@ from daytona_magics.runtime.channel import Channel, ExecRequest, new_id
 from daytona_magics.runtime.events import Done, Event, FlowWindow, Stream
 from tests.engine_process import IsolatedEngine, isolated_engine
 from tests.fault_proxy import FaultProxy
+
+from .local_toolbox import LocalToolbox
 
 
 @dataclass
@@ -70,6 +75,15 @@ class Cells:
         ran = self.start(code, language, **more)
         await ran.done(within)
         return ran
+
+
+@pytest.fixture
+async def toolbox() -> AsyncIterator[LocalToolbox]:
+    """A toolbox in miniature with a home of its own."""
+    home = Path(tempfile.mkdtemp(prefix="dm-"))
+    async with LocalToolbox(home) as made:
+        yield made
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,7 @@ class LocalToolbox:
         self.uploads = 0
         self.executes = 0
         self.port = 0
+        self._clients: list[web.WebSocketResponse] = []
         self._runner: web.AppRunner | None = None
         self._envs: dict[str, dict[str, str]] = {}
 
@@ -124,6 +125,12 @@ class LocalToolbox:
         with contextlib.suppress(OSError):
             os.waitpid(pid, 0)
 
+    async def throw_out_clients(self) -> None:
+        """Close every client's socket as the platform does with slow ones; sessions live on."""
+        clients, self._clients = self._clients, []
+        for ws in clients:
+            await ws.close(code=1008, message=b"slow consumer")
+
     async def _create_connect(self, request: web.Request) -> web.StreamResponse:
         self.headers.append(dict(request.headers))
         if self.refuse_with:
@@ -152,6 +159,7 @@ class LocalToolbox:
         ws = web.WebSocketResponse(protocols=("X-Daytona-Pty-Exit-Control",), max_msg_size=64 << 10)
         await ws.prepare(request)
         await ws.send_str('{"type":"control","status":"connected"}')
+        self._clients.append(ws)
         _, master = self.ptys[session]
         down = asyncio.create_task(self._down(master, ws))
         try:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -31,14 +27,6 @@ for i in 1 2 3 4 5 6 7 8 9; do echo "noise $i"; done
 SWALLOW = "echo 'this shell takes your terminal'; exec sleep 1000\n"
 ALIASED = "alias exec='echo no exec'\n"
 STARTUP = {"bash": ".bashrc", "zsh": ".zshrc", "dash": ".shinit"}
-
-
-@pytest.fixture
-async def toolbox() -> AsyncIterator[LocalToolbox]:
-    home = Path(tempfile.mkdtemp(prefix="dm-"))
-    async with LocalToolbox(home) as made:
-        yield made
-    shutil.rmtree(home, ignore_errors=True)
 
 
 def shell(toolbox: LocalToolbox, name: str, startup: str) -> Channel:
@@ -99,30 +87,6 @@ async def test_a_terminal_that_is_none_is_shown(
     assert 5 < sum("shown" in line for line in shown) <= 20
     assert toolbox.ptys == {}
     await channel.close()
-
-
-async def test_an_old_platform_runs_cells_too(toolbox: LocalToolbox) -> None:
-    toolbox.two_step_only = True
-    channel = shell(toolbox, "bash", "")
-    assert (await Cells(channel).run("print('two steps')")).out == "two steps\n"
-    await finish(channel)
-
-
-async def test_the_guest_is_uploaded_once_and_again_when_damaged(toolbox: LocalToolbox) -> None:
-    channel = shell(toolbox, "bash", "")
-    await channel.open()
-    await channel.close()
-    channel = shell(toolbox, "bash", "")
-    await channel.open()
-    assert (toolbox.uploads, toolbox.executes) == (1, 3)
-    await finish(channel)
-    (path,) = (toolbox.home / start.FOLDER).glob("guest-*.pyz")
-    path.write_bytes(path.read_bytes()[:-100])
-    channel = shell(toolbox, "bash", "")
-    await channel.open()
-    assert toolbox.uploads == 2
-    await finish(channel)
-    assert sorted(os.listdir(toolbox.home / start.FOLDER)) == sorted([path.name, "run"])
 
 
 async def test_noisy_start_up_files_in_a_real_sandbox(sandbox: AsyncSandbox, engine: IsolatedEngine) -> None:
