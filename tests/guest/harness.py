@@ -15,9 +15,15 @@ import time
 import uuid
 from typing import Any
 
-from daytona_magics.runtime.guest import frames
+from daytona_magics.runtime.guest import frames, processes
 
 MODULE = [sys.executable, "-m", "daytona_magics.runtime.guest"]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie that nobody has reaped yet does not."""
+    found = processes.read(pid)
+    return found is not None and found.alive
 
 
 class Guest:
@@ -33,7 +39,9 @@ class Guest:
         assert self.hello["ok"], self.hello
 
     def daemon(self) -> dict[str, Any]:
-        done = subprocess.run([*MODULE, "daemon"], env=self.env, stdout=subprocess.PIPE, timeout=20, check=False)
+        done = subprocess.run(
+            [*MODULE, "daemon"], env=self.env, stdout=subprocess.PIPE, timeout=20, check=False
+        )
         return json.loads(done.stdout)
 
     def client(self, **options: Any) -> Client:
@@ -54,7 +62,7 @@ class Guest:
             last.request("shutdown")
             last.close()
             deadline = time.monotonic() + 5
-            while os.path.exists("/proc/%d" % with_pid) and time.monotonic() < deadline:
+            while alive(with_pid) and time.monotonic() < deadline:
                 time.sleep(0.005)
         except (OSError, EOFError, TimeoutError):
             os.kill(self.hello["pid"], signal.SIGKILL)
@@ -147,6 +155,8 @@ class Client:
         if self.pid == 0:
             os.execve(MODULE[0], [*MODULE, "attach"], guest.env)
         self.closed = False
+        # The next client must not inherit this terminal, or closing it here would hang up nobody.
+        os.set_inheritable(self.fd, False)
         self.hello: dict[str, Any] = {}
         self._partial = bytearray()
         self.until(lambda: self.hello)

@@ -58,7 +58,9 @@ def test_cwd_and_env_are_for_that_cell_only(client: Client, guest: Guest) -> Non
 
 
 def test_no_input_no_tty_and_own_session(client: Client) -> None:
-    run = client.bash("cat; (echo x > /dev/tty) 2>/dev/null || echo notty; ps -o sid= -p $$ | tr -d ' '; echo $$")
+    run = client.bash(
+        "cat; (echo x > /dev/tty) 2>/dev/null || echo notty; ps -o sid= -p $$ | tr -d ' '; echo $$"
+    )
     lines = run.text.split()
     assert lines[0] == "notty" and lines[1] == lines[2]
 

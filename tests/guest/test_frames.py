@@ -13,7 +13,9 @@ def some_frames(rng: random.Random, count: int) -> list[frames.Frame]:
     made = []
     for number in range(count):
         payload = rng.choice([b"", frames.MAGIC * 3, rng.randbytes(rng.randrange(60)), rng.randbytes(4000)])
-        made.append(frames.Frame(rng.choice([1, 16, 17, 32]), rng.randrange(2), rng.randrange(2**32), number, payload))
+        made.append(
+            frames.Frame(rng.choice([1, 16, 17, 32]), rng.randrange(2), rng.randrange(2**32), number, payload)
+        )
     return made
 
 

@@ -68,7 +68,9 @@ def test_first_press_ends_the_cell_and_what_it_started(client: Client, kind: str
     assert client.run("kept").result == "'yes'"
 
 
-@pytest.mark.parametrize("kind", ["sleep 61.%s", "sleep 61.%s & wait", "setsid sleep 61.%s", "while :; do :; done"])
+@pytest.mark.parametrize(
+    "kind", ["sleep 61.%s", "sleep 61.%s & wait", "setsid sleep 61.%s", "while :; do :; done"]
+)
 def test_first_press_on_bash(client: Client, kind: str) -> None:
     client.bash("kept=yes")
     run, mark = begin(client, "new=1\n" + kind, "bash")
@@ -151,7 +153,9 @@ def test_interrupts_between_cells_do_no_harm(client: Client) -> None:
 def test_storm_of_prints_and_interrupts(client: Client) -> None:
     client.run("value = 7")
     for number in range(30):
-        run = client.start("import sys\nwhile True: print('x' * 50); sys.stderr.write('y' * %d)" % (number * 97))
+        run = client.start(
+            "import sys\nwhile True: print('x' * 50); sys.stderr.write('y' * %d)" % (number * 97)
+        )
         client.until(lambda run=run: len(run.out) > 10000)
         client.request("interrupt", id=run.id, level=1)
         client.wait(run, 10)
@@ -162,7 +166,9 @@ def test_storm_of_prints_and_interrupts(client: Client) -> None:
 def test_queue_behind_and_interrupt_of_a_waiting_cell(client: Client) -> None:
     first = client.start("import time; time.sleep(0.3); print('first')")
     ids = [uuid.uuid4().hex for _ in range(2)]
-    replies = [client.request("execute", id=i, context="main", language="python", code="print('next')") for i in ids]
+    replies = [
+        client.request("execute", id=i, context="main", language="python", code="print('next')") for i in ids
+    ]
     assert [r["state"] for r in replies] == ["queued", "queued"]
     assert [r["behind"] for r in replies] == [first.id, ids[0]]
     other = client.run("1", context="another")

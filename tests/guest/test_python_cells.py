@@ -104,7 +104,9 @@ def test_rich_reprs(client: Client) -> None:
 
 
 def test_display_update_and_clear(client: Client) -> None:
-    run = client.run("h = display('one', display_id='k')\nprint('mid')\nh.update('two')\ndisplay(1, 2, clear=True)")
+    run = client.run(
+        "h = display('one', display_id='k')\nprint('mid')\nh.update('two')\ndisplay(1, 2, clear=True)"
+    )
     kinds = [m["msg"] for m in run.messages]
     assert kinds == ["started", "display", "display", "clear", "display", "display", "done"]
     first, second = run.of("display")[:2]
@@ -114,7 +116,9 @@ def test_display_update_and_clear(client: Client) -> None:
 
 def test_display_of_ipython_comes_to_us(client: Client) -> None:
     pytest.importorskip("IPython")
-    run = client.run("from IPython.display import display, HTML, Image\ndisplay(HTML('<i>x</i>'))\nHTML('<u>y</u>')")
+    run = client.run(
+        "from IPython.display import display, HTML, Image\ndisplay(HTML('<i>x</i>'))\nHTML('<u>y</u>')"
+    )
     assert run.of("display")[0]["data"]["text/html"] == "<i>x</i>"
     assert run.of("result")[0]["data"]["text/html"] == "<u>y</u>"
     assert run.out == b""
@@ -129,7 +133,9 @@ def test_large_display_is_whole_and_too_large_is_a_notice(client: Client) -> Non
 
 def test_matplotlib_figures(client: Client) -> None:
     pytest.importorskip("matplotlib")
-    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show(); print('between')\nplt.plot([3, 4]);"
+    code = (
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show(); print('between')\nplt.plot([3, 4]);"
+    )
     run = client.run(code, timeout_s=90)
     shown = run.of("display")
     assert len(shown) == 2 and run.text == "between\n"
@@ -208,7 +214,12 @@ def test_commands_and_magics(client: Client, guest: Guest) -> None:
 
 
 def test_top_level_await_shares_a_loop(client: Client) -> None:
-    assert client.run("import asyncio\nawait asyncio.sleep(0)\nt = asyncio.ensure_future(asyncio.sleep(0, 7))").status == "ok"
+    assert (
+        client.run(
+            "import asyncio\nawait asyncio.sleep(0)\nt = asyncio.ensure_future(asyncio.sleep(0, 7))"
+        ).status
+        == "ok"
+    )
     assert client.run("await t").result == "7"
     assert client.run("async def m(): return 5\nasyncio.run(m())").result == "5"
 
@@ -274,10 +285,14 @@ def test_a_million_lines(client: Client) -> None:
 
 
 def test_late_output_goes_to_the_context_log(client: Client, guest: Guest) -> None:
-    run = client.run("import threading\ne = threading.Event()\nthreading.Thread(target=lambda: (e.wait(), print('late words'))).start()\n1")
+    run = client.run(
+        "import threading\ne = threading.Event()\nthreading.Thread(target=lambda: (e.wait(), print('late words'))).start()\n1"
+    )
     assert run.result == "1"
     client.run("e")
-    log = [c for c in client.request("status")["contexts"] if c["language"] == "python" and c["name"] == "main"]
+    log = [
+        c for c in client.request("status")["contexts"] if c["language"] == "python" and c["name"] == "main"
+    ]
     client.run("threading.Timer(0.05, e.set).start()")
     client.until(lambda: "late words" in _read(log[0]["late_output"]))
 

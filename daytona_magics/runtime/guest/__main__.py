@@ -8,7 +8,7 @@ USAGE = "usage: guest daemon | attach | version"
 
 
 def main(arguments: list[str]) -> int:
-    """Run one subcommand; returns the exit code. Imports only what the subcommand needs: start time counts."""
+    """Run one subcommand; returns the exit code. Each imports only what it needs: start time counts."""
     command = arguments[0] if len(arguments) == 1 else ""
     if command == "attach":
         from . import attach
@@ -28,9 +28,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # The zip's own __main__ has no package: the one file is both, so that `python3 guest.pyz` and
-    # `python3 -m daytona_magics.runtime.guest` work.
-    if not __package__:
-        from guest.__main__ import main as main
-
     sys.exit(main(sys.argv[1:]))

@@ -47,7 +47,9 @@ def make_raw(fd: int) -> None:
     import termios
 
     mode = termios.tcgetattr(fd)
-    mode[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON | termios.IXOFF)
+    mode[0] &= ~(
+        termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON | termios.IXOFF
+    )
     mode[0] &= ~(termios.IGNBRK | termios.PARMRK | termios.INLCR | termios.IGNCR)
     mode[1] &= ~termios.OPOST
     mode[2] = (mode[2] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8

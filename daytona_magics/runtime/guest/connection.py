@@ -107,7 +107,9 @@ class Connection:
             else:
                 self._on_request(self, request)
         else:
-            self.send({"op": "reply", "req": None, "ok": False, "error": "bad-request", "message": "not JSON"})
+            self.send(
+                {"op": "reply", "req": None, "ok": False, "error": "bad-request", "message": "not JSON"}
+            )
 
     def _ack(self, count: Any) -> None:
         if isinstance(count, int) and self._acked < count <= self._written:

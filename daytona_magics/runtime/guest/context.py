@@ -107,7 +107,9 @@ class Context:
         self._fresh = self.worker is None
         mark = "%d.%d" % (os.getpid(), execution.stream)
         if self.language == "bash":
-            self._adopt(BashWorker(self._loop, mark, self._file + ".state", execution, self._sink, self._late))
+            self._adopt(
+                BashWorker(self._loop, mark, self._file + ".state", execution, self._sink, self._late)
+            )
             return
         worker = self.worker
         if not isinstance(worker, PythonWorker):
@@ -237,7 +239,9 @@ class Context:
 
         def look() -> None:
             nonlocal killed
-            alive = [p for p in map(processes.read, pids) if p is not None and p.alive and p.start >= self._since]
+            alive = [
+                p for p in map(processes.read, pids) if p is not None and p.alive and p.start >= self._since
+            ]
             late = time.monotonic() >= deadline
             if alive and late and not killed:
                 killed = True

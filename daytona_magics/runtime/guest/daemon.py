@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import socket
 import sys
 import time
@@ -15,9 +14,6 @@ from . import VERSION, frames, paths, processes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from .loop import Loop
-    from .server import Server
 
 #: Seconds the starter waits for the daemon's answer.
 PATIENCE = 10.0
@@ -125,17 +121,44 @@ def _detach(folder: str, lock: int, report: int) -> None:
             except OSError:
                 continue
     try:
-        loop, server = _listen(folder)
+        listener = _listen(folder)
     except OSError as error:
         os.write(report, json.dumps({"failed": "the guest cannot listen: %s" % error}).encode())
         os._exit(1)
-    os.write(report, json.dumps(server.hello).encode())
+    hello = {
+        "op": "hello",
+        "protocol": frames.PROTOCOL,
+        "version": VERSION,
+        "python": "%d.%d.%d" % sys.version_info[:3],
+        "boot": os.urandom(8).hex(),
+        "pid": os.getpid(),
+    }
+    os.write(report, json.dumps(hello).encode())
     os.close(report)
+    # Answered: who connects now waits in the listener's queue while the rest is imported (30 ms).
+    _serve(folder, listener, hello)
+    os._exit(0)
+
+
+def _serve(folder: str, listener: socket.socket, hello: dict[str, Any]) -> None:
+    import shutil
+
+    from .loop import Loop
+    from .server import Server
+
+    # What an earlier daemon left: its executions are unknown to this one.
+    executions = os.path.join(folder, "executions")
+    shutil.rmtree(executions, ignore_errors=True)
+    os.makedirs(executions, mode=0o700, exist_ok=True)
     os.chdir(paths.home())
     processes.become_subreaper()
     processes.set_name("daytona-guest")
+    loop = Loop()
+    loop.watch_children()
+    head = _limit("DAYTONA_MAGICS_SPOOL_HEAD", 64 << 20)
+    tail = _limit("DAYTONA_MAGICS_SPOOL_TAIL", 192 << 20)
+    Server(loop, listener, folder, hello, head, tail)
     loop.run()
-    os._exit(0)
 
 
 def _limit(name: str, default: int) -> int:
@@ -143,25 +166,12 @@ def _limit(name: str, default: int) -> int:
     return int(text) if text.isdigit() else default
 
 
-def _listen(folder: str) -> tuple[Loop, Server]:
-    from .loop import Loop
-    from .server import Server
-
+def _listen(folder: str) -> socket.socket:
     os.chdir(folder)
-    # What an earlier daemon left: its executions are unknown to this one.
-    shutil.rmtree("executions", ignore_errors=True)
-    os.makedirs("executions", mode=0o700, exist_ok=True)
     if os.path.lexists(paths.SOCKET):
         os.unlink(paths.SOCKET)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(paths.SOCKET)
     os.chmod(paths.SOCKET, 0o600)
     listener.listen(16)
-    loop = Loop()
-    loop.watch_children()
-    head = _limit("DAYTONA_MAGICS_SPOOL_HEAD", 64 << 20)
-    tail = _limit("DAYTONA_MAGICS_SPOOL_TAIL", 192 << 20)
-    return loop, Server(loop, listener, folder, os.urandom(8).hex(), head, tail)
-
-
-__all__ = ["VERSION", "main"]
+    return listener

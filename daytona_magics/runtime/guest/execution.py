@@ -41,7 +41,8 @@ class Request:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Request:
         """Check and convert the fields of an ``execute`` request."""
-        text = {k: value.get(k, d) for k, d in (("id", ""), ("context", "main"), ("language", "python"), ("code", ""))}
+        defaults = {"id": "", "context": "main", "language": "python", "code": ""}
+        text = {k: value.get(k, d) for k, d in defaults.items()}
         text["name"] = value.get("name") or "Cell"
         for key, one in text.items():
             if not isinstance(one, str):
@@ -74,7 +75,9 @@ class Execution:
         changed: called after every append, and when the state changes.
     """
 
-    def __init__(self, request: Request, stream: int, journal: Journal, changed: Callable[[Execution], Any]) -> None:
+    def __init__(
+        self, request: Request, stream: int, journal: Journal, changed: Callable[[Execution], Any]
+    ) -> None:
         self.request = request
         self.id = request.id
         self.stream = stream

@@ -15,8 +15,14 @@ frames from 1 without gaps, so that a reconnecting reader can name the last one 
 Standard library only, Python >= 3.8: this module runs inside sandboxes and in the kernel alike.
 """
 
+from __future__ import annotations
+
 import struct
 import zlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROTOCOL = 1
 MAGIC = b"\xd7M"
@@ -46,7 +52,7 @@ class Frame:
 
     __slots__ = ("flags", "payload", "sequence", "stream", "type")
 
-    def __init__(self, type, flags, stream, sequence, payload):
+    def __init__(self, type: int, flags: int, stream: int, sequence: int, payload: bytes) -> None:
         self.type = type
         self.flags = flags
         self.stream = stream
@@ -54,11 +60,11 @@ class Frame:
         self.payload = payload
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes this frame takes on the wire."""
         return HEADER_SIZE + len(self.payload)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "Frame(type=%#x, flags=%d, stream=%d, sequence=%d, %d bytes)" % (
             self.type,
             self.flags,
@@ -67,13 +73,13 @@ class Frame:
             len(self.payload),
         )
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Frame) and all(getattr(self, n) == getattr(other, n) for n in self.__slots__)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
 
-def encode(type, stream, sequence, payload=b"", flags=0):
+def encode(type: int, stream: int, sequence: int, payload: bytes = b"", flags: int = 0) -> bytes:
     """One frame as bytes.
 
     Raises ValueError if the payload is longer than MAX_ACCEPTED.
@@ -87,7 +93,7 @@ def encode(type, stream, sequence, payload=b"", flags=0):
     return head + _CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
 
 
-def split(payload, limit=MAX_PAYLOAD):
+def split(payload: bytes, limit: int = MAX_PAYLOAD) -> Iterator[tuple[int, bytes]]:
     """Cut a message's bytes into ``(flags, piece)`` pairs; an empty message is one empty piece.
 
     In:  list(split(b"abcde", 2))
@@ -106,19 +112,19 @@ class Decoder:
         dropped: how many bytes were dropped in all.
     """
 
-    def __init__(self, keep_noise=8192):
+    def __init__(self, keep_noise: int = 8192) -> None:
         self._buffer = bytearray()
         self._keep_noise = keep_noise
         self.noise = bytearray()
         self.dropped = 0
 
-    def _drop(self, count):
+    def _drop(self, count: int) -> None:
         self.noise += self._buffer[:count]
         del self._buffer[:count]
         del self.noise[: -self._keep_noise]
         self.dropped += count
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> list[Frame]:
         """Take a chunk; return the list of frames completed by it, in order."""
         buffer = self._buffer
         buffer += data

@@ -1,6 +1,6 @@
 """The journal of one execution: every frame it sent, in order, to be read again from any sequence number.
 
-Frames are kept in chunks of about 1 MiB. The chunk being filled is memory; full ones go to files. The first
+Frames are kept in chunks of about 1 MiB. The one being filled is memory; full ones go to files. The first
 ``head`` bytes are kept, and the last ``tail``; what falls out between is counted and read back as one GAP frame.
 A message split over several frames never crosses chunks, so a gap always lies between whole messages.
 
@@ -76,7 +76,12 @@ class Journal:
     """
 
     def __init__(
-        self, folder: str, head: int = 64 * MIB, tail: int = 192 * MIB, memory: int = 8 * MIB, chunk: int = CHUNK
+        self,
+        folder: str,
+        head: int = 64 * MIB,
+        tail: int = 192 * MIB,
+        memory: int = 8 * MIB,
+        chunk: int = CHUNK,
     ) -> None:
         self._folder = folder
         self._head, self._tail, self._memory, self._chunk_size = head, tail, memory, chunk
@@ -93,7 +98,9 @@ class Journal:
     @property
     def in_memory(self) -> int:
         """Bytes of frames held in memory."""
-        return sum(len(c.data) for c in [*self.head_chunks, *self.tail_chunks, self._open] if c.data is not None)
+        return sum(
+            len(c.data) for c in [*self.head_chunks, *self.tail_chunks, self._open] if c.data is not None
+        )
 
     @property
     def size(self) -> int:
@@ -255,7 +262,9 @@ class Cursor:
         chunk, missing = self.journal.locate(self.sequence + 1)
         self._chunk, self._offset, self._buffer, self._at = chunk, 0, b"", 0
         if missing:
-            note = json.dumps({"bytes": self.journal.dropped_bytes(self.sequence), "frames": missing}).encode()
+            note = json.dumps(
+                {"bytes": self.journal.dropped_bytes(self.sequence), "frames": missing}
+            ).encode()
             self.sequence += missing
             return frames.encode(frames.GAP, self.stream, self.sequence, note)
         if chunk is not None:

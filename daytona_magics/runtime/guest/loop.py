@@ -1,4 +1,4 @@
-"""A small epoll loop: callbacks for descriptors, timers, child exits. No asyncio, which costs 60 ms to import.
+"""A small epoll loop: callbacks for descriptors, timers, child exits. No asyncio: it takes 60 ms to import.
 
 Idle means blocked in ``epoll_wait`` without a timeout: no polling.
 """
@@ -115,8 +115,8 @@ class Loop:
             self._run_timers()
             while self._soon:
                 batch, self._soon = self._soon, []
-                for callback in batch:
-                    self._guard(callback)
+                for one in batch:
+                    self._guard(one)
 
     def _timeout(self) -> float | None:
         if self._soon:

@@ -210,5 +210,3 @@ class Helper:
 def install(session: Session) -> None:
     """Make the helper reachable from transformed lines."""
     setattr(builtins, transform.HELPER, Helper(session))
-
-

@@ -28,7 +28,7 @@ def _prctl(option: int, argument: object) -> bool:
     try:
         import ctypes
 
-        return ctypes.CDLL(None).prctl(option, argument, 0, 0, 0) == 0
+        return bool(ctypes.CDLL(None).prctl(option, argument, 0, 0, 0) == 0)
     except (ImportError, OSError, AttributeError):
         return False  # a Python without ctypes: orphans go to pid 1, everything else works
 
@@ -87,15 +87,17 @@ def read(pid: int) -> Process | None:
 
 
 def children(pid: int) -> list[int]:
-    """Direct children of a process, from the kernel's own list where it keeps one, else by reading all of /proc."""
+    """Direct children of a process: the kernel's own list where it keeps one, else by reading all of /proc."""
     found: list[int] = []
     try:
         for task in os.listdir("/proc/%d/task" % pid):
             with open("/proc/%d/task/%s/children" % (pid, task), "rb") as file:
                 found += map(int, file.read().split())
     except FileNotFoundError:
-        if os.path.exists("/proc/%d" % pid) and not os.path.exists("/proc/self/task/%d/children" % os.getpid()):
-            return [p.pid for p in map(read, map(int, filter(str.isdigit, os.listdir("/proc")))) if p and p.parent == pid]
+        listed = os.path.exists("/proc/self/task/%d/children" % os.getpid())
+        if not listed and os.path.exists("/proc/%d" % pid):
+            every = map(read, map(int, filter(str.isdigit, os.listdir("/proc"))))
+            return [p.pid for p in every if p is not None and p.parent == pid]
     except ProcessLookupError:
         return found
     return found

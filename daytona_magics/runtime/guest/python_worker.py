@@ -61,9 +61,7 @@ class PythonWorker(workers.Worker):
             os.close(fd)
         self._command, self._tag, self._shared = command[1], tag[0], shared
         os.set_blocking(self._command, False)
-        self._reader = ring.Reader(
-            shared, self._tag, self._bytes, self._message, lambda: self.read_raw()
-        )
+        self._reader = ring.Reader(shared, self._tag, self._bytes, self._message, lambda: self.read_raw())
         self.watch_raw(out[0], err[0])
         loop.add(self._tag, lambda events: self.collect())
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import socket
-
-from . import VERSION, frames
 from .connection import Connection
 from .execution import Request
 from .supervisor import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    import socket
+    from typing import Any, Callable
 
     from .execution import Execution
     from .loop import Loop
@@ -34,26 +30,25 @@ class Server:
 
     Args:
         listener: the bound, listening unix socket.
-        boot: random name of this daemon's life.
+        hello: what every client is told first.
         head, tail: limits of each execution's journal, bytes.
     """
 
     def __init__(
-        self, loop: Loop, listener: socket.socket, folder: str, boot: str, head: int = 64 << 20, tail: int = 192 << 20
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        folder: str,
+        hello: dict[str, Any],
+        head: int = 64 << 20,
+        tail: int = 192 << 20,
     ) -> None:
         self._loop = loop
         self._listener = listener
         self.supervisor = Supervisor(loop, folder, self._changed, head, tail)
-        self.hello = {
-            "op": "hello",
-            "protocol": frames.PROTOCOL,
-            "version": VERSION,
-            "python": platform.python_version(),
-            "boot": boot,
-            "pid": os.getpid(),
-        }
+        self._hello = hello
         self._clients: list[Connection] = []
-        self._operations = {
+        self._operations: dict[str, Callable[[Connection, dict[str, Any]], dict[str, Any] | None]] = {
             "execute": self._execute,
             "subscribe": self._subscribe,
             "interrupt": self._interrupt,
@@ -76,7 +71,7 @@ class Server:
         sock.setblocking(False)
         client = Connection(self._loop, sock.detach(), self._request, self._clients.remove)
         self._clients.append(client)
-        client.send(self.hello)
+        client.send(self._hello)
 
     def _changed(self, execution: Execution) -> None:
         for client in list(self._clients):
@@ -95,7 +90,9 @@ class Server:
         handler = self._operations.get(operation) if isinstance(operation, str) else None
         try:
             if handler is None:
-                raise RequestError("unknown-op", "this guest does not know the operation %.40r" % (operation,))
+                raise RequestError(
+                    "unknown-op", "this guest does not know the operation %.40r" % (operation,)
+                )
             answer = handler(client, request)
         except RequestError as error:
             reply.update(ok=False, error=error.code, message=str(error))

@@ -62,7 +62,7 @@ class Text(io.TextIOBase):
         self.write = writer.make_text_write(tag)  # type: ignore[method-assign]
 
     @property
-    def buffer(self) -> Bytes:  # type: ignore[override]
+    def buffer(self) -> Bytes:
         """The binary stream under it."""
         return self._buffer
 
@@ -107,7 +107,7 @@ class NoInput(io.TextIOBase):
 
     name = "<stdin>"
     mode = "r"
-    encoding = "utf-8"  # type: ignore[assignment]
+    encoding = "utf-8"
 
     def _refuse(self, *_: Any) -> Any:
         raise StdinNotImplementedError(NO_INPUT)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import linecache
 import os
-import sys
-import traceback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,5 +151,3 @@ def _syntax(error: SyntaxError) -> Iterator[str]:
     width = end - 1 - indent - start if getattr(error, "end_lineno", None) == number else 1
     yield "    " + stripped
     yield "    " + " " * start + RED + "^" * max(1, min(width, len(stripped) - start)) + OFF
-
-

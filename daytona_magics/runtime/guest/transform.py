@@ -20,6 +20,8 @@ _CELL_MAGIC = re.compile(r"^(\s*)(%%\S+)(.*)$", re.S)
 _ASSIGN = re.compile(r"^(\s*)([A-Za-z_][\w.,\[\]'\" \t*]*?)[ \t]*=[ \t]*([!%])(.*)$", re.S)
 _HELP = re.compile(r"^(\s*)(\?{0,2})([A-Za-z_][\w.]*)(\?{0,2})[ \t]*$")
 
+_NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.DEDENT)
+
 
 def dedent(code: str) -> str:
     """Take away indentation that all lines share (a cell pasted from inside a function).
@@ -31,7 +33,9 @@ def dedent(code: str) -> str:
     first = next((line for line in lines if line.strip() and not line.lstrip().startswith("#")), "")
     indent = first[: len(first) - len(first.lstrip())]
     if all(line.startswith(indent) or not line.strip() for line in lines):
-        return "".join(line[len(indent) :] if line.startswith(indent) else line.lstrip(" \t") for line in lines)
+        return "".join(
+            line[len(indent) :] if line.startswith(indent) else line.lstrip(" \t") for line in lines
+        )
     return code
 
 
@@ -68,7 +72,11 @@ def _unfinished(text: str) -> bool:
         for _ in tokenize.generate_tokens(io.StringIO(text).readline):
             continue
     except tokenize.TokenError as error:
-        return "EOF in multi-line" in str(error) or "unexpected EOF" in str(error) or "unterminated" in str(error)
+        return (
+            "EOF in multi-line" in str(error)
+            or "unexpected EOF" in str(error)
+            or "unterminated" in str(error)
+        )
     except (IndentationError, SyntaxError) as error:
         return "unterminated triple" in str(error) or "was never closed" in str(error)
     return False
@@ -111,7 +119,7 @@ def silenced(code: str, last: ast.stmt) -> bool:
     previous = ""
     try:
         for token in tokenize.generate_tokens(io.StringIO(code).readline):
-            if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.DEDENT):
+            if token.type not in _NO_CODE:
                 previous = token.string
     except (tokenize.TokenError, SyntaxError):
         return tail.endswith(";")

@@ -5,8 +5,8 @@ It is forked from the daemon and must look like an ordinary interactive Python t
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import builtins
 import functools
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from .ring import Writer
 
 _PACKAGE = __package__ or ""
-_FUTURE = functools.reduce(int.__or__, (getattr(__future__, n).compiler_flag for n in __future__.all_feature_names))
+_FUTURE = functools.reduce(
+    int.__or__, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+)
 _FLAGS = getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0)
 _CO_COROUTINE = 0x80
 #: Processes are about to be started: from then on pauses between prints are worth a look at the raw pipes.
@@ -69,7 +71,8 @@ class Session:
             # Ours is called `guest` only inside the zip; the user may have a module of that name.
             for name in [n for n in sys.modules if n == "guest" or n.startswith("guest.")]:
                 del sys.modules[name]
-        out, err = streams.Text(self._writer, b"1", 1, "<stdout>"), streams.Text(self._writer, b"2", 2, "<stderr>")
+        out = streams.Text(self._writer, b"1", 1, "<stdout>")
+        err = streams.Text(self._writer, b"2", 2, "<stderr>")
         sys.stdout = sys.__stdout__ = out  # type: ignore[misc, assignment]
         sys.stderr = sys.__stderr__ = err  # type: ignore[misc, assignment]
         sys.stdin = sys.__stdin__ = streams.NoInput()  # type: ignore[misc, assignment]
