@@ -46,8 +46,11 @@ def test_the_plan_shows_python_and_hides_homes() -> None:
     assert [bind[1] for bind in plan.binds] == sorted(bind[1] for bind in plan.binds), "parents first"
 
 
-def test_a_prefix_that_is_a_whole_home_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+@pytest.mark.parametrize("home", [".", "me"])
+def test_a_prefix_that_holds_a_home_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / home))
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     assert not visible.plan().shows(str(tmp_path))
 

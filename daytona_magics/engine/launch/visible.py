@@ -116,22 +116,17 @@ def plan() -> Plan:
 
 
 def _python_folders() -> list[str]:
-    """Folders this Python needs: its prefixes and its package folders, none of them a whole home or root."""
-    forbidden = {
-        "/",
-        "/home",
-        "/root",
-        "/tmp",
-        "/var",
-        "/etc",
-        "/opt",
-        "/srv",
-        "/mnt",
-        os.path.expanduser("~"),
-    }
+    """Folders this Python needs: its prefixes and its package folders, none that holds a whole home."""
+    forbidden = {"/", "/home", "/root", "/tmp", "/var", "/etc", "/opt", "/srv", "/mnt"}
+    home = os.path.realpath(os.path.expanduser("~"))
     wanted = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
     wanted += [path for path in sys.path if path.endswith("-packages")]
-    return [path for path in wanted if os.path.isdir(path) and os.path.realpath(path) not in forbidden]
+    found = []
+    for path in wanted:
+        real = os.path.realpath(path)
+        if os.path.isdir(real) and real not in forbidden and not f"{home}/".startswith(f"{real}/"):
+            found.append(path)
+    return found
 
 
 def _interpreter_hops() -> list[str]:
