@@ -126,8 +126,12 @@ class WorkerDied(CellFailed):
         signal: the signal's number, or None.
     """
 
-    def __init__(self, message: str, *, exit_code: int | None = None, signal_number: int | None = None) -> None:
-        super().__init__(message, hint="Variables were lost, files are kept. The next cell starts a fresh worker.")
+    def __init__(
+        self, message: str, *, exit_code: int | None = None, signal_number: int | None = None
+    ) -> None:
+        super().__init__(
+            message, hint="Variables were lost, files are kept. The next cell starts a fresh worker."
+        )
         self.exit_code = exit_code
         self.signal = signal_number
 

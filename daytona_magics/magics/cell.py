@@ -7,7 +7,7 @@ import traceback
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from daytona_magics.errors import CellFailed, SandboxUsageError
+from daytona_magics.errors import CellFailed, SandboxInterrupted, SandboxUsageError
 from daytona_magics.magics import grammar, helptext, secrets
 from daytona_magics.magics.parser import HelpWanted, parse
 
@@ -44,7 +44,13 @@ def run_cell(shell: Any, line: str, body: str | None) -> Any:
     if body is None or not body.strip():
         return Help(f"The cell is empty: nothing was run.\n\n{helptext.of(grammar.CELL)}")
 
-    outcome = _run(shell, options, env, body)
+    try:
+        outcome = _run(shell, options, env, body)
+    except SandboxInterrupted:
+        raise
+    except KeyboardInterrupt:
+        # Between two waits the interrupt is Python's own; the reader gets the same words either way.
+        raise SandboxInterrupted("interrupted before the cell was sent, or after it had ended") from None
     if options.out is not None:
         shell.user_ns[options.out] = outcome
     if outcome.error is not None:

@@ -141,9 +141,10 @@ def _remote(kind: str, word: str) -> Found:
 
 
 async def _names(binding: Any) -> Found:
-    from daytona_magics.sandboxes.binding import Silent
+    from daytona_magics.sandboxes import attaching
+    from daytona_magics.sandboxes.report import Silent
 
-    return [(box.name, "sandbox") for box in await binding.find(binding.client, {}, Silent())]
+    return [(box.name, "sandbox") for box in await attaching.find(binding.client, {}, Silent())]
 
 
 async def _paths(binding: Any, word: str) -> Found:

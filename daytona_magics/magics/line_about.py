@@ -15,6 +15,7 @@ from daytona_magics.magics import grammar, helptext
 from daytona_magics.magics.parser import did_you_mean
 from daytona_magics.notebook.card import Card, Help, Table
 from daytona_magics.notebook.status import wait
+from daytona_magics.sandboxes import attaching
 from daytona_magics.sandboxes.endpoint import choose, connect
 
 
@@ -111,7 +112,7 @@ def doctor(shell: Any, options: Any) -> Table:
 
     async def answers(tell: Any) -> str:
         client = await binding.connect(tell)
-        boxes = await binding.find(client, {}, tell)
+        boxes = await attaching.find(client, {}, tell)
         return f"the API answers, {len(boxes)} sandboxes"
 
     async def cell(tell: Any) -> str:
@@ -119,7 +120,8 @@ def doctor(shell: Any, options: Any) -> Table:
         info = channel.info
         assert info is not None
         running = await channel.status()
-        return f"{binding.bound().name}: Python {info.python}, guest {info.version}, {len(running.get('contexts', ()))} contexts"
+        contexts = len(running.get("contexts", ()))
+        return f"{binding.bound().name}: Python {info.python}, guest {info.version}, {contexts} contexts"
 
     reached = check("endpoint found", lambda: wait(found, "finding the endpoint"))
     if (

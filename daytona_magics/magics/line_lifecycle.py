@@ -11,7 +11,7 @@ from daytona_magics.magics import secrets
 from daytona_magics.notebook.card import Card, Table, duration
 from daytona_magics.notebook.status import Teller, note, wait
 from daytona_magics.sandboxes import actions, labels
-from daytona_magics.sandboxes.binding import state_of
+from daytona_magics.sandboxes.report import state_of
 
 if TYPE_CHECKING:
     from daytona_magics.sandboxes.binding import Binding

@@ -24,7 +24,7 @@ _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH)", re.IGNORE
 
 
 def looks_secret(name: str, value: str) -> bool:
-    """Guess whether a literal is a key or token: a known prefix, or a telling name with a random-looking value.
+    """Guess whether a literal is a key or token, by a known prefix, or a telling name and a random value.
 
     In:  looks_secret("X", "ghp_0123456789abcdef0123"), looks_secret("MODE", "debug")
     Out: (True, False)

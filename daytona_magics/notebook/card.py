@@ -40,6 +40,10 @@ def _state(state: str) -> str:
     return f'<span style="color:{color}">{_SIGN.get(state, "●")}</span> {html.escape(state)}'
 
 
+def _cell(column: str, value: object) -> str:
+    return _state(str(value)) if column in ("state", "check") else escape(value)
+
+
 @dataclass
 class Card:
     """A titled list of facts.
@@ -74,8 +78,8 @@ class Card:
         foot = "".join(f'<div style="{_SOFT};margin-top:4px">{escape(line)}</div>' for line in self.foot)
         state = f' <span style="margin-left:8px">{_state(self.state)}</span>' if self.state else ""
         return (
-            f'<div style="border:{_BORDER};border-radius:4px;padding:8px 12px;margin:4px 0;display:inline-block;'
-            f'min-width:22em"><div><strong>{html.escape(self.title)}</strong>{state}</div>'
+            f'<div style="border:{_BORDER};border-radius:4px;padding:8px 12px;margin:4px 0;'
+            f'display:inline-block;min-width:22em"><div><strong>{html.escape(self.title)}</strong>{state}</div>'
             f'<table style="border:none;margin:4px 0 0 0">{rows}</table>{foot}</div>'
         )
 
@@ -129,14 +133,17 @@ class Table:
         body = "".join(
             '<tr style="background:none">'
             + "".join(
-                f'<td style="{_CELL}">{_state(str(cell)) if name in ("state", "check") else escape(cell)}</td>'
+                f'<td style="{_CELL}">{_cell(name, cell)}</td>'
                 for name, cell in zip(self.head, row, strict=True)
             )
             + "</tr>"
             for row in self.rows
         )
         foot = f'<div style="{_SOFT}">{escape(self.foot)}</div>' if self.foot else ""
-        return f'<table style="border:none;margin:4px 0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{foot}'
+        return (
+            f'<table style="border:none;margin:4px 0"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table>{foot}"
+        )
 
 
 @dataclass
@@ -149,7 +156,8 @@ class Help:
         return self.text
 
     def _repr_html_(self) -> str:
-        return f'<pre style="{_SOFT};white-space:pre-wrap;background:none">{_emphasise(html.escape(self.text))}</pre>'
+        shown = _emphasise(html.escape(self.text))
+        return f'<pre style="{_SOFT};white-space:pre-wrap;background:none">{shown}</pre>'
 
 
 def _emphasise(text: str) -> str:

@@ -298,7 +298,8 @@ def _attribute(tag: str, name: str, value: str) -> str | None:
 def framed(text: str) -> str:
     """Put HTML into a self-sizing frame that has neither the page's origin nor the network."""
     inner = (
-        f'<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_FRAME_POLICY}">'
+        '<!doctype html><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_FRAME_POLICY}">'
         '<base target="_blank"><style>html{color-scheme:light;background:#fff}'
         "body{margin:4px;font:13px/1.4 system-ui,sans-serif}"
         f"table{{border-collapse:collapse}}</style>{text}{_FRAME_SCRIPT}"

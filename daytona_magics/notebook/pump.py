@@ -101,13 +101,16 @@ class Pump:
         with Presses(self._queue) as presses:
             if not presses.possible and not self._quiet:
                 note(
-                    "This cell runs on a thread that the kernel's interrupt does not reach; --timeout limits it."
+                    "This cell runs on a thread that the kernel's interrupt does not reach; "
+                    "--timeout limits it."
                 )
             future = loop_thread().submit(self._start(self._queue.put, self._window))
             future.add_done_callback(self._ended)
             try:
                 done = self._until_done()
                 self._hear_answers()
+                if presses.count and not self._did:
+                    self._did.append("interrupted as it ended")
             finally:
                 self._output.flush()
                 self._status.close()
@@ -176,7 +179,8 @@ class Pump:
             self._say(clean(event.text))
         elif isinstance(event, events.Gap):
             self._say(
-                f"{event.bytes:,} bytes of output were more than the sandbox's spool keeps and are missing here"
+                f"{event.bytes:,} bytes of output were more than the sandbox's spool keeps; "
+                "they are missing here"
             )
         elif isinstance(event, events.Reconnecting):
             self._status.show(f"connection lost, trying again … {event.seconds:.0f} s (the cell runs on)")

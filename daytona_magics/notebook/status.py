@@ -168,7 +168,7 @@ def wait(
 
     line, waited_for, start = StatusLine(quiet=quiet), label, time.monotonic()
     pressed: float | None = None
-    with Presses(queue):
+    with Presses(queue) as presses:
         loop_thread().submit(run())
         while True:
             try:
@@ -191,7 +191,8 @@ def wait(
                     loop_thread().loop.call_soon_threadsafe(task[0].cancel)
             else:
                 line.close()
-                return _outcome(item, pressed is not None, cancelled)  # type: ignore[no-any-return]
+                # Also a press that stands behind the end in the queue counts.
+                return _outcome(item, presses.count > 0, cancelled)  # type: ignore[no-any-return]
 
 
 def _pause(start: float, pressed: float | None) -> float:

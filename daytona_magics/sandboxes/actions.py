@@ -1,4 +1,4 @@
-"""What the verbs do to a binding. Every function is a coroutine for the loop thread and tells what it does."""
+"""What the verbs do to a binding. Every function is a coroutine for the loop thread, and tells its steps."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.engine import address
-from daytona_magics.errors import SandboxGone, SandboxUsageError
+from daytona_magics.errors import SandboxUsageError
+from daytona_magics.sandboxes import attaching, labels, making
 from daytona_magics.sandboxes import client as sdk
-from daytona_magics.sandboxes import labels
-from daytona_magics.sandboxes.binding import Binding, Reporter, state_of
+from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.endpoint import choose
+from daytona_magics.sandboxes.report import Reporter, state_of
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 async def look(binding: Binding, tell: Reporter) -> AsyncSandbox | None:
     """The bound sandbox with its state of now, without creating or starting anything."""
-    if binding.client is None and choose(binding.config).kind == "embedded":
-        # Asking for the state must not start an engine: without one there is no sandbox running either.
-        if await asyncio.to_thread(address.find) is None:
-            return None
+    embedded = binding.client is None and choose(binding.config).kind == "embedded"
+    # Asking for the state must not start an engine: without one there is no sandbox running either.
+    if embedded and await asyncio.to_thread(address.find) is None:
+        return None
     await binding.rediscover(tell)
     if binding.sandbox is not None:
         await refresh(binding, tell)
@@ -50,31 +51,18 @@ async def refresh(binding: Binding, tell: Reporter) -> AsyncSandbox:
 async def create(binding: Binding, tell: Reporter, params: dict[str, Any]) -> AsyncSandbox:
     """Create a sandbox and bind to it; an earlier one is let go of and lives on."""
     async with binding.locked():
-        return await binding.create(tell, **params)
+        return await making.create(binding, tell, params)
 
 
 async def use(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:
     """Bind to an existing sandbox."""
     async with binding.locked():
-        return await binding.attach(name, tell)
+        return await attaching.attach(binding, name, tell)
 
 
 async def get(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:
-    """A sandbox by name or id, without binding to it.
-
-    Raises:
-        SandboxGone: there is none.
-    """
-    client = await binding.connect(tell)
-    try:
-        found: AsyncSandbox = await sdk.retrying(lambda: client.get(name), tell.progress)
-    except sdk.error_class() as error:
-        if sdk.not_found(error):
-            raise SandboxGone(
-                f"there is no sandbox {name!r} here", hint="%sandbox list  shows those that exist."
-            ) from None
-        raise sdk.translate(error, f"looking for {name}") from None
-    return found
+    """A sandbox by name or id, without binding to it."""
+    return await attaching.get(await binding.connect(tell), name, tell)
 
 
 async def listed(
@@ -88,7 +76,7 @@ async def listed(
     """
     client = await binding.connect(tell)
     own = {labels.CREATED_BY: labels.CREATOR, labels.HOST: binding.who().host} if mine else {}
-    found = await binding.find(client, {**own, **wanted}, tell)
+    found = await attaching.find(client, {**own, **wanted}, tell)
     alive = [box for box in found if state_of(box) not in ("destroyed", "destroying")]
     return sorted(alive, key=lambda box: str(box.created_at), reverse=True)
 
@@ -184,6 +172,6 @@ async def keep(binding: Binding, tell: Reporter, minutes: int) -> None:
     """
     async with binding.locked():
         sandbox = await refresh(binding, tell)
-        await binding.asked(sandbox.set_autostop_interval(minutes), "setting the auto-stop time")
+        await sdk.asked(sandbox.set_autostop_interval(minutes), "setting the auto-stop time")
         if state_of(sandbox) == "started":
-            await binding.asked(sandbox.refresh_activity(), "refreshing the activity")
+            await sdk.asked(sandbox.refresh_activity(), "refreshing the activity")

@@ -13,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from daytona_magics.config import SandboxConfig
 from daytona_magics.errors import SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime.channel import Channel, ExecRequest
-from daytona_magics.runtime.events import Done, Event, FlowWindow
+from daytona_magics.runtime.events import Done, Event, FlowWindow, Reconnecting
+from daytona_magics.sandboxes import attaching, identity, labels, making
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint as endpoints
-from daytona_magics.sandboxes import identity, labels
+from daytona_magics.sandboxes.report import Reporter, state_of
 
 if TYPE_CHECKING:
     from daytona import AsyncDaytona, AsyncSandbox
@@ -30,33 +31,6 @@ if TYPE_CHECKING:
 
 #: A channel that was used this recently, in seconds, is trusted without asking the endpoint for the state.
 TRUSTED_FOR = 10.0
-#: Seconds the deletion of a sandbox whose creation was cancelled may take, in the background.
-CLEANUP = 30.0
-
-
-class Reporter(Protocol):
-    """Where a binding tells the reader what it does. Called on the loop thread."""
-
-    def progress(self, text: str) -> None:
-        """What is being waited for now; replaced by the next."""
-
-    def note(self, text: str) -> None:
-        """A sentence that must be seen."""
-
-
-class Silent:
-    """A reporter for programs."""
-
-    def progress(self, text: str) -> None:
-        """Nobody is looking."""
-
-    def note(self, text: str) -> None:
-        """Nobody is looking."""
-
-
-def state_of(sandbox: Any) -> str:
-    """The state as a plain word: "started", "stopped", "error", ..."""
-    return str(getattr(sandbox.state, "value", sandbox.state) or "unknown")
 
 
 class Binding:
@@ -86,6 +60,7 @@ class Binding:
         self._used = 0.0
         self._choice: tuple[str, ...] = ()
         self._lock: asyncio.Lock | None = None
+        self._reviving: asyncio.Future[str] | None = None
 
     # -- the way to a channel --------------------------------------------------------------------------
 
@@ -93,6 +68,8 @@ class Binding:
         """The channel, when it is open and was used moments ago; callable from any thread."""
         recent = time.monotonic() - self._used < TRUSTED_FOR
         usable = self.channel is not None and not self.channel.closed and self._gone is None
+        if self._wanted() != self._choice:
+            return None
         if recent and usable and self.sandbox is not None and state_of(self.sandbox) == "started":
             return self.channel
         return None
@@ -119,11 +96,18 @@ class Binding:
         await self.rediscover(tell)
         if self.sandbox is None:
             assert self.client is not None
-            await self._create_first(self.client, tell)
+            earlier = await attaching.earlier(self, self.client, tell)
+            await making.create(self, tell, {})
+            if earlier is not None:
+                tell.note(
+                    f"`%sandbox use {earlier.name}` continues the sandbox of an earlier kernel "
+                    "of this notebook."
+                )
         elif self._unseen:
-            await self._reattach(tell)
+            await attaching.reattach(self, tell)
+            self._unseen = False
         else:
-            await self._awake(tell)
+            await self.awake(tell)
         return self.bound()
 
     def locked(self) -> asyncio.Lock:
@@ -133,11 +117,13 @@ class Binding:
 
     async def connect(self, tell: Reporter) -> AsyncDaytona:
         """The SDK's client for the endpoint the settings name now."""
-        wanted = (self.config.endpoint, self.config.target, self.config.min_isolation)
-        if self.client is not None and wanted == self._choice:
+        embedded = endpoints.choose(self.config).kind == "embedded"
+        if self.client is not None and self._wanted() == self._choice and not embedded:
             return self.client
-        if endpoints.choose(self.config).kind == "embedded":
+        # The embedded engine ends itself when it is idle, so it is looked for (or started) every time.
+        if embedded:
             tell.progress("finding the embedded engine")
+        wanted = self._wanted()
         found = await asyncio.to_thread(endpoints.connect, self.config)
         if (
             self.endpoint is None
@@ -149,6 +135,9 @@ class Binding:
         self.endpoint, self._choice = found, wanted
         assert self.client is not None
         return self.client
+
+    def _wanted(self) -> tuple[str, ...]:
+        return self.config.endpoint, self.config.target, self.config.min_isolation
 
     async def disconnect(self) -> None:
         """Let go of sandbox and endpoint; both live on."""
@@ -164,217 +153,38 @@ class Binding:
         if channel is not None:
             await channel.close()
 
-    async def _find_own(self, client: AsyncDaytona, tell: Reporter) -> AsyncSandbox | None:
-        """The sandbox labelled with this very kernel: it was restarted, or the extension reloaded."""
-        tell.progress("looking for this kernel's sandbox")
-        who = self.who()
-        identity.hold(who.kernel)
-        found = await self.find(client, {labels.KERNEL: who.kernel, labels.HOST: who.host}, tell)
-        usable = [
-            box for box in found if state_of(box) not in ("destroyed", "destroying", "error", "build_failed")
-        ]
-        return max(usable, key=lambda box: str(box.created_at), default=None)
-
-    async def find(self, client: AsyncDaytona, wanted: dict[str, str], tell: Reporter) -> list[AsyncSandbox]:
-        """All sandboxes that carry these labels; ``{}`` finds all."""
-        from daytona import ListSandboxesQuery
-
-        async def listed() -> list[AsyncSandbox]:
-            return [box async for box in client.list(ListSandboxesQuery(labels=wanted or None))]
-
-        found: list[AsyncSandbox] = await self.asked(sdk.retrying(listed, tell.progress), "listing sandboxes")
-        return found
-
-    async def asked(self, call: Any, doing: str) -> Any:
-        """Await a call of the SDK; its exceptions come out as ours."""
-        try:
-            return await call
-        except sdk.error_class() as error:
-            raise sdk.translate(error, doing) from None
-
-    # -- create, attach --------------------------------------------------------------------------------
-
-    async def _create_first(self, client: AsyncDaytona, tell: Reporter) -> None:
-        earlier = await self._earlier(client, tell)
-        await self.create(tell)
-        if earlier is not None:
-            tell.note(
-                f"`%sandbox use {earlier.name}` continues the sandbox of an earlier kernel of this notebook."
-            )
-
-    async def _earlier(self, client: AsyncDaytona, tell: Reporter) -> AsyncSandbox | None:
-        who = self.who()
-        if not who.notebook:
-            return None
-        found = await self.find(client, {labels.NOTEBOOK: who.notebook, labels.HOST: who.host}, tell)
-        left = [
-            box
-            for box in found
-            if state_of(box) in ("started", "stopped", "archived")
-            and not identity.alive(box.labels.get(labels.KERNEL, ""))
-        ]
-        return max(left, key=lambda box: str(box.created_at), default=None)
-
-    async def create(self, tell: Reporter, **params: Any) -> AsyncSandbox:
-        """Create a sandbox and bind to it. A cancelled creation leaves nothing behind.
-
-        Args:
-            tell: hears what happens.
-            params: fields of ``CreateSandboxFromSnapshotParams`` that differ from the settings.
-        """
-        client = await self.connect(tell)
-        assert self.endpoint is not None
-        from daytona import CreateSandboxFromSnapshotParams
-
-        who = self.who()
-        identity.hold(who.kernel)
-        context = who.context
-        kept = self.config.auto_delete_batch if who.batch else self.config.auto_delete
-        wanted: dict[str, Any] = {
-            "name": labels.make_name(who.title),
-            "snapshot": self.config.snapshot or None,
-            "auto_stop_interval": self.config.auto_stop,
-            "auto_delete_interval": kept,
-        }
-        wanted.update(params)
-        wanted["labels"] = {**labels.ours(who, context), **(params.get("labels") or {})}
-        tell.progress(f"creating sandbox {wanted['name']}")
-        start = time.monotonic()
-        made = CreateSandboxFromSnapshotParams(**wanted)
-        sandbox = await self._create_or_undo(client, made, tell)
-        await self._release_previous(tell)
+    def bind(self, sandbox: AsyncSandbox, context: str) -> None:
+        """From now on cells run in this sandbox, in this guest context."""
         self.sandbox, self.context = sandbox, context
-        self._check_isolation(sandbox)
-        took = time.monotonic() - start
-        tell.note(f"created sandbox {sandbox.name} in {took:.1f} s · {self.endpoint.title}")
-        offer = endpoints.choose(self.config).offer
-        if offer:
-            tell.note(offer)
-        return sandbox
 
-    async def _create_or_undo(self, client: AsyncDaytona, params: Any, tell: Reporter) -> AsyncSandbox:
-        async def create() -> AsyncSandbox:
-            try:
-                return await client.create(params, timeout=self.config.create_timeout)
-            except sdk.error_class() as error:
-                # The request of a broken connection may have arrived; the name is ours alone.
-                if not sdk.connection_failed(error):
-                    raise
-                try:
-                    return await client.get(params.name)
-                except sdk.error_class() as second:
-                    raise error from second
-
-        async def once() -> AsyncSandbox:
-            task = asyncio.ensure_future(create())
-            try:
-                return await asyncio.shield(task)
-            except asyncio.CancelledError:
-                tell.progress("cancelled; removing what was begun")
-                await asyncio.shield(asyncio.ensure_future(_undo(client, task, params.name)))
-                raise
-
-        made: AsyncSandbox = await self.asked(sdk.retrying(once, tell.progress), "creating a sandbox")
-        return made
-
-    async def _release_previous(self, tell: Reporter) -> None:
-        """A second sandbox takes over: the first must not be found as this kernel's own after a restart."""
+    async def release(self, tell: Reporter) -> None:
+        """Another sandbox takes over: the first must not be found as this kernel's own after a restart."""
         previous = self.sandbox
+        was_gone = self.gone
         await self.unbind()
-        if previous is not None:
-            await self._disown(previous)
-            tell.note(f"the earlier sandbox {previous.name} lives on until it stops itself")
-
-    async def _disown(self, sandbox: AsyncSandbox) -> None:
+        if previous is None or was_gone:
+            return
         try:
-            await labels.merge(sandbox, {labels.KERNEL: "released"})
+            await labels.merge(previous, {labels.KERNEL: "released"})
         except sdk.error_class() as error:
             if not sdk.not_found(error):
                 raise sdk.translate(error, "changing labels") from None
+        tell.note(f"the earlier sandbox {previous.name} lives on until it stops itself")
 
-    def _check_isolation(self, sandbox: AsyncSandbox) -> None:
+    def check_isolation(self, sandbox: AsyncSandbox) -> None:
+        """Refuse a sandbox of the embedded engine whose level is below the setting min_isolation.
+
+        Raises:
+            IsolationUnavailable: it is.
+        """
         assert self.endpoint is not None
         if self.endpoint.kind == "embedded":
-            endpoints.check_level(
-                sandbox.labels.get(labels.ISOLATION, self.endpoint.isolation), self.config.min_isolation
-            )
-
-    async def attach(self, name: str, tell: Reporter) -> AsyncSandbox:
-        """Bind to a sandbox that exists, by name or id, and start it if it is stopped.
-
-        The context of its earlier kernel is continued when that kernel is no longer alive; otherwise this
-        kernel works in a context of its own beside it.
-        """
-        client = await self.connect(tell)
-        tell.progress(f"looking for sandbox {name}")
-        try:
-            found: AsyncSandbox = await sdk.retrying(lambda: client.get(name), tell.progress)
-        except sdk.error_class() as error:
-            if sdk.not_found(error):
-                raise SandboxGone(
-                    f"there is no sandbox {name!r} at the endpoint ({self.endpoint.title if self.endpoint else ''})",
-                    hint="%sandbox list  shows those that exist.",
-                ) from None
-            raise sdk.translate(error, f"looking for {name}") from None
-        self._check_isolation(found)
-        who = self.who()
-        identity.hold(who.kernel)
-        owner, context = found.labels.get(labels.KERNEL, ""), found.labels.get(labels.CONTEXT, "")
-        theirs = owner != who.kernel and identity.alive(owner)
-        if self.sandbox is not None and self.sandbox.id != found.id:
-            await self._release_previous(tell)
-        else:
-            await self.unbind()
-        self.sandbox = found
-        self.context = who.context if theirs or not context else context
-        await self._awake(tell)
-        if theirs:
-            tell.note(f"another kernel is using {found.name}; this one has variables of its own there")
-        else:
-            await self.asked(labels.merge(found, labels.ours(who, self.context)), "changing labels")
-        channel = await self._open(tell)
-        await self._tell_alive(channel, found.name, tell, "attached to")
-        return found
-
-    async def _reattach(self, tell: Reporter) -> None:
-        own = self.bound()
-        was_running = state_of(own) == "started"
-        await self._awake(tell)
-        self._unseen = False
-        if not was_running:
-            return
-        channel = await self._open(tell)
-        if self.config.on_restart == "reset":
-            await channel.reset([self.context])
-            tell.note(f"re-attached to {own.name}: variables were reset (on_restart=reset), files kept")
-        else:
-            await self._tell_alive(channel, own.name, tell, "re-attached to")
-
-    async def _tell_alive(self, channel: Channel, name: str, tell: Reporter, verb: str) -> None:
-        """Say whether an earlier kernel's variables are there, and whether one of its cells still runs."""
-        status = await channel.status()
-        alive = [
-            context
-            for context in status.get("contexts", ())
-            if context.get("name") == self.context
-            and (context.get("worker_pid") is not None or context.get("language") == "bash")
-        ]
-        if not alive:
-            tell.note(f"{verb} {name}: no variables are alive there, files are kept")
-            return
-        tell.note(
-            f"{verb} {name}: variables of the earlier kernel are alive, `%sandbox reset` for a clean start"
-        )
-        for run in status.get("executions", ()):
-            if run.get("context") == self.context and run.get("state") in ("running", "queued"):
-                tell.note(
-                    f"{run.get('name') or 'a cell'} of the earlier kernel is still {run['state']} there; "
-                    "a new cell waits behind it"
-                )
+            level = sandbox.labels.get(labels.ISOLATION, self.endpoint.isolation)
+            endpoints.check_level(level, self.config.min_isolation)
 
     # -- keeping it usable -----------------------------------------------------------------------------
 
-    async def _awake(self, tell: Reporter) -> None:
+    async def awake(self, tell: Reporter) -> None:
         """Make sure the bound sandbox exists and is started."""
         sandbox = self.sandbox
         assert sandbox is not None
@@ -402,14 +212,14 @@ class Binding:
         """Start the bound sandbox and wait until it is started."""
         sandbox = self.bound()
         await self._close_channel()
-        await self.asked(sandbox.start(timeout=self.config.create_timeout), f"starting {sandbox.name}")
+        await sdk.asked(sandbox.start(timeout=self.config.create_timeout), f"starting {sandbox.name}")
 
     async def stop(self, tell: Reporter, *, force: bool = False) -> None:
         """Stop the bound sandbox and wait until it is stopped."""
         sandbox = self.bound()
         tell.progress(f"stopping sandbox {sandbox.name}")
         await self._close_channel()
-        await self.asked(
+        await sdk.asked(
             sandbox.stop(timeout=self.config.create_timeout, force=force), f"stopping {sandbox.name}"
         )
 
@@ -441,9 +251,9 @@ class Binding:
         client = await self.connect(tell)
         if self.sandbox is not None:
             return
-        own = await self._find_own(client, tell)
+        own = await attaching.own(self, client, tell)
         if own is not None:
-            self._check_isolation(own)
+            self.check_isolation(own)
             self.sandbox, self.context = own, own.labels.get(labels.CONTEXT, "") or self.who().context
             self._unseen = True
 
@@ -466,7 +276,7 @@ class Binding:
             )
         tell.progress(f"connecting to sandbox {self.sandbox.name}")
         try:
-            info = await self.asked(self.channel.open(), f"connecting to {self.sandbox.name}")
+            info = await sdk.asked(self.channel.open(), f"connecting to {self.sandbox.name}")
         except BaseException:
             # A half-open channel is of no use to the next cell, which starts over.
             await self._close_channel()
@@ -482,15 +292,26 @@ class Binding:
     async def run(
         self, channel: Channel, request: ExecRequest, sink: Callable[[Event], None], window: FlowWindow
     ) -> Done:
-        """Execute on the channel, with signs of activity while it runs and errors that name the real cause."""
+        """Execute on the channel, with signs of activity while it runs; errors name the real cause."""
         beating = asyncio.ensure_future(self._heartbeat())
+
+        def watched(event: Event) -> None:
+            if isinstance(event, Reconnecting) and event.attempt == 2:
+                self._revive()
+            sink(event)
+
         try:
-            return await channel.execute(request, sink, window)
+            return await channel.execute(request, watched, window)
         except SandboxUnreachable as error:
             raise await self._why(error) from None
         finally:
             beating.cancel()
             self._used = time.monotonic()
+
+    def _revive(self) -> None:
+        """A connection to the embedded engine is lost: if the engine died, nobody else will start it."""
+        if self.endpoint is not None and self.endpoint.kind == "embedded":
+            self._reviving = asyncio.ensure_future(asyncio.to_thread(endpoints.revive))
 
     async def _heartbeat(self) -> None:
         """A running process does not reset auto-stop; this does. A missed beat is made up by the next."""
@@ -520,32 +341,8 @@ class Binding:
             return self.lost()
         if state != "started":
             return SandboxUnreachable(
-                f"sandbox {self.sandbox.name} is {state}: the cell was ended, variables were lost, files kept",
+                f"sandbox {self.sandbox.name} is {state}: the cell was ended, "
+                "variables were lost, files kept",
                 hint="The next cell starts it again.",
             )
         return error
-
-
-async def _undo(client: AsyncDaytona, creating: asyncio.Future[Any], name: str) -> None:
-    """Delete what a cancelled creation made, as soon as it is known to exist."""
-
-    async def undo() -> None:
-        try:
-            sandbox = await creating
-        except Exception:
-            # Refused, or its answer got lost: only the name can tell.
-            try:
-                sandbox = await client.get(name)
-            except sdk.error_class() as error:
-                if sdk.not_found(error):
-                    return
-                raise
-        await sandbox.delete(timeout=CLEANUP)
-
-    try:
-        await asyncio.wait_for(undo(), CLEANUP)
-    except sdk.error_class() as error:
-        raise SandboxError(
-            f"the creation was cancelled, but sandbox {name} could not be removed ({sdk.translate(error)})",
-            hint=f"%sandbox delete --yes {name}",
-        ) from None

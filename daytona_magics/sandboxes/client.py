@@ -116,6 +116,14 @@ def not_found(error: BaseException) -> bool:
     return sdk is not None and isinstance(error, sdk.DaytonaNotFoundError)
 
 
+async def asked(call: Awaitable[Any], doing: str) -> Any:
+    """Await a call of the SDK; its exceptions come out as ours."""
+    try:
+        return await call
+    except error_class() as error:
+        raise translate(error, doing) from None
+
+
 async def retrying(call: Callable[[], Awaitable[T]], say: Say, pauses: tuple[float, ...] = RETRY_PAUSES) -> T:
     """Make a REST call again when its connection failed; every refusal and every answer ends it at once."""
     for pause in (*pauses, None):

@@ -166,6 +166,19 @@ def connect(config: SandboxConfig, environ: Mapping[str, str] | None = None) -> 
     return made
 
 
+def revive() -> str:
+    """Start the embedded engine again if it died. Blocks up to 20 s.
+
+    Returns:
+        "" when it runs, else why it does not; the cell's own error follows from its connection.
+    """
+    try:
+        address.ensure()
+    except address.EngineStartError as error:
+        return str(error)
+    return ""
+
+
 def check_level(level: str, wanted: str) -> None:
     """Refuse an isolation level below the setting min_isolation.
 

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from daytona_magics.errors import SandboxError
 from daytona_magics.sandboxes import client as sdk
-from daytona_magics.sandboxes.binding import Binding, Reporter
+from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.labels import CREATOR
+from daytona_magics.sandboxes.report import Reporter
 
 T = TypeVar("T")
 

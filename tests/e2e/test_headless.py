@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -30,10 +31,9 @@ def env() -> Iterator[dict[str, str]]:
     made = environment(home)
     kernels = home / "jupyter-data" / "kernels" / "python3"
     kernels.mkdir(parents=True)
-    (kernels / "kernel.json").write_text(
-        '{"argv": ["%s", "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "t", "language": "python"}'
-        % sys.executable
-    )
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "t", "language": "python"}
+    (kernels / "kernel.json").write_text(json.dumps(spec))
     yield made
     stop_engine(made)
     shutil.rmtree(home, ignore_errors=True)
@@ -50,11 +50,19 @@ def notebook(path: Path, *cells: str) -> Path:
 
 def run(env: dict[str, str], *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", *command], env=env, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", *command],
+        env=env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
-def test_a_good_notebook_runs_and_its_sandbox_is_kept_for_an_hour_only(env: dict[str, str], tmp_path: Path) -> None:
+def test_a_good_notebook_runs_and_its_sandbox_is_kept_for_an_hour_only(
+    env: dict[str, str], tmp_path: Path
+) -> None:
     path = notebook(
         tmp_path / "good.ipynb",
         "%load_ext daytona_magics",

@@ -50,7 +50,7 @@ def press(kernel: Kernel, body: str, *, times: int = 1, language: str = "") -> C
         "import time; time.sleep(60)",
         "import subprocess; subprocess.run(['sleep', '60'])",
         "import os; os.system('sleep 61')",
-        "import subprocess, time; subprocess.Popen(['sh', '-c', 'sleep 62 & sleep 63 & wait']); time.sleep(60)",
+        "import subprocess as s, time; s.Popen(['sh', '-c', 'sleep 62 & sleep 63 & wait']); time.sleep(60)",
         "import subprocess; subprocess.run(['setsid', 'sleep', '64'])",
         "import asyncio; await asyncio.sleep(60)",
         "import threading; threading.Event().wait(60)",
@@ -98,7 +98,9 @@ def test_the_traceback_names_the_line_that_was_interrupted(kernel: Kernel) -> No
     assert "line 5" in cell.traceback and "wait()" in cell.traceback
 
 
-def test_a_cell_that_handles_the_interrupt_itself_still_stops_the_queue_and_keeps_its_output(kernel: Kernel) -> None:
+def test_a_cell_that_handles_the_interrupt_itself_still_stops_the_queue_and_keeps_its_output(
+    kernel: Kernel,
+) -> None:
     cell = press(kernel, "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('handled')")
     assert "handled" in cell.stdout
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from daytona_magics.errors import SandboxUsageError
@@ -134,7 +136,7 @@ def test_comments_end_a_line_as_in_a_shell(line: str, left: str) -> None:
 
 
 class TestEnvironment:
-    HOST = {"HOME": "/root", "API_TOKEN": "s3cr3t-value-of-the-host"}
+    HOST: ClassVar[dict[str, str]] = {"HOME": "/root", "API_TOKEN": "s3cr3t-value-of-the-host"}
 
     def test_literal_and_copied(self) -> None:
         made = secrets.environment(["MODE=debug", "API_TOKEN", "EMPTY="], self.HOST)

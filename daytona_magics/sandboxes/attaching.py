@@ -1,0 +1,142 @@
+"""Finding the sandbox that belongs to a kernel, and binding to one that exists.
+
+Everything is decided by labels at the endpoint, never by files here, and never by the notebook's path alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daytona_magics.errors import SandboxGone
+from daytona_magics.sandboxes import client as sdk
+from daytona_magics.sandboxes import identity, labels
+from daytona_magics.sandboxes.report import Reporter, state_of
+
+if TYPE_CHECKING:
+    from daytona import AsyncDaytona, AsyncSandbox
+
+    from daytona_magics.runtime.channel import Channel
+    from daytona_magics.sandboxes.binding import Binding
+
+#: States in which there is nothing left to attach to.
+ENDED = ("destroyed", "destroying", "error", "build_failed")
+
+
+async def find(client: AsyncDaytona, wanted: dict[str, str], tell: Reporter) -> list[AsyncSandbox]:
+    """All sandboxes that carry these labels; ``{}`` finds all."""
+    from daytona import ListSandboxesQuery
+
+    async def listed() -> list[AsyncSandbox]:
+        return [box async for box in client.list(ListSandboxesQuery(labels=wanted or None))]
+
+    found: list[AsyncSandbox] = await sdk.asked(sdk.retrying(listed, tell.progress), "listing sandboxes")
+    return found
+
+
+async def get(client: AsyncDaytona, name: str, tell: Reporter) -> AsyncSandbox:
+    """A sandbox by name or id.
+
+    Raises:
+        SandboxGone: there is none.
+    """
+    try:
+        found: AsyncSandbox = await sdk.retrying(lambda: client.get(name), tell.progress)
+    except sdk.error_class() as error:
+        if sdk.not_found(error):
+            raise SandboxGone(
+                f"there is no sandbox {name!r} here", hint="%sandbox list  shows those that exist."
+            ) from None
+        raise sdk.translate(error, f"looking for {name}") from None
+    return found
+
+
+async def own(binding: Binding, client: AsyncDaytona, tell: Reporter) -> AsyncSandbox | None:
+    """The sandbox labelled with this very kernel: it was restarted, or the extension reloaded."""
+    tell.progress("looking for this kernel's sandbox")
+    who = binding.who()
+    identity.hold(who.kernel)
+    found = await find(client, {labels.KERNEL: who.kernel, labels.HOST: who.host}, tell)
+    usable = [box for box in found if state_of(box) not in ENDED]
+    return max(usable, key=lambda box: str(box.created_at), default=None)
+
+
+async def earlier(binding: Binding, client: AsyncDaytona, tell: Reporter) -> AsyncSandbox | None:
+    """The newest sandbox that a kernel of this notebook, now dead, left behind; only ever a hint."""
+    who = binding.who()
+    if not who.notebook:
+        return None
+    found = await find(client, {labels.NOTEBOOK: who.notebook, labels.HOST: who.host}, tell)
+    left = [
+        box
+        for box in found
+        if state_of(box) in ("started", "stopped", "archived")
+        and not identity.alive(box.labels.get(labels.KERNEL, ""))
+    ]
+    return max(left, key=lambda box: str(box.created_at), default=None)
+
+
+async def attach(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:
+    """Bind to a sandbox that exists, by name or id, and start it if it is stopped.
+
+    The context of its earlier kernel is continued when that kernel is no longer alive; otherwise this
+    kernel works in a context of its own beside it.
+    """
+    client = await binding.connect(tell)
+    tell.progress(f"looking for sandbox {name}")
+    found = await get(client, name, tell)
+    binding.check_isolation(found)
+    who = binding.who()
+    identity.hold(who.kernel)
+    owner, context = found.labels.get(labels.KERNEL, ""), found.labels.get(labels.CONTEXT, "")
+    theirs = owner != who.kernel and identity.alive(owner)
+    if binding.sandbox is not None and binding.sandbox.id != found.id:
+        await binding.release(tell)
+    else:
+        await binding.unbind()
+    binding.bind(found, who.context if theirs or not context else context)
+    await binding.awake(tell)
+    if theirs:
+        tell.note(f"another kernel is using {found.name}; this one has variables of its own there")
+    else:
+        await sdk.asked(labels.merge(found, labels.ours(who, binding.context)), "changing labels")
+    channel = await binding.opened(tell)
+    if not theirs:
+        await tell_alive(binding, channel, tell, "attached to")
+    return found
+
+
+async def reattach(binding: Binding, tell: Reporter) -> None:
+    """Come back, in a restarted kernel, to the sandbox found by its label; says what is alive."""
+    sandbox = binding.bound()
+    was_running = state_of(sandbox) == "started"
+    await binding.awake(tell)
+    if not was_running:
+        return
+    channel = await binding.opened(tell)
+    if binding.config.on_restart == "reset":
+        await channel.reset([binding.context])
+        tell.note(f"re-attached to {sandbox.name}: variables were reset (on_restart=reset), files kept")
+    else:
+        await tell_alive(binding, channel, tell, "re-attached to")
+
+
+async def tell_alive(binding: Binding, channel: Channel, tell: Reporter, verb: str) -> None:
+    """Say whether an earlier kernel's variables are there, and whether one of its cells still runs."""
+    name = binding.bound().name
+    status = await channel.status()
+    alive = [
+        context
+        for context in status.get("contexts", ())
+        if context.get("name") == binding.context
+        and (context.get("worker_pid") is not None or context.get("language") == "bash")
+    ]
+    if not alive:
+        tell.note(f"{verb} {name}: no variables are alive there, files are kept")
+        return
+    tell.note(f"{verb} {name}: variables of the earlier kernel are alive, `%sandbox reset` for a clean start")
+    for run in status.get("executions", ()):
+        if run.get("context") == binding.context and run.get("state") in ("running", "queued"):
+            cell = run.get("name") or "a cell"
+            tell.note(
+                f"{cell} of the earlier kernel is still {run['state']} there; a new cell waits behind it"
+            )
