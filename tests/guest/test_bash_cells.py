@@ -1,3 +1,4 @@
+# ruff: noqa: E501, UP031  (cells are written as they are typed)
 """Bash cells: a state that outlives each shell."""
 
 from __future__ import annotations

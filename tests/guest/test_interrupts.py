@@ -1,3 +1,4 @@
+# ruff: noqa: E501, UP031  (cells are written as they are typed)
 """Interrupts, time-outs and deaths."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, UP031  (cells are written as they are typed)
 """Nothing lost, nothing twice: cuts, windows, hostile clients, long outputs."""
 
 from __future__ import annotations

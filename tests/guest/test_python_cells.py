@@ -1,3 +1,4 @@
+# ruff: noqa: E501, UP031  (cells are written as they are typed)
 """Python cells: streams, values, errors, rich output, commands, and an ordinary interpreter around them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: UP031  (cells are written as they are typed)
 """The guest's sources run on Python 3.8 and import nothing but the standard library."""
 
 from __future__ import annotations

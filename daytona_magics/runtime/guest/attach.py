@@ -60,7 +60,7 @@ def make_raw(fd: int) -> None:
 
 
 class Relay:
-    """One direction: reads ``source`` as long as its backlog is small, writes ``target`` when it takes bytes."""
+    """One direction: reads ``source`` while its backlog is small, writes ``target`` when it takes bytes."""
 
     def __init__(self, source: int, target: int) -> None:
         self.source = source

@@ -33,8 +33,8 @@ __dm_save() {
   {
     for __dm_name in $(compgen -v); do
       case $__dm_name in
-        __dm_*|BASH*|_|EUID|UID|PPID|SHELLOPTS|FUNCNAME|GROUPS|DIRSTACK|RANDOM|SRANDOM|SECONDS|LINENO) continue;;
-        PIPESTATUS|HISTCMD|EPOCH*|COMP_*|SHLVL|PWD|MARK) continue;;
+        __dm_*|BASH*|_|EUID|UID|PPID|SHELLOPTS|FUNCNAME|GROUPS|DIRSTACK|RANDOM|SRANDOM|SECONDS) continue;;
+        LINENO|PIPESTATUS|HISTCMD|EPOCH*|COMP_*|SHLVL|PWD|MARK) continue;;
       esac
       for __dm_i in "${__dm_env[@]}"; do [[ $__dm_i == "$__dm_name" ]] && continue 2; done
       declare -p "$__dm_name"

@@ -99,7 +99,7 @@ class Context:
             self._complete("error", None, None, "the worker could not be started: %s" % error)
             return
         if execution.request.timeout:
-            for delay, level in zip((0.0, *TIMEOUT_STEPS), (1, 2, 3)):
+            for level, delay in enumerate((0.0, *TIMEOUT_STEPS), 1):
                 due = execution.request.timeout + delay
                 self._timers.append(self._loop.later(due, lambda level=level: self._time_out(level)))  # type: ignore[misc]
 

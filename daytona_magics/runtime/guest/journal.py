@@ -1,8 +1,8 @@
 """The journal of one execution: every frame it sent, in order, to be read again from any sequence number.
 
 Frames are kept in chunks of about 1 MiB. The one being filled is memory; full ones go to files. The first
-``head`` bytes are kept, and the last ``tail``; what falls out between is counted and read back as one GAP frame.
-A message split over several frames never crosses chunks, so a gap always lies between whole messages.
+``head`` bytes are kept, and the last ``tail``; what falls out between is counted and read back as one GAP
+frame. A message split over several frames never crosses chunks: a gap always lies between whole messages.
 
 Small outputs never touch the disk (``spill`` writes them out when many wait for their client). A full disk
 does not stop a cell: its chunks then stay in memory, at most ``memory`` bytes of them.

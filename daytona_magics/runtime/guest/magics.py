@@ -32,7 +32,7 @@ class MagicError(Exception):
 
 
 class Lines(list):  # type: ignore[type-arg]
-    """Output of ``x = !command``: a list of lines; ``.s`` and ``.n`` are the text with spaces and newlines."""
+    """Output of ``x = !command``: a list of lines; ``.s`` and ``.n`` join them by spaces and newlines."""
 
     @property
     def s(self) -> str:

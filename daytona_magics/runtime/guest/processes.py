@@ -87,7 +87,7 @@ def read(pid: int) -> Process | None:
 
 
 def children(pid: int) -> list[int]:
-    """Direct children of a process: the kernel's own list where it keeps one, else by reading all of /proc."""
+    """Direct children of a process: the kernel's own list where it keeps one, else out of all of /proc."""
     found: list[int] = []
     try:
         for task in os.listdir("/proc/%d/task" % pid):

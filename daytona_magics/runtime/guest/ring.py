@@ -212,7 +212,7 @@ class Writer:
             self._fast[0] = stream
 
     def be_careful(self, careful: bool) -> None:
-        """Say whether this cell has started a process: a pause between writes is then worth a look at the pipes."""
+        """Say whether this cell has started a process: then pauses between writes mean a look at the pipes."""
         self.careful = careful
         self._fast[0] = None
 

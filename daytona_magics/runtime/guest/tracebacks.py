@@ -28,7 +28,7 @@ def render(error: BaseException) -> dict[str, Any]:
     try:
         lines = list(_chain(error))
     except Exception as second:
-        # An exception can be hostile (a __str__ that raises, a broken __cause__): the name still gets through.
+        # An exception can be hostile (a __str__ that raises, a broken __cause__): its name still gets out.
         lines = ["%s%s%s (its traceback could not be drawn: %r)" % (RED, type(error).__name__, OFF, second)]
     return {"msg": "error", "ename": type(error).__name__, "evalue": text_of(error), "traceback": lines}
 

@@ -77,7 +77,7 @@ class Session:
         sys.stderr = sys.__stderr__ = err  # type: ignore[misc, assignment]
         sys.stdin = sys.__stdin__ = streams.NoInput()  # type: ignore[misc, assignment]
         builtins.input = _no_input
-        getpass.getpass = _no_input  # type: ignore[assignment]
+        getpass.getpass = _no_input
         sys.addaudithook(self._audit)
         rich.install(self)
         magics.install(self)
@@ -231,7 +231,7 @@ def _no_input(prompt: object = "", stream: object = None) -> str:
 
 
 def _register(name: str, code: str) -> str:
-    """Make the source known to linecache (tracebacks, inspect, pdb); returns the file name to compile with."""
+    """Make the source known to linecache (tracebacks, inspect); returns the file name to compile with."""
     filename, number = name, 1
     lines = code.splitlines(True)
     while filename in linecache.cache and linecache.cache[filename][2] != lines:  # type: ignore[misc]

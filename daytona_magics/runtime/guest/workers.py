@@ -61,8 +61,8 @@ def isolate_child(keep: dict[int, int], directory: str) -> str:
     for target, copy in copies.items():
         os.dup2(copy, target, inheritable=target <= 2)
     wanted = sorted({0, *keep.values()})
-    for low, high in zip(wanted, [*wanted[1:], _open_limit()]):
-        os.closerange(low + 1, high)
+    for number, low in enumerate(wanted):
+        os.closerange(low + 1, wanted[number + 1] if number + 1 < len(wanted) else _open_limit())
     for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     for place in (directory, os.environ.get("HOME", ""), "/"):
