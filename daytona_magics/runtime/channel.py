@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import ProtocolError, SandboxError, SandboxUnreachable
@@ -73,7 +73,6 @@ class Channel:
         self._connecting: asyncio.Task[Link] | None = None
         self._feeds: dict[str, Feed] = {}
         self._retained: set[str] = set()
-        self._background: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "connected" if self._link and self._link.alive else "idle"
@@ -104,9 +103,8 @@ class Channel:
         link, self._link = self._link, None
         if link is not None:
             await link.close()
-            await self._attacher.delete(link.socket.session)
-        if self._background:
-            await asyncio.wait(self._background, timeout=3)
+            self._attacher.delete(link.socket.session)
+        await self._attacher.settle()
 
     async def _line(self) -> Link:
         """The living link, made when there is none; several callers share one effort."""
@@ -166,7 +164,7 @@ class Channel:
             return "not connected yet"
         lived = asyncio.get_running_loop().time() - self._link_since
         self._flaps = self._flaps + 1 if lived < FLAP and not link.answers else 0
-        self._in_background(self._attacher.delete(link.socket.session))
+        self._attacher.delete(link.socket.session)
         reason = link.lost.result()
         if self._flaps > FLAPS:
             self._flaps = 0
@@ -185,11 +183,6 @@ class Channel:
         if not first:
             for feed in list(self._feeds.values()):
                 feed.emit(event)
-
-    def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
     # -- executions --------------------------------------------------------------------------------
 

@@ -186,6 +186,7 @@ class Attacher:
         self.address = address
         self._started: Started | None = None
         self._quiet_shell = False
+        self._deleting: set[asyncio.Task[None]] = set()
 
     async def attach(self, first: bool) -> Link:
         """Open a PTY, attach to the daemon, wait for its hello; starts the daemon when needed.
@@ -243,7 +244,7 @@ class Attacher:
         with contextlib.suppress(PtyError):
             socket = await opening
             await socket.abort()
-            await self.delete(socket.session)
+            self.delete(socket.session)
 
     def _no_startup_files(self) -> dict[str, str]:
         # zsh reads ZDOTDIR, sh and dash read ENV, bash looks in HOME. The folder is empty but for a link to
@@ -266,17 +267,28 @@ class Attacher:
             kind = LinkLost if link.alive or not socket.ended else AttachEnded
             noise = link.noise()
             await link.abort()
-            await self.delete(socket.session)
+            self.delete(socket.session)
             seen = "\nThe last it showed:\n" + "\n".join(f"    {line}" for line in noise) if noise else ""
             raise kind(f"{error}{seen}") from None
         except BaseException:
             await link.abort()
             raise
 
-    async def delete(self, session: str) -> None:
-        """Delete a PTY session; at most 3 s, and one that cannot be deleted (any more) is no fault."""
+    def delete(self, session: str) -> None:
+        """Delete a PTY session in the background: nobody waits for it, least of all on a broken path."""
+        task = asyncio.create_task(self._delete(session), name="dm-pty-delete")
+        self._deleting.add(task)
+        task.add_done_callback(self._deleting.discard)
+
+    async def _delete(self, session: str) -> None:
+        # One that cannot be deleted (any more) is no fault: it ends with its sandbox at the latest.
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.sandbox.process.kill_pty_session(session, request_timeout=3), 3)
+
+    async def settle(self) -> None:
+        """Wait for the deletions under way, at most 3 s."""
+        if self._deleting:
+            await asyncio.wait(self._deleting, timeout=3)
 
 
 async def explain(sandbox: AsyncSandbox, error: Exception, secret: str) -> SandboxError | None:
@@ -294,7 +306,7 @@ async def explain(sandbox: AsyncSandbox, error: Exception, secret: str) -> Sandb
     status = getattr(error, "status_code", None) or getattr(error, "status", None)
     if status in (401, 403):
         return EndpointError("the endpoint refuses our key", hint="%sandbox doctor checks endpoint and key.")
-    if status is None and not isinstance(error, LinkLost):
+    if status is None and not isinstance(error, AttachEnded):
         return None
     try:
         await asyncio.wait_for(sandbox.refresh_data(request_timeout=3), 3)

@@ -83,6 +83,19 @@ async def test_during_a_silent_sleep(broken_cells: Cells, proxy: FaultProxy, fau
     assert await ran_once(broken_cells)
 
 
+@pytest.mark.parametrize("kind", ["rst", "hole"])
+async def test_a_longer_outage(broken_cells: Cells, proxy: FaultProxy, kind: Fault) -> None:
+    ran = broken_cells.start(SLEEPING.replace("sleep(3)", "sleep(9)"))
+    await ran.until(lambda: "on" in ran.out)
+    proxy.down(kind)
+    await asyncio.sleep(8.5)  # the tries are seconds apart by now
+    proxy.up()
+    assert await resumed(ran, time.monotonic()) < 5
+    assert (await ran.done()).status == "ok"
+    assert ran.out == "on\noff\n"
+    assert await ran_once(broken_cells)
+
+
 async def test_between_sending_and_acknowledgement(
     broken_cells: Cells, proxy: FaultProxy, fault: Fault
 ) -> None:

@@ -65,6 +65,7 @@ async def test_a_shell_that_swallows_the_line_gets_a_second_try(
     ran = await Cells(channel).run("print('clean')")
     assert ran.out == "clean\n"
     assert len(toolbox.opened) == 2
+    await channel._attacher.settle()
     assert list(toolbox.ptys) == toolbox.opened[1:]  # the first was deleted
     # What worked is remembered.
     assert channel._link is not None
@@ -85,8 +86,8 @@ async def test_a_terminal_that_is_none_is_shown(
     shown = str(caught.value).splitlines()
     assert [line.strip() for line in shown if "shown" in line][-1] == "shown 50"
     assert 5 < sum("shown" in line for line in shown) <= 20
-    assert toolbox.ptys == {}
     await channel.close()
+    assert toolbox.ptys == {}
 
 
 async def test_noisy_start_up_files_in_a_real_sandbox(sandbox: AsyncSandbox, engine: IsolatedEngine) -> None:
