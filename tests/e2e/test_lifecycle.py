@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel_client import Kernel, stop_engine
+from tests.kernel_client import Cell, Kernel, stop_engine
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +294,63 @@ def test_a_key_in_a_dotenv_file_is_offered_and_never_used(home: Path) -> None:
             )
         finally:
             env.unlink()
+
+
+def test_nothing_goes_through_a_proxy_of_the_environment(home: Path) -> None:
+    """A proxy would be sent the engine's bearer; a whole notebook must leave it without a connection."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(50)
+        listener.setblocking(False)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        names = [f"{kind}_proxy" for kind in ("http", "https", "all", "ws")]
+        env: dict[str, str | None] = {name: url for name in names} | {name.upper(): url for name in names}
+        with Kernel(home, env={**env, "NO_PROXY": None, "no_proxy": None}) as kernel:
+            for cell in (
+                "%%sandbox\n40 + 2",
+                "%%sandbox bash\npwd",
+                "%sandbox",
+                "%sandbox list",
+                "%sandbox exec true",
+                "%sandbox ls -a",
+                "%%sandbox\nopen('p.txt', 'w').write('x')",
+                "%sandbox cat p.txt",
+                "%sandbox download -f p.txt",
+                "%sandbox upload p.txt --to q/",
+                "%sandbox keep 1h",
+                "%sandbox doctor",
+                "%sandbox reset",
+                "%sandbox restart",
+                "%%sandbox\n1",
+                "%sandbox stop",
+                "%sandbox delete",
+                "%%sandbox\n2",
+            ):
+                ran = kernel.run(cell)
+                assert ran.status == "ok", ran
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        # The positive control: the listener does record.
+        with socket.create_connection(listener.getsockname()):
+            time.sleep(0.05)
+            listener.accept()[0].close()
+
+
+def test_the_engine_killed_during_a_cell_is_a_clear_error_and_files_are_intact(home: Path) -> None:
+    with Kernel() as kernel:
+        kernel.run("%%sandbox\nopen('kept.txt', 'w').write('file')")
+        pid = int(str(kernel.run("from daytona_magics.engine import address\naddress.find().pid").result))
+
+        def on(kind: str, content: dict, cell: Cell) -> None:
+            if kind == "stream" and "go" in content["text"]:
+                os.kill(pid, signal.SIGKILL)
+
+        cell = kernel.run(
+            "%%sandbox\nimport time\nprint('go', flush=True); time.sleep(60)", on=on, timeout=90
+        )
+        assert cell.ename in ("SandboxUnreachable", "WorkerDied") and cell.seconds < 60, cell
+        again = kernel.run("%%sandbox\nopen('kept.txt').read()", timeout=90)
+        assert again.result == "'file'" and "variables were lost" in again.notes, again
 
 
 def test_a_cell_never_runs_on_the_host_when_there_is_no_way_to_a_sandbox(tmp_path: Path) -> None:

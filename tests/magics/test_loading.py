@@ -1,0 +1,83 @@
+"""Loading is cheap, happens once, and can be undone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from daytona_magics.magics import register, transform, unregister
+
+HEAVY = (
+    "daytona",
+    "aiohttp",
+    "nh3",
+    "daytona_magics.runtime.channel",
+    "daytona_magics.engine",
+    "http.client",
+)
+
+
+def test_nothing_heavy_is_imported_by_loading() -> None:
+    code = (
+        "import sys\nfrom IPython.core.interactiveshell import InteractiveShell\n"
+        "shell = InteractiveShell.instance()\nbefore = set(sys.modules)\n"
+        "import daytona_magics.magics.warming as w; w.DELAY = 60\n"
+        "shell.run_line_magic('load_ext', 'daytona_magics')\nprint(*sorted(set(sys.modules) - before))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.split())
+    assert "daytona_magics.magics" in loaded
+    assert not loaded & set(HEAVY), loaded
+    assert len(loaded) < 30, loaded
+
+
+@pytest.fixture
+def shell() -> InteractiveShell:
+    return InteractiveShell()
+
+
+def test_register_and_unregister_are_idempotent(shell: InteractiveShell) -> None:
+    transforms, configurables = list(shell.input_transformers_cleanup), list(shell.configurables)
+    register(shell)
+    register(shell)
+    assert shell.input_transformers_cleanup.count(transform) == 1
+    assert shell.find_line_magic("sandbox") and shell.find_cell_magic("sandbox")
+    assert len(shell.configurables) == len(configurables) + 1
+    unregister(shell)
+    unregister(shell)
+    assert shell.input_transformers_cleanup == transforms
+    assert [type(c) for c in shell.configurables] == [type(c) for c in configurables]
+    assert shell.find_line_magic("sandbox") is None and shell.find_cell_magic("sandbox") is None
+
+
+def test_percent_config_reaches_the_settings(shell: InteractiveShell) -> None:
+    register(shell)
+    try:
+        shell.run_line_magic("config", "SandboxConfig.auto_stop = 30")
+        assert next(c for c in shell.configurables if type(c).__name__ == "SandboxConfig").auto_stop == 30
+    finally:
+        unregister(shell)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["%%sandbox\n", "x\n"], ["%%sandbox\n", "x\n"]),
+        (["%%sandbox --help\n"], ["%%sandbox --help\n", "\n"]),
+        (["# a\n", "\n", "%%sandbox bash\n", "x\n"], ["%%sandbox bash\n", "\n", "\n", "x\n"]),
+        (["# %%sandbox -q\n", "x\n"], ["%%sandbox -q\n", "x\n"]),
+        (["x = 1\n", "# %%sandbox\n"], ["x = 1\n", "# %%sandbox\n"]),
+        (["%%sandbox_git\n", "x\n"], ["%%sandbox_git\n", "x\n"]),
+        (["# use %%sandbox for this\n", "x\n"], ["# use %%sandbox for this\n", "x\n"]),
+        (["%sandbox list\n"], ["%sandbox list\n"]),
+        ([], []),
+    ],
+)
+def test_transform_is_pure_and_idempotent(lines: list[str], expected: list[str]) -> None:
+    before = list(lines)
+    once = transform(lines)
+    assert once == expected and lines == before
+    assert transform(list(once)) == once

@@ -1,0 +1,289 @@
+"""The pump and the status wait, with scripted cells on the real loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from daytona_magics.errors import (
+    CellTimeout,
+    ExitCodeError,
+    RemoteError,
+    SandboxInterrupted,
+    SandboxUnreachable,
+    WorkerDied,
+)
+from daytona_magics.notebook import pump as pumping
+from daytona_magics.notebook.pump import Pump
+from daytona_magics.notebook.status import wait
+from daytona_magics.runtime.events import (
+    Clear,
+    Display,
+    Done,
+    Error,
+    Event,
+    FlowWindow,
+    Gap,
+    Notice,
+    Reconnected,
+    Reconnecting,
+    Result,
+    Stream,
+)
+
+Sink = Callable[[Event], None]
+OK = Done("ok")
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class Cell:
+    """A scripted cell: what it emits, and what each interrupt does."""
+
+    def __init__(self, *events: Event, end: Done = OK, endless: bool = False) -> None:
+        self.events, self.end, self.endless = events, end, endless
+        self.levels: list[int] = []
+        self.over: asyncio.Event | None = None
+        self.obeys = 1
+        self.error: Exception | None = None
+        self.delay = 0.0
+        self.window: FlowWindow | None = None
+
+    async def start(self, sink: Sink, window: FlowWindow) -> Done:
+        self.over, self.window = asyncio.Event(), window
+        for event in self.events:
+            window.handed(event)
+            sink(event)
+        if self.endless:
+            await self.over.wait()
+        return self.end
+
+    async def interrupt(self, level: int) -> str:
+        await asyncio.sleep(self.delay)
+        if self.error is not None:
+            raise self.error
+        self.levels.append(level)
+        if level >= self.obeys and self.over is not None:
+            self.over.set()
+        return f"did step {level}."
+
+    def run(self, **options: Any) -> Any:
+        return Pump(self.start, self.interrupt, owner="box", **options).run()
+
+    def press_soon(self, *delays: float) -> None:
+        def later() -> None:
+            for delay in delays:
+                time.sleep(delay)
+                press()
+
+        threading.Thread(target=later, daemon=True).start()
+
+
+def test_streams_are_printed_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    Cell(
+        Stream("stdout", "a"),
+        Stream("stderr", "e"),
+        Stream("stdout", "b\n"),
+        Stream("stdout", "\x1b]0;t\x07c"),
+    ).run()
+    assert capsys.readouterr() == ("ab\nc", "e")
+
+
+def test_every_event_is_given_back_to_the_flow_window() -> None:
+    cell = Cell(*[Stream("stdout", "x" * 100)] * 50, Notice("n"), Display({"text/plain": "d"}))
+    cell.run(capture=True, quiet=True)
+    assert cell.window is not None and cell.window.outstanding == 0
+
+
+def test_captured(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Cell(
+        Stream("stdout", "gone"),
+        Clear(),
+        Stream("stdout", "o"),
+        Stream("stderr", "e"),
+        Display({"text/html": "<b onclick=x>b</b>"}),
+        Result({"text/plain": "5"}),
+        end=Done("ok", seconds=2.5),
+    ).run(capture=True)
+    assert (outcome.stdout, outcome.stderr, repr(outcome.result), outcome.seconds) == ("o", "e", "5", 2.5)
+    assert outcome.displays[0].data["text/html"] == "<b>b</b>"
+    assert outcome.ok and "result 5" in repr(outcome) and str(outcome) == "o"
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("events", "end", "kind", "words"),
+    [
+        ((Error("KeyError", "'x'", ("line",)),), Done("error", 1), RemoteError, "'x'"),
+        ((), Done("error", 4), ExitCodeError, "exit code 4"),
+        ((), Done("timeout"), CellTimeout, "timeout of 3 s; variables are alive"),
+        ((), Done("died", None, 11, worker="new"), WorkerDied, "SIGSEGV"),
+        ((), Done("died", 3, worker="new"), WorkerDied, "exit code 3"),
+        ((), Done("interrupted", worker="killed"), SandboxInterrupted, "variables were lost"),
+    ],
+)
+def test_ends_become_errors(events: tuple[Event, ...], end: Done, kind: type, words: str) -> None:
+    error = Cell(*events, end=end).run(timeout=3, quiet=True).error
+    assert isinstance(error, kind) and words in str(error)
+
+
+def test_the_error_has_the_remote_name_and_clean_lines() -> None:
+    error = (
+        Cell(Error("KeyError", "x\x1b]52;c;A\x07", ("\x1b[31ma\x1b]0;t\x07",)), end=Done("error")).run().error
+    )
+    assert type(error).__name__ == "KeyError" and str(error) == "x"
+    assert error._render_traceback_() == ["\x1b[31ma"]
+
+
+def test_notices(capsys: pytest.CaptureFixture[str]) -> None:
+    Cell(Notice("behind In[3]"), Gap(5000, 2), Reconnecting(0.1, 1), Reconnected(1.5)).run()
+    shown = capsys.readouterr().out
+    for words in ("behind In[3]", "5,000 bytes", "lost for 1.5 s"):
+        assert words in shown
+    Cell(Notice("behind In[3]"), Gap(5000, 2), Reconnecting(0.1, 1), Reconnected(1.5)).run(quiet=True)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_broken_way_is_raised() -> None:
+    class Broken(Cell):
+        async def start(self, sink: Sink, window: FlowWindow) -> Done:
+            raise SandboxUnreachable("gone for good")
+
+    with pytest.raises(SandboxUnreachable, match="gone for good"):
+        Broken().run()
+
+
+class TestLadder:
+    def test_the_first_press(self) -> None:
+        cell = Cell(endless=True, end=Done("interrupted"))
+        cell.press_soon(0.1)
+        error = cell.run().error
+        assert isinstance(error, KeyboardInterrupt) and type(error).__name__ == "KeyboardInterrupt"
+        assert cell.levels == [1] and str(error) == "did step 1; variables are alive"
+
+    def test_each_further_press_climbs(self, capsys: pytest.CaptureFixture[str]) -> None:
+        cell = Cell(endless=True, end=Done("interrupted", worker="killed"))
+        cell.obeys = 3
+        cell.press_soon(0.1, 0.1, 0.1)
+        error = cell.run().error
+        assert cell.levels == [1, 2, 3] and "variables were lost, files kept" in str(error)
+        shown = capsys.readouterr().out
+        assert "Interrupt 1: did step 1. Variables are alive." in shown and "Interrupt 2:" in shown
+
+    def test_a_step_is_reported_while_the_cell_goes_on(self, capsys: pytest.CaptureFixture[str]) -> None:
+        cell = Cell(endless=True, end=Done("interrupted"))
+        cell.obeys = 2
+        cell.press_soon(0.1, pumping.SAY_AFTER + 0.4)
+        cell.run()
+        assert "Press again to end the processes it started" in capsys.readouterr().out
+
+    def test_a_sandbox_that_cannot_be_told(self) -> None:
+        cell = Cell(endless=True)
+        cell.error = SandboxUnreachable("no route")
+        cell.press_soon(0.1)
+        with pytest.raises(
+            SandboxInterrupted, match=r"could not be told \(no route\); the cell may still be running"
+        ):
+            cell.run()
+
+    def test_silence_is_given_two_seconds(self) -> None:
+        cell = Cell(endless=True)
+        cell.delay = 60
+        cell.press_soon(0.1)
+        start = time.monotonic()
+        with pytest.raises(SandboxInterrupted, match="could not be told within 2 s"):
+            cell.run()
+        assert time.monotonic() - start < 5
+
+    def test_the_last_step_is_given_five_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pumping, "OBEY_WITHIN", 0.3)
+        cell = Cell(endless=True)
+        cell.obeys = 9
+        cell.press_soon(0.1, 0.1, 0.1)
+        with pytest.raises(SandboxInterrupted, match="has not confirmed"):
+            cell.run()
+
+    def test_a_fourth_press_stops_waiting(self) -> None:
+        cell = Cell(endless=True)
+        cell.obeys = 9
+        cell.press_soon(0.1, 0.1, 0.1, 0.1)
+        with pytest.raises(SandboxInterrupted, match="stopped waiting"):
+            cell.run()
+
+    def test_a_cell_that_ends_well_in_spite_of_the_press_still_stops_run_all(self) -> None:
+        cell = Cell(endless=True, end=OK)
+        cell.press_soon(0.1)
+        assert "ended by itself" in str(cell.run().error)
+
+    def test_the_handler_before_is_back_afterwards(self) -> None:
+        before = signal.getsignal(signal.SIGINT)
+        Cell().run()
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_off_the_main_thread_it_says_so(self, capsys: pytest.CaptureFixture[str]) -> None:
+        thread = threading.Thread(target=Cell().run)
+        thread.start()
+        thread.join(10)
+        assert "interrupt does not reach" in capsys.readouterr().out
+
+
+class TestWait:
+    def test_result_notes_and_errors(self, capsys: pytest.CaptureFixture[str]) -> None:
+        async def work(tell: Any) -> int:
+            tell.progress("step")
+            tell.note("a note")
+            return 5
+
+        assert wait(work, "working") == 5
+        assert capsys.readouterr().out == "a note\n"
+
+        async def fail(tell: Any) -> int:
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            wait(fail, "failing")
+
+    def run_interrupted(self, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> str:
+        threading.Timer(0.1, press).start()
+        with pytest.raises(SandboxInterrupted) as caught:
+            wait(work, "working", cancelled="cancelled cleanly")
+        return str(caught.value)
+
+    def test_a_press_cancels_and_waits_for_the_clean_up(self) -> None:
+        cleaned = []
+
+        async def work(tell: Any) -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0.2)
+                cleaned.append(True)
+
+        assert self.run_interrupted(work) == "cancelled cleanly" and cleaned == [True]
+
+    def test_a_clean_up_that_takes_too_long_goes_on_without_us(self) -> None:
+        async def work(tell: Any) -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                await asyncio.sleep(60)
+
+        start = time.monotonic()
+        assert "background" in self.run_interrupted(work)
+        assert time.monotonic() - start < 4
+
+    def test_a_press_that_stands_behind_the_end_counts(self) -> None:
+        async def work(tell: Any) -> None:
+            press()
+
+        with pytest.raises(SandboxInterrupted, match="already done"):
+            wait(work, "working")
