@@ -73,7 +73,16 @@ class LocalToolbox:
         assert self._runner is not None
         for session in list(self.ptys):
             self.kill(session)
+        self.end_guests()
         await self._runner.cleanup()
+
+    def end_guests(self) -> None:
+        """SIGKILL every process that has this toolbox's home: daemons and workers outlive their terminals."""
+        mine = f"HOME={self.home}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mine in (folder / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(folder.name), signal.SIGKILL)
 
     def environment(self, envs: dict[str, str] | None = None) -> dict[str, str]:
         """What its processes see: nothing of this process's environment but PATH."""
