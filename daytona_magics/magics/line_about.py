@@ -13,7 +13,7 @@ from daytona_magics import sandboxes
 from daytona_magics.errors import SandboxError, SandboxUsageError
 from daytona_magics.magics import grammar, helptext
 from daytona_magics.magics.parser import did_you_mean
-from daytona_magics.notebook.card import Card, Help, Table
+from daytona_magics.notebook.card import Card, Help, Table, counted
 from daytona_magics.notebook.status import wait
 from daytona_magics.sandboxes import attaching
 from daytona_magics.sandboxes.endpoint import choose, connect
@@ -113,15 +113,15 @@ def doctor(shell: Any, options: Any) -> Table:
     async def answers(tell: Any) -> str:
         client = await binding.connect(tell)
         boxes = await attaching.find(client, {}, tell)
-        return f"the API answers, {len(boxes)} sandboxes"
+        return f"the API answers, {counted(len(boxes), 'sandbox')}"
 
     async def cell(tell: Any) -> str:
         channel = await binding.ready(tell)
         info = channel.info
         assert info is not None
         running = await channel.status()
-        contexts = len(running.get("contexts", ()))
-        return f"{binding.bound().name}: Python {info.python}, guest {info.version}, {contexts} contexts"
+        contexts = counted(len(running.get("contexts", ())), "context")
+        return f"{binding.bound().name}: Python {info.python}, guest {info.version}, {contexts}"
 
     reached = check("endpoint found", lambda: wait(found, "finding the endpoint"))
     if (

@@ -11,7 +11,7 @@ from typing import Any
 from daytona_magics import sandboxes
 from daytona_magics.errors import ExitCodeError, SandboxError, SandboxUsageError
 from daytona_magics.magics import secrets
-from daytona_magics.notebook.card import Table, size
+from daytona_magics.notebook.card import Table, preformatted, size
 from daytona_magics.notebook.status import note, wait
 from daytona_magics.notebook.terminal import clean
 from daytona_magics.sandboxes import files
@@ -97,7 +97,7 @@ class Text:
         return self._text
 
     def _repr_html_(self) -> str:
-        return f'<pre style="white-space:pre-wrap;background:none">{html.escape(self._text)}</pre>'
+        return preformatted(html.escape(self._text))
 
 
 def cat(shell: Any, options: Any) -> Text:

@@ -157,12 +157,24 @@ class Help:
 
     def _repr_html_(self) -> str:
         shown = _emphasise(html.escape(self.text))
-        return f'<pre style="{_SOFT};white-space:pre-wrap;background:none">{shown}</pre>'
+        return preformatted(shown, _SOFT)
+
+
+def preformatted(markup: str, style: str = "") -> str:
+    """Markup in the notebook's code font, lines kept."""
+    font = "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
+    return f'<pre style="{font};white-space:pre-wrap;background:none;{style}">{markup}</pre>'
 
 
 def _emphasise(text: str) -> str:
     strong = '<strong style="color:var(--jp-ui-font-color1,inherit)">'
     return re.sub(r"^((?:%%?sandbox\b)[^\n]*)", rf"{strong}\1</strong>", text, flags=re.MULTILINE)
+
+
+def counted(count: int, noun: str) -> str:
+    """In: counted(1, "sandbox"), counted(2, "context")  Out: ('1 sandbox', '2 contexts')"""
+    plural = "es" if noun.endswith("x") else "s"
+    return f"{count} {noun}{'' if count == 1 else plural}"
 
 
 def size(count: float) -> str:

@@ -56,7 +56,9 @@ async def create(binding: Binding, tell: Reporter, params: dict[str, Any]) -> As
         raise
     await binding.release(tell)
     binding.bind(sandbox, who.context)
-    tell.note(f"created sandbox {sandbox.name} in {time.monotonic() - start:.1f} s · {endpoint.title}")
+    took = time.monotonic() - start
+    shown = f"{took:.1f} s" if took >= 1 else f"{took * 1000:.0f} ms"
+    tell.note(f"created sandbox {sandbox.name} in {shown} · {endpoint.title}")
     offer = endpoints.choose(config).offer
     if offer:
         tell.note(offer)
