@@ -7,12 +7,11 @@ used and warmed up on a background thread.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
-
-    from daytona_magics.sandboxes import current as current
 
 __version__ = "0.1.0"
 
@@ -22,9 +21,7 @@ __all__ = ["__version__", "current", "load_ipython_extension", "unload_ipython_e
 def __getattr__(name: str) -> Any:
     # Public names that need more than this module; ``import daytona_magics`` alone stays cheap.
     if name == "current":
-        from daytona_magics.sandboxes import current
-
-        return current
+        return importlib.import_module("daytona_magics.sandboxes").current
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
