@@ -193,3 +193,35 @@ def test_reset_gives_new_workers_and_kills_what_ran(client: Client) -> None:
     assert client.run("'v' in globals()").result == "False"
     assert client.bash("echo $b").text == "\n"
     client.until(lambda: not living(mark))
+
+
+def test_a_worker_that_dies_between_cells_is_told(client: Client) -> None:
+    client.run("v = 1", context="quiet")
+    pid = next(c["worker_pid"] for c in client.request("status")["contexts"] if c["name"] == "quiet")
+    os.kill(pid, 9)
+    client.until(lambda: not os.path.exists("/proc/%d" % pid))
+    run = client.run("'v' in globals()", context="quiet")
+    assert run.result == "False" and "between two cells" in run.of("notice")[0]["text"]
+    client.request("reset", contexts=["quiet"])
+    assert not client.run("1", context="quiet").of("notice")
+
+
+def test_a_forked_orphan_in_a_session_of_its_own(client: Client) -> None:
+    code = (
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork(): os._exit(0)\n"
+        "    open('pid', 'w').write(str(os.getpid())); time.sleep(60); os._exit(0)\n"
+        "os.wait(); time.sleep(0.2); print(open('pid').read()); time.sleep(60)"
+    )
+    run = client.start(code)
+    client.until_out(run, b"\n")
+    pid = int(run.out)
+    assert os.path.exists("/proc/%d" % pid)
+    client.request("interrupt", id=run.id, level=1)
+    client.wait(run, 5)
+    assert not os.path.exists("/proc/%d" % pid)
+
+
+def test_a_broken_pipe_is_an_exception_not_a_death(client: Client) -> None:
+    run = client.run("import os\nr, w = os.pipe(); os.close(r); os.write(w, b'x')")
+    assert run.error["ename"] == "BrokenPipeError"
+    assert client.bash("yes | head -1; echo ${PIPESTATUS[0]}").text == "y\n141\n"

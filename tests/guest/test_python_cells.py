@@ -178,6 +178,7 @@ def test_chained_syntax_and_hostile_errors(client: Client) -> None:
 def test_error_source_of_a_rerun_cell(client: Client) -> None:
     client.run("def old():\n    raise OSError('first version')", name="Cell In[20]")
     client.run("def new():\n    pass", name="Cell In[20]")
+    assert "Cell In[20], line 1" in plain(client.run("1/0", name="Cell In[20]").error["traceback"])
     assert "raise OSError('first version')" in plain(client.run("old()").error["traceback"])
 
 

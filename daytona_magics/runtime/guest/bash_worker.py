@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 
 from . import processes, workers
 
@@ -100,6 +101,9 @@ class BashWorker(workers.Worker):
 
         def child() -> None:
             loop.close_in_child()
+            processes.die_with_parent()
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
             workers.isolate_child({out[1]: 1, err[1]: 2}, os.environ.get("HOME", "/"))
             try:
                 os.execvpe("bash", ["bash", "-c", code, request.name], environment)

@@ -57,6 +57,7 @@ class Context:
         self._ending = False
         self._timers: list[Timer] = []
         self._last_name = ""
+        self._news = ""  # told at the start of the next cell
         self._last_pid = 0
         self._doomed = False  # the worker was told to die and has not; the next cell waits for that
         self._last_mark = ""
@@ -93,6 +94,9 @@ class Context:
         self._ending = False
         self._since = processes.now_ticks()
         execution.start()
+        if self._news:
+            execution.message({"msg": "notice", "text": self._news})
+            self._news = ""
         try:
             self._launch(execution)
         except OSError as error:
@@ -163,7 +167,8 @@ class Context:
 
     def worker_ended(self, status: int) -> None:
         """The worker's process is gone."""
-        worker, self.worker, self._doomed = self.worker, None, False
+        worker, doomed = self.worker, self._doomed
+        self.worker, self._doomed = None, False
         assert worker is not None
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         code = os.WEXITSTATUS(status) if number is None else None
@@ -173,7 +178,9 @@ class Context:
                 self._bash_done(code, number)
             return
         worker.close()
-        if self.current is not None and not self._ending:
+        if self.current is None and not doomed:
+            self._news = "between two cells " + _death(code, number)
+        elif self.current is not None and not self._ending:
             self._ended("died", code, number, _death(code, number))
         self._next()
 
@@ -225,7 +232,8 @@ class Context:
     def _left_behind(self) -> list[int]:
         """What the current cell started and still runs."""
         own = self._supervisor.worker_pids()
-        return processes.started_by(self._last_pid, self._last_mark, self._since, own)
+        alone = self._supervisor.busy_contexts() <= 1
+        return processes.started_by(self._last_pid, self._last_mark, self._since, own, alone)
 
     def _end_processes(self, pids: list[int], then: Callable[[], Any]) -> None:
         """TERM, after 200 ms KILL; calls ``then`` as soon as all are gone."""

@@ -114,15 +114,18 @@ def missed_sigint(pid: int) -> bool:
     return not handled & (1 << (signal.SIGINT - 1))
 
 
-def _marked(pid: int, mark: bytes) -> bool:
+def _mark_of(pid: int) -> str:
+    """Value of MARK in the environment a process was started with; "" without one."""
+    prefix = MARK.encode() + b"="
     try:
         with open("/proc/%d/environ" % pid, "rb") as file:
-            return mark in file.read(1 << 20).split(b"\0")
+            found = [v for v in file.read(1 << 20).split(b"\0") if v.startswith(prefix)]
     except OSError:
-        return False
+        return ""
+    return found[0][len(prefix) :].decode("utf-8", "replace") if found else ""
 
 
-def started_by(worker: int, mark: str, since: int, own: Iterable[int] = ()) -> list[int]:
+def started_by(worker: int, mark: str, since: int, own: Iterable[int] = (), alone: bool = False) -> list[int]:
     """Living processes that a worker's cell started, without the worker.
 
     Args:
@@ -130,17 +133,20 @@ def started_by(worker: int, mark: str, since: int, own: Iterable[int] = ()) -> l
         mark: value of MARK in its environment.
         since: only processes started at or after this tick.
         own: pids that are the daemon's own (other workers): these and their descendants are never meant.
+        alone: no other context is busy: an orphan without any mark (forked, never executed) is this one's.
 
     Returns:
         pids, children before grandchildren.
     """
     foreign = set(own) - {worker}
-    marked = ("%s=%s" % (MARK, mark)).encode()
     queue = children(worker)
     for pid in children(os.getpid()):
         if pid != worker and pid not in foreign:
             orphan = read(pid)
-            if orphan is not None and (orphan.session == worker or _marked(pid, marked)):
+            if orphan is None:
+                continue
+            origin = _mark_of(pid)
+            if orphan.session == worker or origin == mark or (alone and not origin):
                 queue.append(pid)
     found = []
     while queue:

@@ -200,7 +200,9 @@ class Writer:
 
     def _before(self, stream: bytes) -> None:
         if self._current is not stream:
+            # A KeyboardInterrupt may come at any line: unknown is right at all of them.
             self._fast[0] = None
+            self._current = b""
             self._send(stream, self._offset())
             self._current = stream
         if self.careful:
@@ -212,7 +214,7 @@ class Writer:
             self._fast[0] = stream
 
     def be_careful(self, careful: bool) -> None:
-        """Say whether this cell has started a process: then pauses between writes mean a look at the pipes."""
+        """Say whether this cell has started a process: a write after a pause then looks for raw output."""
         self.careful = careful
         self._fast[0] = None
 

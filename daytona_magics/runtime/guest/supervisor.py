@@ -51,7 +51,9 @@ class Supervisor:
         self.executions: collections.OrderedDict[str, Execution] = collections.OrderedDict()
         self.contexts: dict[tuple[str, str], Context] = {}
         self._streams = 0
-        self._finished: collections.deque[Execution] = collections.deque()
+        self._finished: collections.deque[Execution] = collections.deque()  # and not forgotten
+        self._memory = 0  # bytes of theirs in memory
+        self._spooled = 0  # and in all
         loop.on_child = self._child_ended
 
     def execute(self, request: Request) -> tuple[Execution, bool, str | None]:
@@ -88,23 +90,25 @@ class Supervisor:
     def finished(self, execution: Execution) -> None:
         """An execution sent its last message: from now on its output may move to disk, later be dropped."""
         self._finished.append(execution)
-        kept = [e for e in self._finished if not e.forgotten]
-        if sum(e.journal.in_memory for e in kept) > MEMORY:
-            for one in kept:
+        self._memory += execution.journal.in_memory
+        self._spooled += execution.journal.size
+        if self._memory > MEMORY:
+            for one in self._finished:
                 one.journal.spill()
-        total = sum(e.journal.size for e in kept)
-        for one in kept:
-            if total <= SPOOL:
-                break
-            total -= one.journal.size
-            self.forget(one)
-        while self._finished and self._finished[0].forgotten:
-            self._finished.popleft()
+            # A disk that refuses leaves something; it is counted again from here.
+            self._memory = sum(one.journal.in_memory for one in self._finished)
+        while self._spooled > SPOOL and self._finished:
+            self.forget(self._finished[0])
 
     def forget(self, execution: Execution) -> bool:
         """Drop the output of a finished execution; its id stays known. False while it runs."""
         if execution.state != DONE:
             return False
+        if execution.forgotten:
+            return True
+        self._finished.remove(execution)
+        self._memory = max(0, self._memory - execution.journal.in_memory)
+        self._spooled -= execution.journal.size
         execution.journal.forget()
         execution.forgotten = True
         execution.request.code = ""

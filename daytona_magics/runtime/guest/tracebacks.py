@@ -19,6 +19,32 @@ _CAUSE = "The above exception was the direct cause of the following exception:"
 _CONTEXT = "During handling of the above exception, another exception occurred:"
 
 
+_names: dict[str, str] = {}  # file name a cell was compiled with -> name of the cell
+_latest: dict[str, str] = {}  # name of a cell -> file name of its latest version
+
+
+def register(name: str, code: str) -> str:
+    """Make a cell's source known (tracebacks, inspect); returns the file name to compile it with.
+
+    A cell that is run again with other text gets another file name, so that functions of its earlier
+    versions still show their own source.
+    """
+    filename, number = name, 1
+    lines = code.splitlines(True)
+    while filename in linecache.cache and linecache.getlines(filename) != lines:
+        number += 1
+        filename = "%s (%d)" % (name, number)
+    linecache.cache[filename] = (len(code), None, lines, filename)
+    _names[filename] = name
+    _latest[name] = filename
+    return filename
+
+
+def _title(filename: str) -> str:
+    name = _names.get(filename, filename)
+    return name if _latest.get(name, filename) == filename else name + " (an earlier version)"
+
+
 def render(error: BaseException) -> dict[str, Any]:
     """The ``error`` message of an exception.
 
@@ -109,18 +135,13 @@ def _shorten(frames: list[str]) -> list[str]:
     return [*frames[:half], "    ... %d more frames ..." % (len(frames) - 2 * half), *frames[-half:]]
 
 
-def _is_cell(filename: str) -> bool:
-    entry = linecache.cache.get(filename)
-    return entry is not None and len(entry) == 4 and entry[1] is None and not os.path.isabs(filename)
-
-
 def _frame(frame: types.FrameType, number: int) -> str:
     code = frame.f_code
-    cell = _is_cell(code.co_filename)
+    cell = code.co_filename in _names
     name = getattr(code, "co_qualname", code.co_name)
     where = "" if name == "<module>" else ", in %s%s%s" % (CYAN, name, OFF)
     if cell:
-        title = "%s%s%s, line %d%s" % (GREEN, code.co_filename, OFF, number, where)
+        title = "%s%s%s, line %d%s" % (GREEN, _title(code.co_filename), OFF, number, where)
     else:
         title = "File %s%s:%d%s%s" % (GREEN, code.co_filename, number, OFF, where)
     if not cell:
@@ -140,7 +161,7 @@ def _source(filename: str, number: int, namespace: dict[str, Any] | None = None)
 
 def _syntax(error: SyntaxError) -> Iterator[str]:
     filename, number = error.filename or "", error.lineno or 0
-    yield "%s%s%s, line %d" % (GREEN, filename, OFF, number)
+    yield "%s%s%s, line %d" % (GREEN, _title(filename), OFF, number)
     text = (error.text or linecache.getline(filename, number)).rstrip("\n")
     if not text.strip():
         return

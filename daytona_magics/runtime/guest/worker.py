@@ -14,7 +14,6 @@ import gc
 import getpass
 import importlib
 import json
-import linecache
 import os
 import signal
 import struct
@@ -179,7 +178,7 @@ class Session:
     def _execute(self, code: str, name: str) -> None:
         if code[:1].isspace():
             code = transform.dedent(code)
-        filename = _register(name, code)
+        filename = tracebacks.register(name, code)
         try:
             tree = self._compile(code, filename, "exec", ast.PyCF_ONLY_AST)
         except SyntaxError:
@@ -228,17 +227,6 @@ def _ignore(number: int, frame: Any) -> None:
 
 def _no_input(prompt: object = "", stream: object = None) -> str:
     raise streams.StdinNotImplementedError(streams.NO_INPUT)
-
-
-def _register(name: str, code: str) -> str:
-    """Make the source known to linecache (tracebacks, inspect); returns the file name to compile with."""
-    filename, number = name, 1
-    lines = code.splitlines(True)
-    while filename in linecache.cache and linecache.cache[filename][2] != lines:  # type: ignore[misc]
-        number += 1
-        filename = "%s (%d)" % (name, number)
-    linecache.cache[filename] = (len(code), None, lines, filename)
-    return filename
 
 
 def _apply(cwd: str | None, env: dict[str, str], restore: list[Any]) -> None:

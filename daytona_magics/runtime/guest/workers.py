@@ -63,7 +63,8 @@ def isolate_child(keep: dict[int, int], directory: str) -> str:
     wanted = sorted({0, *keep.values()})
     for number, low in enumerate(wanted):
         os.closerange(low + 1, wanted[number + 1] if number + 1 < len(wanted) else _open_limit())
-    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+    # Python's own choice, SIGPIPE ignored, stays: a Python worker expects it, a shell undoes it.
+    for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     for place in (directory, os.environ.get("HOME", ""), "/"):
         try:
