@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -263,7 +264,7 @@ def _answer(level: int, done: Future[str]) -> _Told:
     return _Told(level, error=error) if error is not None else _Told(level, done.result())
 
 
-class _Output:
+class _Output(ABC):
     """Where a cell's output goes."""
 
     pending = False
@@ -276,19 +277,22 @@ class _Output:
         if safe:
             self._write(name, safe)
 
+    @abstractmethod
     def _write(self, name: str, text: str) -> None:
-        raise NotImplementedError
+        """Take filtered text."""
 
+    @abstractmethod
     def display(self, event: events.Display) -> None:
-        raise NotImplementedError
+        """Take a mimebundle, not yet sanitised."""
 
+    @abstractmethod
     def clear(self, wait: bool) -> None:
-        raise NotImplementedError
+        """Forget or clear what there is."""
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027 - nothing to do where output is only kept
         """Nothing more is waiting: show what there is."""
 
-    def flush(self) -> None:
+    def flush(self) -> None:  # noqa: B027 - as above
         """Everything said so far must be visible when this returns."""
 
     def outcome(self) -> CellOutput:
