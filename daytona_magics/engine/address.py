@@ -193,6 +193,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         "port": int,
         "api_key": str,
         "state_dir": str,
+        "asked_for": str,
         "api": int,
     }
     if not isinstance(record, dict) or any(type(record.get(k)) is not t for k, t in wanted.items()):

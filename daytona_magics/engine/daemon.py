@@ -245,6 +245,7 @@ class _Engine:
             "version": version,
             "schema": SCHEMA_VERSION,
             "state_dir": str(self._folder.path),
+            "asked_for": str(address.state_dir()),
         }
         for where in (self._folder.path, self._runtime):
             address.write_record(where, record)

@@ -67,6 +67,8 @@ def card(binding: Binding, sandbox: Any) -> Card:
         if sandbox.cpu
         else ""
     )
+    if size and endpoint and endpoint.kind == "embedded":
+        size += " (asked for; the embedded engine does not enforce it)"
     info = binding.channel.info if bound and binding.channel is not None else None
     auto_delete = sandbox.auto_delete_interval
     deletes = "when it stops" if auto_delete == 0 else f"{duration(auto_delete)} after it stopped"

@@ -163,7 +163,10 @@ class Help:
 def preformatted(markup: str, style: str = "") -> str:
     """Markup in the notebook's code font, lines kept."""
     font = "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
-    return f'<pre style="{font};white-space:pre-wrap;background:none;{style}">{markup}</pre>'
+    # JupyterLab's own rules for pre would indent it and break words anywhere.
+    place = "margin:0;padding:2px 0 2px var(--jp-code-padding,5px);background:none"
+    wrap = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
+    return f'<pre style="{font};{place};{wrap};{style}">{markup}</pre>'
 
 
 def _emphasise(text: str) -> str:

@@ -48,8 +48,8 @@ def _line(text: str) -> str:
     if len(parts) % 2:
         shown = "".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts))
     return (
-        '<div style="color:var(--jp-ui-font-color2,GrayText);font-size:var(--jp-ui-font-size1,13px)">'
-        f"{shown}</div>"
+        '<div style="color:var(--jp-ui-font-color2,GrayText);font-size:var(--jp-ui-font-size1,13px);'
+        f'padding:2px 0 2px var(--jp-code-padding,5px)">{shown}</div>'
     )
 
 

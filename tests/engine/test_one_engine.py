@@ -324,6 +324,11 @@ def test_a_state_folder_that_cannot_be_used(options: str) -> None:
             report = json.loads(done.stdout)
             assert report["state_folder"] == str(fallback), done.stderr
             assert str(engine.state) in report["state_folder_message"]
+            look = "from daytona_magics.engine import address; print(address.find() is not None)"
+            assert engine.python(look).stdout.strip() == "True"
+            with isolated_engine() as other:
+                # It shares the fallback folder with this one, and must not take its engine for its own.
+                assert other.python(look).stdout.strip() == "False"
             assert engine.command("stop").returncode == 0
         finally:
             subprocess.run(["umount", str(mount)], check=True)

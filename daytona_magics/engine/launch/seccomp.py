@@ -103,10 +103,10 @@ def supported() -> bool:
 def program() -> bytes:
     """The filter as an array of struct sock_filter, ready for prctl(PR_SET_SECCOMP).
 
-    Raises NotImplementedError on an architecture without a table.
+    Raises OSError (ENOSYS) on an architecture without a table.
     """
     if not supported():
-        raise NotImplementedError(f"no system call table for {platform.machine()}")
+        raise OSError(errno.ENOSYS, f"no system call table for {platform.machine()}")
     code: list[tuple[int, int, int, int]] = []
 
     def add(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> None:
