@@ -228,10 +228,13 @@ def _record_folders() -> Iterator[Path]:
 
 def live_record() -> dict[str, Any] | None:
     """The record of an engine that is alive on this boot and in these namespaces; None without one."""
-    here = place()
+    here, home = place(), str(state_dir())
     for folder in _record_folders():
         record = read_record(folder)
-        if record and record["place"] == here and record["start_time"] == process_start_time(record["pid"]):
+        # The fallback folder is seen by everybody whose own state folder could not be used.
+        if record is None or record["asked_for"] != home or record["place"] != here:
+            continue
+        if record["start_time"] == process_start_time(record["pid"]):
             return record
     return None
 

@@ -324,11 +324,12 @@ def test_a_state_folder_that_cannot_be_used(options: str) -> None:
             report = json.loads(done.stdout)
             assert report["state_folder"] == str(fallback), done.stderr
             assert str(engine.state) in report["state_folder_message"]
-            look = "from daytona_magics.engine import address; print(address.find() is not None)"
-            assert engine.python(look).stdout.strip() == "True"
+            look = "from daytona_magics.engine import address; print(address.find().pid)"
             with isolated_engine() as other:
-                # It shares the fallback folder with this one, and must not take its engine for its own.
-                assert other.python(look).stdout.strip() == "False"
+                # It sees the same fallback folder, and must not take that engine for its own.
+                other.client_env()
+                pids = [one.python(look).stdout.strip() for one in (engine, other)]
+                assert pids[0] and pids[1] and pids[0] != pids[1]
             assert engine.command("stop").returncode == 0
         finally:
             subprocess.run(["umount", str(mount)], check=True)

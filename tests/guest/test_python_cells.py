@@ -305,3 +305,14 @@ def _read(path: str) -> str:
             return file.read()
     except FileNotFoundError:
         return ""
+
+
+def test_a_forked_process_that_comes_back_from_the_cell_ends(client: Client) -> None:
+    for end in ("", "raise KeyboardInterrupt", "1/0", "import sys; sys.exit(4)"):
+        run = client.run(
+            "import os\npid = os.fork()\nif pid == 0:\n    print('child')\n    %s\n" % (end or "pass")
+        )
+        assert run.status == "ok", run.messages
+        code = client.run("os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])").result
+        assert code == {"": "0", "import sys; sys.exit(4)": "4"}.get(end, "1")
+    assert client.run("pid = os.fork()\nif pid: os.waitpid(pid, 0)\npid > 0").result == "True"

@@ -18,6 +18,7 @@ import os
 import signal
 import struct
 import sys
+import traceback
 import types
 
 from . import hooks, magics, processes, rich, streams, tracebacks, transform
@@ -51,6 +52,7 @@ class Session:
         self._event_loop: Any = None
         self._future = 0  # `from __future__` holds for later cells too
         self._count = 0
+        self._pid = os.getpid()
         self._user_handler: Any = signal.default_int_handler
         self._prepare(mark)
 
@@ -120,7 +122,7 @@ class Session:
         try:
             try:
                 signal.signal(signal.SIGINT, self._user_handler)
-                report = self._run(job)
+                report = self._run_here(job)
             finally:
                 handler = signal.signal(signal.SIGINT, _ignore)
                 if handler is not _ignore:
@@ -134,6 +136,21 @@ class Session:
             report["cwd"] = None
         return report
 
+    def _run_here(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run a job; a process the cell forked, and that came back from the cell, ends here.
+
+        Else there would be two workers reading the same commands.
+        """
+        code = 1
+        try:
+            report = self._run(job)
+            code = report["exit_code"] or 0
+            return report
+        finally:
+            if os.getpid() != self._pid:
+                self._writer.flush()
+                os._exit(code)
+
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
         self._count += 1
         self._writer.be_careful(False)
@@ -142,7 +159,8 @@ class Session:
         try:
             _apply(job["cwd"], job["env"], restore)
             self._execute(job["code"], job["name"])
-            hooks.cell_ended(rich)
+            if os.getpid() == self._pid:
+                hooks.cell_ended(rich)
         except SystemExit as error:
             status = self._exited(error)
         except KeyboardInterrupt as error:
@@ -157,6 +175,9 @@ class Session:
         return {"status": status[0], "exit_code": status[1]}
 
     def _report(self, error: BaseException) -> None:
+        if os.getpid() != self._pid:
+            traceback.print_exception(type(error), error, error.__traceback__)
+            return
         try:
             hooks.cell_ended(rich)
         except Exception as second:
@@ -167,6 +188,8 @@ class Session:
 
     def _exited(self, error: SystemExit) -> tuple[str, int | None]:
         code = error.code
+        if os.getpid() != self._pid:
+            return "ok", code if isinstance(code, int) else int(code is not None)
         if code is None or code == 0:
             self.send({"msg": "notice", "text": "the cell called exit(); the worker and its variables stay"})
             return "ok", 0
