@@ -7,8 +7,7 @@ happen as usual and then adjusts the module.
 from __future__ import annotations
 
 import importlib
-import importlib.abc
-import importlib.util
+import importlib.machinery
 import os
 import sys
 import types
@@ -21,8 +20,11 @@ if TYPE_CHECKING:
 BACKEND = "daytona_magics_inline"
 
 
-class _After(importlib.abc.MetaPathFinder):
-    """Calls a function with a module right after its first import."""
+class _After:
+    """A finder that calls a function with a module right after its first import.
+
+    Not a subclass of the abstract one: importing ``importlib.abc`` costs 11 ms at every start of a daemon.
+    """
 
     def __init__(self, actions: dict[str, Callable[[Any], None]], backend: _BackendLoader) -> None:
         self._actions = actions
@@ -32,10 +34,12 @@ class _After(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """The usual spec with a loader that runs the action too; None for every other name."""
         if name == BACKEND:
-            return importlib.util.spec_from_loader(name, self._backend)
+            return importlib.machinery.ModuleSpec(name, self._backend)
         if name not in self._actions or name in self._busy:
             return None
         self._busy.add(name)
+        import importlib.util
+
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
@@ -83,11 +87,14 @@ def install(rich: types.ModuleType) -> None:
     )
 
 
-class _BackendLoader(importlib.abc.Loader):
+class _BackendLoader:
     """Makes the backend module when matplotlib asks for it: the Agg classes with a ``show`` of ours."""
 
     def __init__(self, rich: types.ModuleType) -> None:
         self._rich = rich
+
+    def create_module(self, spec: Any) -> None:
+        """An ordinary module will do."""
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Fill the module."""

@@ -9,7 +9,6 @@ import base64
 import builtins
 import sys
 import traceback
-import uuid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ class DisplayHandle:
     """Returned by ``display(..., display_id=...)``; ``update`` replaces what was shown."""
 
     def __init__(self, display_id: str | None = None) -> None:
-        self.display_id = display_id or uuid.uuid4().hex
+        self.display_id = display_id or os.urandom(16).hex()
 
     def __repr__(self) -> str:
         return "<DisplayHandle display_id=%s>" % self.display_id

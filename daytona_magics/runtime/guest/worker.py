@@ -144,7 +144,7 @@ class Session:
         code = 1
         try:
             report = self._run(job)
-            code = report["exit_code"] or 0
+            code = 1 if report["exit_code"] is None else report["exit_code"]
             return report
         finally:
             if os.getpid() != self._pid:
