@@ -96,8 +96,14 @@ class Binding:
         await self.rediscover(tell)
         if self.sandbox is None:
             assert self.client is not None
-            earlier = await attaching.earlier(self, self.client, tell)
-            await making.create(self, tell, {})
+            # Only a hint, so nobody waits for it before the sandbox is made.
+            looking = asyncio.ensure_future(attaching.earlier(self, self.client, tell))
+            try:
+                await making.create(self, tell, {}, self.client)
+            except BaseException:
+                looking.cancel()
+                raise
+            earlier = await looking
             if earlier is not None:
                 tell.note(
                     f"`%sandbox use {earlier.name}` continues the sandbox of an earlier kernel "

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 CLEANUP = 30.0
 
 
-async def create(binding: Binding, tell: Reporter, params: dict[str, Any]) -> AsyncSandbox:
+async def create(
+    binding: Binding, tell: Reporter, params: dict[str, Any], client: AsyncDaytona | None = None
+) -> AsyncSandbox:
     """Create a sandbox and bind to it; an earlier one is let go of and lives on.
 
     Times after which it stops and is deleted are always set, so a sandbox can be forgotten but not leaked.
@@ -30,8 +32,9 @@ async def create(binding: Binding, tell: Reporter, params: dict[str, Any]) -> As
         binding: who binds to it.
         tell: hears what happens.
         params: fields of ``CreateSandboxFromSnapshotParams`` that differ from the settings.
+        client: the endpoint's client, when it was connected a moment ago.
     """
-    client = await binding.connect(tell)
+    client = client or await binding.connect(tell)
     endpoint = binding.endpoint
     assert endpoint is not None
     from daytona import CreateSandboxFromSnapshotParams
