@@ -225,3 +225,13 @@ def test_a_broken_pipe_is_an_exception_not_a_death(client: Client) -> None:
     run = client.run("import os\nr, w = os.pipe(); os.close(r); os.write(w, b'x')")
     assert run.error["ename"] == "BrokenPipeError"
     assert client.bash("yes | head -1; echo ${PIPESTATUS[0]}").text == "y\n141\n"
+
+
+def test_an_interrupt_that_hits_a_destructor_is_not_lost(client: Client) -> None:
+    code = "import time\nclass D:\n    def __del__(self): time.sleep(0.002)\nprint('go')\nwhile True:\n    D()\n    for i in range(50000): pass"
+    for _ in range(5):
+        run = client.start(code)
+        client.until_out(run, b"go")
+        client.request("interrupt", id=run.id, level=1)
+        client.wait(run, 5)
+        assert run.status == "interrupted" and run.done["worker"] == "kept"

@@ -34,14 +34,14 @@ class _After:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """The usual spec with a loader that runs the action too; None for every other name."""
         if name == BACKEND:
-            return importlib.machinery.ModuleSpec(name, self._backend)
+            return importlib.machinery.ModuleSpec(name, self._backend)  # type: ignore[arg-type]
         if name not in self._actions or name in self._busy:
             return None
         self._busy.add(name)
-        import importlib.util
+        from importlib.util import find_spec
 
         try:
-            spec = importlib.util.find_spec(name)
+            spec = find_spec(name)
         except (ImportError, ValueError):
             spec = None
         finally:

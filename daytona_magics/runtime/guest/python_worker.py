@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 
 from . import frames, processes, ring, worker, workers
@@ -44,6 +45,7 @@ class PythonWorker(workers.Worker):
         self._on_done = on_done
         self._poll_timer: Timer | None = None
         self._last_look = False
+        self._run = 0  # stream of the cell it runs
         self._outgoing = b""
         shared = ring.Ring()
         out, err, tag, command = (workers.make_pipe() for _ in range(4))
@@ -68,6 +70,7 @@ class PythonWorker(workers.Worker):
     def run(self, execution: Execution) -> None:
         """Send a cell to the worker."""
         request = execution.request
+        self._run = execution.stream
         body = json.dumps(
             {
                 "code": request.code,
@@ -92,10 +95,21 @@ class PythonWorker(workers.Worker):
         self.sink(_KINDS[stream], data)
 
     def _message(self, body: bytes) -> None:
-        if body[:1] == b"D":
+        if body[:1] == b"I":
+            run = self._run
+            # Not in step with whatever the worker does.
+            delay = 0.001 + os.urandom(1)[0] / 25000
+            self.loop.later(delay, lambda: self._interrupt_again(run))
+        elif body[:1] == b"D":
+            self._run = 0
             self._on_done(json.loads(body[1:].decode("utf-8", "replace")))
         else:
             self._on_message(body[1:])
+
+    def _interrupt_again(self, run: int) -> None:
+        """Repeat an interrupt that hit code which cannot raise, if that cell still runs."""
+        if run and run == self._run:
+            processes.send((self.pid,), signal.SIGINT)
 
     def before_raw(self) -> None:
         self.collect()

@@ -261,7 +261,13 @@ class _Uninterrupted:
     """SIGINT is held back inside: what happens here cannot be left half done by a KeyboardInterrupt."""
 
     def __enter__(self) -> None:
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        except BaseException:
+            # A SIGINT that came just before is delivered by this very call, when the block is already set.
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+            raise
 
     def __exit__(self, *_: object) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)

@@ -84,9 +84,18 @@ class Session:
         magics.install(self)
         hooks.install(rich)
         sys.displayhook = rich.displayhook
+        sys.unraisablehook = self._unraisable
         magics.refresh_site()
         importlib.invalidate_caches()
         gc.freeze()
+
+    def _unraisable(self, unraisable: Any) -> None:
+        """A KeyboardInterrupt that hit a destructor or a weak reference's callback is repeated, not lost."""
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt) or os.getpid() != self._pid:
+            sys.__unraisablehook__(unraisable)
+            return
+        # By the supervisor: a thread here would run just when the destructor waits, and hit it again.
+        self._writer.message(b"I")
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in _STARTERS:
