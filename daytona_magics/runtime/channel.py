@@ -54,19 +54,22 @@ class Channel:
         sandbox: the SDK's asynchronous sandbox object.
         api_key: the endpoint's key; it goes into request headers and nowhere else.
         reconnect_for: seconds for which a broken line is tried again before giving up.
+        fresh: the sandbox was created a moment ago and has no guest yet; saves asking.
 
     Attributes:
         info: what the guest said at the last connect, None before the first.
         closed: whether :meth:`close` was called.
     """
 
-    def __init__(self, sandbox: AsyncSandbox, *, api_key: str, reconnect_for: float = 60.0) -> None:
+    def __init__(
+        self, sandbox: AsyncSandbox, *, api_key: str, reconnect_for: float = 60.0, fresh: bool = False
+    ) -> None:
         self.sandbox = sandbox
         self.reconnect_for = reconnect_for
         self.info: GuestInfo | None = None
         self.closed = False
         self._secret = api_key
-        self._attacher = Attacher(sandbox, PtyAddress.of(sandbox, api_key))
+        self._attacher = Attacher(sandbox, PtyAddress.of(sandbox, api_key), fresh)
         self._link: Link | None = None
         self._link_since = 0.0
         self._flaps = 0

@@ -9,6 +9,10 @@ PTY session is opened and one line is typed into its shell,
 which replaces the shell by a byte relay to the daemon. Nothing else is ever typed: start-up files, aliases
 and line limits of shells make that unreliable. A shell whose start-up files swallow the line gets a second
 chance with an environment in which it finds no start-up files.
+
+In a sandbox created a moment ago all of this goes side by side: the guest is uploaded at once, and the line
+is typed while the daemon starts (``attach-soon`` waits for it). Whatever goes wrong there, the way above is
+taken instead.
 """
 
 from __future__ import annotations
@@ -37,6 +41,12 @@ HELLO_WITHIN = 3.0
 OPEN_WITHIN, REOPEN_WITHIN = 10.0, 4.0
 NO_PYTHON = "this sandbox has no Python ≥ 3.8, which running cells needs"
 
+#: ``python guest.pyz`` in a form that starts 4 ms sooner (no runpy), and it keeps the current folder, whose
+#: files could hide standard modules, off the path.
+_RUN = (
+    "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)]; "
+    "from guest.__main__ import main; sys.exit(main(sys.argv[2:]))"
+)
 #: Finds the guest's file and a Python, and starts the daemon; plain sh, because any shell may read it.
 #: Answers in lines that start with "dm-"; anything else is a shell's or a Python's own noise. The daemon runs
 #: without -I or -S: the workers forked from it have to look like an ordinary interpreter.
@@ -52,7 +62,7 @@ for p in python3 python python3.14 python3.13 python3.12 python3.11 python3.10 p
 q=$(command -v $p 2>/dev/null)
 case "$q" in /*) ;; *) continue;; esac
 echo "dm-python $q"
-"$q" "$f" daemon < /dev/null && exit 0
+"$q" -c '{run}' "$f" daemon < /dev/null && exit 0
 done
 exit 1
 """
@@ -128,6 +138,7 @@ async def _execute(sandbox: AsyncSandbox, guest: Bundle, staged: str, quiet: boo
         name=guest.name,
         size=len(guest.data),
         staged=shlex.quote(staged),
+        run=_RUN,
     )
     response = await sandbox.process.exec(script, timeout=30)
     return read_answer(str(response.result or "")[-65536:])
@@ -179,11 +190,13 @@ class Attacher:
     Args:
         sandbox: the SDK's sandbox.
         address: where its PTYs are.
+        fresh: the sandbox was created a moment ago.
     """
 
-    def __init__(self, sandbox: AsyncSandbox, address: PtyAddress) -> None:
+    def __init__(self, sandbox: AsyncSandbox, address: PtyAddress, fresh: bool = False) -> None:
         self.sandbox = sandbox
         self.address = address
+        self._fresh = fresh
         self._started: Started | None = None
         self._quiet_shell = False
         self._deleting: set[asyncio.Task[None]] = set()
@@ -212,7 +225,13 @@ class Attacher:
     async def _attach_first(self) -> Link:
         quiet = self._quiet_shell
         plan = [quiet, quiet, not quiet]
-        opening = None if quiet else asyncio.create_task(self._open(False, OPEN_WITHIN))
+        if self._fresh:
+            self._fresh = False
+            link = await self._attach_fresh()
+            if link is not None:
+                return link
+            del plan[:-1]
+        opening = None if plan[0] else asyncio.create_task(self._open(False, OPEN_WITHIN))
         while True:
             try:
                 # The shell of the first terminal starts while the daemon does.
@@ -233,6 +252,42 @@ class Attacher:
             else:
                 self._quiet_shell = quiet if plan else not quiet
                 return link
+
+    async def _attach_fresh(self) -> Link | None:
+        """Upload, daemon and terminal side by side; None when no guest answered on that line."""
+        guest = bundle()
+        opening = asyncio.create_task(self._open(False, OPEN_WITHIN))
+        path = f"{FOLDER}/{guest.name}"
+        try:
+            # A relative path is the home's in every default snapshot; elsewhere the start script finds no
+            # file and asks for it.
+            await self.sandbox.fs.upload_file(guest.data, path, timeout=60)
+        except BaseException:
+            await self._discard(opening)
+            raise
+        starting = asyncio.create_task(start_daemon(self.sandbox))
+        link: Link | None = None
+        try:
+            link = Link(await opening)
+            link.socket.send(f" exec python3 -IS ~/{path} attach-soon\n".encode())
+            hello = asyncio.create_task(link.hello(HELLO_WITHIN, True))
+            await asyncio.wait({starting, hello}, return_when=asyncio.FIRST_EXCEPTION)
+            if starting.done():
+                self._started = starting.result()
+            await hello
+            self._started = await starting
+            return link
+        except BaseException as error:
+            starting.cancel()
+            if link is None:
+                await self._discard(opening)
+                raise
+            await link.abort()
+            await asyncio.gather(starting, hello, return_exceptions=True)
+            self.delete(link.socket.session)
+            if isinstance(error, LinkLost):
+                return None
+            raise
 
     async def _open(self, quiet: bool, timeout: float) -> PtySocket:
         session = f"daytona-magics-{secrets.token_hex(8)}"

@@ -58,6 +58,7 @@ class Binding:
         self._boot = ""
         self._unseen = False
         self._used = 0.0
+        self._fresh = False
         self._choice: tuple[str, ...] = ()
         self._lock: asyncio.Lock | None = None
         self._reviving: asyncio.Future[str] | None = None
@@ -159,9 +160,9 @@ class Binding:
         if channel is not None:
             await channel.close()
 
-    def bind(self, sandbox: AsyncSandbox, context: str) -> None:
-        """From now on cells run in this sandbox, in this guest context."""
-        self.sandbox, self.context = sandbox, context
+    def bind(self, sandbox: AsyncSandbox, context: str, *, fresh: bool = False) -> None:
+        """From now on cells run in this sandbox, in this context; ``fresh``: it was just created."""
+        self.sandbox, self.context, self._fresh = sandbox, context, fresh
 
     async def release(self, tell: Reporter) -> None:
         """Another sandbox takes over: the first must not be found as this kernel's own after a restart."""
@@ -278,8 +279,12 @@ class Binding:
         assert self.sandbox is not None and self.endpoint is not None
         if self.channel is None or self.channel.closed:
             self.channel = Channel(
-                self.sandbox, api_key=self.endpoint.api_key, reconnect_for=self.config.reconnect_for
+                self.sandbox,
+                api_key=self.endpoint.api_key,
+                reconnect_for=self.config.reconnect_for,
+                fresh=self._fresh,
             )
+            self._fresh = False
         tell.progress(f"connecting to sandbox {self.sandbox.name}")
         try:
             info = await sdk.asked(self.channel.open(), f"connecting to {self.sandbox.name}")

@@ -58,7 +58,7 @@ async def create(
         await sandbox.delete()
         raise
     await binding.release(tell)
-    binding.bind(sandbox, who.context)
+    binding.bind(sandbox, who.context, fresh=True)
     took = time.monotonic() - start
     shown = f"{took:.1f} s" if took >= 1 else f"{took * 1000:.0f} ms"
     tell.note(f"created sandbox {sandbox.name} in {shown} · {endpoint.title}")

@@ -237,7 +237,9 @@ class LocalSandbox:
 
     async def _upload(self, data: bytes, path: str, timeout: int = 30) -> None:
         self.toolbox.uploads += 1
-        await asyncio.to_thread(Path(path).write_bytes, data)
+        target = self.toolbox.home / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(target.write_bytes, data)
 
     async def _kill(self, session: str, request_timeout: float | None = None) -> None:
         if session not in self.toolbox.ptys:

@@ -29,7 +29,7 @@ ALIASED = "alias exec='echo no exec'\n"
 STARTUP = {"bash": ".bashrc", "zsh": ".zshrc", "dash": ".shinit"}
 
 
-def shell(toolbox: LocalToolbox, name: str, startup: str) -> Channel:
+def shell(toolbox: LocalToolbox, name: str, startup: str, *, fresh: bool = False) -> Channel:
     """A channel to a toolbox whose terminals run this shell with these start-up lines."""
     path = shutil.which(name)
     if path is None:
@@ -38,7 +38,7 @@ def shell(toolbox: LocalToolbox, name: str, startup: str) -> Channel:
     (toolbox.home / STARTUP[name]).write_text(startup)
     if name == "dash":
         toolbox.extra = {"ENV": str(toolbox.home / STARTUP[name])}
-    return Channel(cast(Any, LocalSandbox(toolbox)), api_key=KEY)
+    return Channel(cast(Any, LocalSandbox(toolbox)), api_key=KEY, fresh=fresh)
 
 
 async def finish(channel: Channel) -> None:
@@ -46,22 +46,24 @@ async def finish(channel: Channel) -> None:
     await channel.close()
 
 
+@pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("name", list(STARTUP))
-async def test_noise_is_no_hindrance(toolbox: LocalToolbox, name: str) -> None:
-    channel = shell(toolbox, name, NOISE)
+async def test_noise_is_no_hindrance(toolbox: LocalToolbox, name: str, fresh: bool) -> None:
+    channel = shell(toolbox, name, NOISE, fresh=fresh)
     ran = await Cells(channel).run("print('clean')")
     assert ran.out == "clean\n"
     assert len(toolbox.opened) == 1
     await finish(channel)
 
 
+@pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("startup", [SWALLOW, ALIASED])
 @pytest.mark.parametrize("name", list(STARTUP))
 async def test_a_shell_that_swallows_the_line_gets_a_second_try(
-    toolbox: LocalToolbox, name: str, startup: str, monkeypatch: pytest.MonkeyPatch
+    toolbox: LocalToolbox, name: str, startup: str, fresh: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(start, "HELLO_WITHIN", 1.0)
-    channel = shell(toolbox, name, startup)
+    channel = shell(toolbox, name, startup, fresh=fresh)
     ran = await Cells(channel).run("print('clean')")
     assert ran.out == "clean\n"
     assert len(toolbox.opened) == 2
@@ -88,6 +90,14 @@ async def test_a_terminal_that_is_none_is_shown(
     assert 5 < sum("shown" in line for line in shown) <= 20
     await channel.close()
     assert toolbox.ptys == {}
+
+
+async def test_a_home_that_hides_standard_modules(sandbox: AsyncSandbox, engine: IsolatedEngine) -> None:
+    for name in ("json.py", "socket.py", "random.py"):
+        await sandbox.fs.upload_file(b"raise SystemExit('not the standard library')", name)
+    channel = Channel(sandbox, api_key=engine.key, fresh=True)
+    assert (await Cells(channel).run("print('clean')")).out == "clean\n"
+    await channel.close()
 
 
 async def test_noisy_start_up_files_in_a_real_sandbox(sandbox: AsyncSandbox, engine: IsolatedEngine) -> None:

@@ -1,19 +1,19 @@
-"""``python3 guest.pyz daemon|attach|version``."""
+"""``python3 guest.pyz daemon|attach|attach-soon|version``."""
 
 from __future__ import annotations
 
 import sys
 
-USAGE = "usage: guest daemon | attach | version"
+USAGE = "usage: guest daemon | attach | attach-soon | version"
 
 
 def main(arguments: list[str]) -> int:
     """Run one subcommand; returns the exit code. Each imports only what it needs: start time counts."""
     command = arguments[0] if len(arguments) == 1 else ""
-    if command == "attach":
+    if command in ("attach", "attach-soon"):
         from . import attach
 
-        return attach.main()
+        return attach.main(attach.SOON if command == "attach-soon" else 0.0)
     if command == "daemon":
         from . import daemon
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import time
 
 from . import paths
 
@@ -16,6 +17,8 @@ from . import paths
 CHUNK = 4000
 #: Bytes held for a side that does not take them before reading from the other one pauses.
 BACKLOG = 65536
+#: Seconds for which ``attach-soon`` waits for a daemon that is being started beside it.
+SOON = 5.0
 
 
 def connect() -> int:
@@ -115,14 +118,19 @@ def relay(sock: int, stdin: int, stdout: int) -> None:
                     one.drain()
 
 
-def main() -> int:
-    """Attach this terminal; exit code 0 when a side closed, 1 when there is no daemon."""
+def main(patience: float = 0.0) -> int:
+    """Attach this terminal; exit code 0 when a side closed, 1 when there is no daemon in ``patience`` s."""
     make_raw(0)
-    try:
-        sock = connect()
-    except OSError as error:
-        sys.stderr.write("no guest is running here: %s\r\n" % error)
-        return 1
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            sock = connect()
+            break
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                sys.stderr.write("no guest is running here: %s\r\n" % error)
+                return 1
+            time.sleep(0.002)
     for fd in (0, 1):
         os.set_blocking(fd, False)
     relay(sock, 0, 1)

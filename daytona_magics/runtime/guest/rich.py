@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import os
 import sys
 import traceback
 
