@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -399,6 +401,49 @@ def test_no_proxy_keeps_what_was_there() -> None:
     star = {"NO_PROXY": "*"}
     address.add_no_proxy(star)
     assert star["NO_PROXY"] == "*"
+
+
+def test_no_proxy_takes_the_callers_own_loopback_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = (
+        "http://127.0.0.9:3",
+        "http://[::ffff:127.0.0.1]:3",
+        "http://localhost.:3",
+        "http://A.localhost:3",
+    )
+    hosts = [urllib.parse.urlsplit(url).hostname for url in (*urls, "https://app.daytona.io")]
+    env = {"no_proxy": "corp.example,*"}
+    assert not any(
+        urllib.request.proxy_bypass_environment(str(host), {"no": env["no_proxy"]}) for host in hosts
+    )
+    address.add_no_proxy(env, *hosts, None)
+    told = [bool(urllib.request.proxy_bypass_environment(str(h), {"no": env["no_proxy"]})) for h in hosts]
+    assert told == [True, True, True, True, False]
+    assert env["NO_PROXY"] == env["no_proxy"]
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.255.3.4", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("::ffff:127.0.0.1", True),
+        ("LOCALHOST", True),
+        ("localhost.", True),
+        ("a.b.localhost", True),
+        ("localhost.example.com", False),
+        ("127.0.0.1.example.com", False),
+        ("notlocalhost", False),
+        ("10.0.0.1", False),
+        ("::ffff:10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_which_hosts_are_this_machine(host: str | None, local: bool) -> None:
+    assert address.is_loopback(host) is local
 
 
 # -- the command line
