@@ -22,7 +22,10 @@ from tests.closed_network import FORWARDER_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 600
-KEPT = ("PATH", "LANG", "TERM", "PIP_", "SSL_", "REQUESTS_CA", "CURL_CA", "PYENV")
+#: How this machine reaches its package index; nothing else of the environment is kept.
+KEPT = ("LANG", "TERM", "PIP_", "SSL_", "REQUESTS_CA", "CURL_CA")
+#: The system's own programs, so that ``python3`` is Debian's.
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def start_command() -> str:
@@ -47,6 +50,7 @@ def clone() -> Iterator[tuple[Path, dict[str, str]]]:
         subprocess.run(["git", "clone", "-q", str(ROOT), str(repository)], check=True)
         environment = {name: value for name, value in os.environ.items() if name.startswith(KEPT)}
         environment |= {
+            "PATH": SYSTEM_PATH,
             "HOME": str(home),
             "XDG_RUNTIME_DIR": folder,
             "DAYTONA_MAGICS_HOME": str(home / "state"),
@@ -55,13 +59,12 @@ def clone() -> Iterator[tuple[Path, dict[str, str]]]:
             proxy = os.environ[FORWARDER_VARIABLE]
             environment |= {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "127.0.0.1,localhost"}
         yield repository, environment
-        stop = [".venv/bin/python", "-m", "daytona_magics.engine", "stop"]
-        subprocess.run(stop, cwd=repository, env=environment, check=False, timeout=30)
+        if (repository / ".venv/bin/python").exists():
+            stop = [".venv/bin/python", "-m", "daytona_magics.engine", "stop"]
+            subprocess.run(stop, cwd=repository, env=environment, check=False, timeout=30)
 
 
-def wait_for_server(
-    home: Path, process: subprocess.Popen[bytes], log: Path, seconds: float
-) -> dict[str, str]:
+def wait_for_server(home: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, str]:
     """The record Jupyter Server writes once it listens."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
