@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: style, types, layers, and what the repository may say."""
+"""The house rules that a machine can check: style, types, layers, no hollow places, one version."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_ci_runs_the_command_of_the_readme() -> None:
     assert "README.md" in (ROOT / ".ci/run").read_text()
 
 
-def test_every_sandbox_word_in_the_changelog_has_a_version() -> None:
+def test_the_version_is_the_same_everywhere() -> None:
     version = re.search(r'__version__ = "(.+)"', (ROOT / "daytona_magics/__init__.py").read_text())
     assert version and f'version = "{version[1]}"' in (ROOT / "pyproject.toml").read_text()
     assert version[1] in (ROOT / "CHANGELOG.md").read_text()
