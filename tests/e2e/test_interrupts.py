@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +85,91 @@ def test_by_the_second_press_stubborn_children_are_gone(kernel: Kernel, body: st
     press(kernel, body, times=2)
     assert kernel.run("%%sandbox\nkept").result == "7"
     assert sleepers(kernel) == ""
+
+
+#: Does not end by itself, and neither do its two children, one of them in a session of its own. ``ends`` is
+#: what it does at an interrupt.
+STUBBORN = """%%sandbox
+import subprocess, time
+caught = 0
+for head in [], ["setsid"]:
+    subprocess.Popen([*head, "sh", "-c", "trap '' INT; exec sleep {mark}"])
+print("go", flush=True)
+while True:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        caught += 1
+        print(f"caught {{caught}}, kept is {{kept}}", flush=True)
+        {ends}
+"""
+
+
+def on_this_machine(mark: str) -> list[str]:
+    """The state of every process called ``sleep MARK``, seen from outside: a busy kernel cannot be asked."""
+    states = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes() == f"sleep\0{mark}\0".encode():
+                states.append((folder / "stat").read_text().rpartition(")")[2].split()[0])
+        except OSError:  # it ended meanwhile
+            continue
+    return states
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def climb(kernel: Kernel, code: str, mark: str, presses: int) -> tuple[Cell, list[int]]:
+    """Press, and each time the cell has caught it press again.
+
+    Returns:
+        The cell, and how many of its children lived before the first press and after each that was caught.
+    """
+    alive: list[int] = []
+
+    def on(kind: str, content: dict[str, Any], cell: Cell) -> None:
+        words = ["go", *(f"caught {number}" for number in range(1, presses))]
+        if len(alive) < presses and words[len(alive)] in cell.stdout:
+            if not alive:
+                wait_for(lambda: len(on_this_machine(mark)) == 2)
+            elif len(alive) == 1:
+                time.sleep(0.7)  # longer than whatever ends processes would give them
+            else:
+                wait_for(lambda: not on_this_machine(mark))
+            alive.append(len(on_this_machine(mark)))
+            kernel.interrupt()
+
+    return kernel.run(code, on=on), alive
+
+
+def test_the_second_press_ends_the_children_of_a_cell_that_goes_on_and_the_third_its_worker(
+    kernel: Kernel,
+) -> None:
+    """The cell never ends by itself, so nothing but the second press can have ended its children."""
+    code = STUBBORN.format(mark="66.3", ends="pass")
+    cell, alive = climb(kernel, code, "66.3", presses=3)
+    assert alive == [2, 2, 0]
+    assert cell.stdout == "go\ncaught 1, kept is 7\ncaught 2, kept is 7\n"
+    assert cell.ename == "KeyboardInterrupt" and "variables were lost" in cell.error["evalue"], cell
+    assert "Interrupt 2: ended 2 processes" in cell.notes
+    assert kernel.run("%%sandbox\nkept").ename == "NameError"
+
+
+def test_the_second_press_keeps_the_worker(kernel: Kernel) -> None:
+    """The cell gives up at the second interrupt: its children are gone, its variables are there."""
+    pid = kernel.run("%%sandbox\nimport os; os.getpid()").result
+    code = STUBBORN.format(mark="66.2", ends="if caught == 2: raise")
+    cell, alive = climb(kernel, code, "66.2", presses=2)
+    assert alive == [2, 2]
+    assert cell.stdout == "go\ncaught 1, kept is 7\ncaught 2, kept is 7\n"
+    assert cell.ename == "KeyboardInterrupt" and "variables are alive" in cell.error["evalue"], cell
+    assert on_this_machine("66.2") == []
+    assert kernel.run("%%sandbox\nkept, caught, os.getpid()").result == f"(7, 2, {pid})"
 
 
 def test_the_third_press_ends_the_worker_and_says_so(kernel: Kernel) -> None:
