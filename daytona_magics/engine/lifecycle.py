@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess, SandboxSpec
 from daytona_magics.engine.log import log
-from daytona_magics.engine.store.database import Database
+from daytona_magics.engine.store.database import Database, StoreError
 from daytona_magics.engine.store.records import SandboxRecord
 from daytona_magics.engine.store.uids import UidBlock, find_block
 from daytona_magics.engine.toolbox.client import Toolbox
@@ -99,6 +99,7 @@ class Sandboxes:
         self._name_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_written: dict[str, float] = {}
+        self._closing = False
         self.unavailable = ""
         self.on_event: Event | None = None
 
@@ -155,22 +156,28 @@ class Sandboxes:
         Raises:
             ApiError: 409 when the name is taken, 503 when no sandbox can be started here.
         """
-        if self.unavailable:
-            raise ApiError(503, self.unavailable)
         async with self._name_lock:
+            self._check_open()
             record = await self._reserve(template)
-        sandbox = Sandbox(record)
+            sandbox = self._by_id[record.id] = Sandbox(record)
         async with sandbox.lock:
-            self._by_id[record.id] = sandbox
             try:
                 await asyncio.to_thread(self._prepare_home, record)
                 await self._tell("sandbox.created", record, record.state)
                 await self._spawn(sandbox)
             except BaseException:
-                del self._by_id[record.id]
-                self._forget(record)
+                # One that cannot be ended keeps its row and its files until it has ended.
+                if sandbox.process is None:
+                    del self._by_id[record.id]
+                    self._forget(record)
                 raise
         return sandbox
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise ApiError(503, "the embedded engine is ending; it starts no more sandboxes")
+        if self.unavailable:
+            raise ApiError(503, self.unavailable)
 
     def _prepare_home(self, record: SandboxRecord) -> None:
         try:
@@ -218,13 +225,13 @@ class Sandboxes:
             self._check_exists(sandbox)
             if sandbox.record.state == "started":
                 return
-            if self.unavailable:
-                raise ApiError(503, self.unavailable)
+            self._check_open()
             await self._set_state(sandbox, "starting", desired="started")
             try:
                 await self._spawn(sandbox)
             except BaseException:
-                await self._set_state(sandbox, "stopped", desired="stopped")
+                if sandbox.process is None:
+                    await self._set_stopped(sandbox)
                 raise
 
     async def stop(self, sandbox: Sandbox) -> None:
@@ -235,7 +242,7 @@ class Sandboxes:
                 return
             await self._set_state(sandbox, "stopping", desired="stopped")
             await self._kill(sandbox)
-            await self._set_state(sandbox, "stopped")
+            await self._set_stopped(sandbox)
         if sandbox.record.auto_delete_interval == 0:
             await self.delete(sandbox)
 
@@ -276,8 +283,20 @@ class Sandboxes:
                     await self._database.update(sandbox.record)
 
     async def stop_all(self) -> None:
-        """Stop everything because the engine ends."""
-        await asyncio.gather(*(self.stop(sandbox) for sandbox in self if sandbox.record.state != "stopped"))
+        """Stop everything because the engine ends; from now on none is created or started.
+
+        What cannot be stopped is logged; the launcher's end takes it along.
+        """
+        self._closing = True
+        # Whoever is making a sandbox right now has put it into the list when it lets go of the lock.
+        async with self._name_lock:
+            sandboxes = list(self)
+        # Stopped ones, too: they may just be starting.
+        results = await asyncio.gather(*map(self.stop, sandboxes), return_exceptions=True)
+        for sandbox, result in zip(sandboxes, results, strict=True):
+            # One that has been deleted meanwhile is no failure.
+            if isinstance(result, BaseException) and sandbox.record.id in self._by_id:
+                log.error("sandbox %s was not stopped: %s", sandbox.record.id, result)
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
@@ -286,6 +305,9 @@ class Sandboxes:
             raise ApiError(404, f"Sandbox with ID or name {sandbox.record.id} not found")
 
     async def _spawn(self, sandbox: Sandbox) -> None:
+        """Start the process of a sandbox and say so; when this fails, nothing of it is left running."""
+        # One that could not be ended earlier; there are never two in the same home.
+        await self._kill(sandbox)
         record = sandbox.record
         spec = SandboxSpec(
             id=record.id,
@@ -306,12 +328,25 @@ class Sandboxes:
         sandbox.touch()
         # The engine may run at another level than when the sandbox was created.
         record.labels = {**record.labels, ISOLATION_LABEL: self._launcher.level}
-        await self._set_state(sandbox, "started", desired="started")
+        try:
+            await self._set_state(sandbox, "started", desired="started")
+        except BaseException:
+            await self._kill(sandbox)
+            raise
 
     async def _kill(self, sandbox: Sandbox) -> None:
-        process, sandbox.process = sandbox.process, None
-        if process is not None:
-            await process.kill()
+        """End the processes of a sandbox, if there are any.
+
+        Raises:
+            ApiError: 500 when they do not end; ``sandbox.process`` stays, so that it can be tried again.
+        """
+        if sandbox.process is not None:
+            try:
+                await sandbox.process.kill()
+            except LaunchError as error:
+                log.error("%s", error)
+                raise ApiError(500, f"the sandbox could not be ended: {error}") from error
+            sandbox.process = None
         for pty in list(sandbox.ptys.values()):
             await pty.close()
 
@@ -322,9 +357,22 @@ class Sandboxes:
                 return
             log.warning("sandbox %s ended by itself", sandbox.record.id)
             await self._kill(sandbox)
-            await self._set_state(sandbox, "stopped", desired="stopped")
-        if sandbox.record.auto_delete_interval == 0:
+            # Its creation or its deletion was given up because it did not end then.
+            unwanted = sandbox.record.state in ("creating", "destroying")
+            if not unwanted:
+                await self._set_stopped(sandbox)
+        if unwanted or sandbox.record.auto_delete_interval == 0:
             await self.delete(sandbox)
+
+    async def _set_stopped(self, sandbox: Sandbox) -> None:
+        """The processes are gone: that is so even if it cannot be written (a restart comes to the same)."""
+        try:
+            await self._set_state(sandbox, "stopped", desired="stopped")
+        except (sqlite3.Error, StoreError) as error:
+            log.error("sandbox %s has stopped, which cannot be written: %s", sandbox.record.id, error)
+            sandbox.record = replace(
+                sandbox.record, state="stopped", desired_state="stopped", stopped_at=time.time()
+            )
 
     async def _set_state(self, sandbox: Sandbox, state: str, *, desired: str = "") -> None:
         old, now = sandbox.record.state, time.time()
@@ -338,7 +386,10 @@ class Sandboxes:
 
     async def _tell(self, event: str, record: SandboxRecord, old: str) -> None:
         if self.on_event is not None:
-            await self.on_event(event, record, old)
+            try:
+                await self.on_event(event, record, old)
+            except Exception as error:  # noqa: BLE001  what is on disk has happened, heard or not
+                log.error("%s of sandbox %s could not be told", event, record.id, exc_info=error)
 
     def _forget(self, record: SandboxRecord) -> None:
         """Remove the files and then the row of a sandbox nobody knows any more, in the background."""

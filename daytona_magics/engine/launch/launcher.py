@@ -155,7 +155,10 @@ class Launcher:
     async def stop(self) -> None:
         """Kill all sandboxes and the zygote. Idempotent."""
         self._stopping = True
-        await asyncio.gather(*(box.kill() for box in list(self._boxes)))
+        # What hangs here is killed once more, by the kernel, when the zygote is gone.
+        for result in await asyncio.gather(*(b.kill() for b in list(self._boxes)), return_exceptions=True):
+            if isinstance(result, BaseException):
+                _log.error("%s", result)
         control, self._control = self._control, None
         watcher, self._watcher = self._watcher, None
         zygote, self._zygote = self._zygote, None

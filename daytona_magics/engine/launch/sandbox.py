@@ -14,10 +14,12 @@ from ..toolbox.wire import WireError
 
 #: Seconds a sandbox may take to become ready; far above the usual 10 ms, for an overloaded machine.
 READY_TIMEOUT = 30.0
+#: Seconds a killed sandbox may take to be gone; usually some ms, unless a process hangs in the kernel.
+KILL_TIMEOUT = 10.0
 
 
 class LaunchError(Exception):
-    """A sandbox cannot be started; the message is one sentence for the person who asked."""
+    """A sandbox cannot be started or ended; the message is one sentence for the person who asked."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,21 @@ class SandboxProcess:
             asyncio.get_running_loop().call_soon(cb, self)
 
     async def kill(self) -> None:
-        """SIGKILL everything in the sandbox; returns when all of it is gone. Idempotent."""
-        if self.alive:
-            with contextlib.suppress(OSError):
-                self._status.shutdown(socket.SHUT_WR)
-            await self._ended.wait()
+        """SIGKILL everything in the sandbox; returns when all of it is gone. Idempotent.
+
+        Raises LaunchError when something is still there after 10 s; its end is still noticed and told to the
+        callbacks.
+        """
+        if not self.alive:
+            return
+        with contextlib.suppress(OSError):
+            self._status.shutdown(socket.SHUT_WR)
+        try:
+            await asyncio.wait_for(self._ended.wait(), KILL_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise LaunchError(
+                f"sandbox {self.id} (pid {self.pid}) has not ended {KILL_TIMEOUT:g} s after it was killed"
+            ) from None
 
     async def begin(self) -> None:
         """Wait for the keeper's report and the toolbox's greeting, then watch for the end.
@@ -105,10 +117,13 @@ class SandboxProcess:
             raise LaunchError(reason or f"the sandbox did not start: {error or 'no answer'}") from error
 
     async def _last_words(self) -> str:
-        """What the keeper or pid 1 reported while failing, if anything; the sandbox is dead afterwards."""
+        """What the keeper or pid 1 reported while failing, if anything; the sandbox has been killed."""
         if self._watcher is None:
             return ""
-        await self.kill()
+        try:
+            await self.kill()
+        except LaunchError as error:
+            return "; ".join(filter(None, (self._failure, str(error))))
         return self._failure
 
     async def _watch(self) -> None:

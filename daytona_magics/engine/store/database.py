@@ -80,8 +80,10 @@ class Database:
 
     async def close(self) -> None:
         """Close the database; pending changes are written first."""
-        await self._run(self._close)
-        self._thread.shutdown()
+        try:
+            await self._run(self._close)
+        finally:
+            self._thread.shutdown()
 
     async def sandboxes(self) -> list[SandboxRecord]:
         """All rows, oldest first."""
