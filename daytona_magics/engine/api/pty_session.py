@@ -194,12 +194,22 @@ class PtySession:
             ToolboxError: it cannot be started.
         """
         async with self._start_lock:
-            if self._process is not None or self.end is not None:
+            if self._process is not None or self._is_over():
                 return
-            self._process = await self._start(self._cols, self._rows)
+            process: PtyProcess = await self._start(self._cols, self._rows)
+            if self._is_over():
+                # Killed or closed meanwhile; nobody else knows of the program that has just come.
+                process.close()
+                return
+            self._process = process
+            # The size may have been changed meanwhile.
+            process.resize(self._cols, self._rows)
             asyncio.get_running_loop().add_reader(self._process.master, self._read)
             self._reading = True
             self._watcher = asyncio.create_task(self._watch(self._process))
+
+    def _is_over(self) -> bool:
+        return self.end is not None
 
     def attach(self, client: PtyClient) -> None:
         """From now on ``client`` gets what the terminal prints."""
