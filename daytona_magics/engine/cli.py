@@ -211,7 +211,8 @@ def _stop() -> int:
         return 0
     if address.call(record, "POST", "/api/engine/stop") is None:
         raise address.EngineStartError(f"the engine (pid {record['pid']}) does not answer")
-    deadline = time.monotonic() + 20.0
+    # Longer than the engine waits for a sandbox that does not end.
+    deadline = time.monotonic() + 40.0
     while address.process_start_time(record["pid"]) == record["start_time"]:
         if time.monotonic() > deadline:
             raise address.EngineStartError(f"the engine (pid {record['pid']}) is taking long to stop")

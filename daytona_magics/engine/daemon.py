@@ -3,9 +3,10 @@
 The order makes one engine per user certain. Only the holder of ``engine.lock`` in the runtime folder goes on,
 and only the holder of ``engine.lock`` in the state folder opens the database; both are flocks, so a killed
 engine leaves nothing to clean. The record that clients look for is written last, when every request can be
-answered, and removed first. Port and key are kept in the state folder, so that a restart does not break a
-shell that has evaluated ``env``; when the port has been taken by somebody else, the key changes with it,
-because a client with the old pair may have shown the key to whoever listens there now.
+answered, and removed first; then new work is refused, and only then what runs is ended. Port and key are kept
+in the state folder, so that a restart does not break a shell that has evaluated ``env``; when the port has
+been taken by somebody else, the key changes with it, because a client with the old pair may have shown the
+key to whoever listens there now.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,52 +166,63 @@ class _Engine:
         listener, key = _endpoint(self._folder.path)
         hide(key)
         port = listener.getsockname()[1]
-        database = Database(self._folder.path, network=self._folder.network)
-        try:
-            await database.open()
-        except StoreError as error:
-            raise address.EngineStartError(str(error)) from error
-        sandboxes = Sandboxes(database, self._launcher, self._folder.path)
-        await self._start_launcher(sandboxes)
-        await sandboxes.load()
-        activity = Activity()
-        base = f"http://127.0.0.1:{port}"
-        version = __version__
-        ctx = Context(sandboxes, activity, self._folder, base, version, self._facts(port))
-        app, events = build_app(ctx, Guard(key, port))
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-            max_field_size=MAX_HEADER,
-            keepalive_timeout=75,
-        )
-        await runner.setup()
-        await web.SockSite(runner, listener).start()
+        # What was begun last is ended first, and a failure of one does not keep the others from ending:
+        # no record, no listener, no new sandboxes, no sandboxes, no clients, no zygote, no database.
+        async with AsyncExitStack() as ends:
+            database = Database(self._folder.path, network=self._folder.network)
+            try:
+                await database.open()
+            except StoreError as error:
+                raise address.EngineStartError(str(error)) from error
+            ends.push_async_callback(_end, "closing the database", database.close)
+            sandboxes = Sandboxes(database, self._launcher, self._folder.path)
+            ends.push_async_callback(_end, "ending the zygote", self._launcher.stop)
+            await self._start_launcher(sandboxes)
+            await sandboxes.load()
+            activity = Activity()
+            base = f"http://127.0.0.1:{port}"
+            version = __version__
+            ctx = Context(sandboxes, activity, self._folder, base, version, self._facts(port))
+            app, events = build_app(ctx, Guard(key, port))
+            runner = web.AppRunner(
+                app,
+                access_log=None,
+                shutdown_timeout=SHUTDOWN_SECONDS,
+                max_field_size=MAX_HEADER,
+                keepalive_timeout=75,
+            )
+            await runner.setup()
+            ends.push_async_callback(_end, "closing connections", runner.cleanup)
+            ends.push_async_callback(_end, "closing event connections", events.close)
+            ends.push_async_callback(_end, "stopping the sandboxes", sandboxes.stop_all)
+            site = web.SockSite(runner, listener)
+            await site.start()
+            ends.push_async_callback(_end, "closing the listener", site.stop)
+            self._keep_a_zygote(sandboxes)
+            ends.push_async_callback(self._stop_restarting)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.add_signal_handler(number, activity.stop.set)
+            janitor = asyncio.create_task(Janitor(sandboxes, activity).run())
+            janitor.add_done_callback(lambda task: _stop_on_failure(task, activity))
+            ends.push_async_callback(_cancel, janitor)
+            ends.callback(self._remove_records)
+            self._write_records(port, key, version)
+            log.info("engine %s serves %s at isolation %s", version, base, sandboxes.isolation)
+            ready()
+            await activity.stop.wait()
+            log.info("the engine ends")
 
+    def _keep_a_zygote(self, sandboxes: Sandboxes) -> None:
         def zygote_died() -> None:
             self._restart = asyncio.ensure_future(self._restart_launcher(sandboxes))
 
         self._launcher.on_zygote_death = zygote_died
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, activity.stop.set)
-        self._write_records(port, key, version)
-        janitor = asyncio.create_task(Janitor(sandboxes, activity).run())
-        janitor.add_done_callback(lambda task: _stop_on_failure(task, activity))
-        log.info("engine %s serves %s at isolation %s", version, base, sandboxes.isolation)
-        ready()
-        await activity.stop.wait()
-        log.info("the engine ends")
-        for where in (self._runtime, self._folder.path):
-            address.remove_record(where, os.getpid())
-        janitor.cancel()
-        await asyncio.gather(janitor, return_exceptions=True)
-        await sandboxes.stop_all()
-        await events.close()
-        await runner.cleanup()
-        await self._launcher.stop()
-        await database.close()
+
+    async def _stop_restarting(self) -> None:
+        self._launcher.on_zygote_death = None
+        if self._restart is not None:
+            await _cancel(self._restart)
 
     async def _start_launcher(self, sandboxes: Sandboxes) -> None:
         try:
@@ -249,6 +261,25 @@ class _Engine:
         }
         for where in (self._folder.path, self._runtime):
             address.write_record(where, record)
+
+    def _remove_records(self) -> None:
+        for where in (self._runtime, self._folder.path):
+            try:
+                address.remove_record(where, os.getpid())
+            except OSError as error:
+                log.error("the record in %s cannot be removed: %s", where, error)
+
+
+async def _end(what: str, end: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await end()
+    except Exception as error:  # noqa: BLE001  the rest must be ended all the same
+        log.error("%s failed", what, exc_info=error)
+
+
+async def _cancel(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _stop_on_failure(task: asyncio.Task[None], activity: Activity) -> None:

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -74,6 +75,70 @@ def test_a_dead_zygote_is_replaced(fresh_engine: IsolatedEngine) -> None:
     wait_until(works, "sandboxes can be started again", 10)
     assert sandbox.fs.download_file("file") == b"kept"
     assert fresh_engine.pid == pid
+
+
+BROKEN_END = """
+import sys
+from daytona_magics.engine.api.events import Events
+from daytona_magics.engine.lifecycle import Sandboxes
+async def broken(self):
+    raise RuntimeError("broken on purpose")
+Sandboxes.stop_all = Events.close = broken
+from daytona_magics.engine.cli import main
+sys.exit(main(["serve", "--detach"]))
+"""
+
+
+def test_an_end_that_fails_halfway_still_ends_the_rest(fresh_engine: IsolatedEngine) -> None:
+    assert fresh_engine.python(BROKEN_END).returncode == 0
+    sandbox = Daytona(fresh_engine.config()).create()
+    pid = fresh_engine.pid
+    (zygote,) = (int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    assert fresh_engine.command("stop").returncode == 0
+    wait_until(lambda: not is_alive(zygote), "the zygote has ended", 5)
+    log = (fresh_engine.state / "engine.log").read_text()
+    for what in ("stopping the sandboxes failed", "closing event connections failed", "broken on purpose"):
+        assert what in log
+    # A database that was closed in order has no journal left.
+    assert not (fresh_engine.state / "state.db-wal").exists()
+    assert not (fresh_engine.state / "engine.json").exists()
+    again = Daytona(fresh_engine.config()).get(sandbox.id)
+    assert again.state == "stopped"
+
+
+def test_a_stopping_engine_takes_no_new_connections(fresh_engine: IsolatedEngine) -> None:
+    """Sandboxes end while clients with open connections are refused new ones and others do not get in."""
+    Daytona(fresh_engine.config()).create()
+    pid, port = fresh_engine.pid, fresh_engine.record["port"]
+    headers = {"Authorization": f"Bearer {fresh_engine.key}"}
+    opened = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    opened.request("GET", "/api/health", headers=headers)
+    opened.getresponse().read()
+    # The sandbox does not end, so neither does the engine.
+    keeper = _keeper(pid)
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not _listens(port), "the listener is closed", 5)
+        opened.request("POST", "/api/sandbox", headers=headers)
+        answer = opened.getresponse()
+        assert (answer.status, "is ending" in json.loads(answer.read())["message"]) == (503, True)
+        assert is_alive(pid)
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    wait_until(lambda: not is_alive(pid), "the engine has ended", 10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _keeper(pid: int) -> int:
+    """The only child of the engine's only child: it holds the one sandbox."""
+    for _ in range(2):
+        (pid,) = (int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return pid
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
