@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,6 +20,8 @@ from daytona_magics.engine.toolbox.client import Download, FileInfo, Toolbox, To
 routes = web.RouteTableDef()
 
 FILES = "/toolbox/{sandbox}/files"
+#: Entries of a listing that are written at once.
+LISTING_PART = 500
 
 
 def file_json(info: FileInfo) -> dict[str, Any]:
@@ -54,13 +58,28 @@ def _clean(path: object) -> str:
 
 
 @routes.get(FILES)
-async def list_files(request: web.Request) -> web.Response:
+async def list_files(request: web.Request) -> web.StreamResponse:
     """The entries of a folder, ``depth`` levels deep."""
     sandbox = sandbox_of(request)
     depth = whole(request.query.get("depth", "1"), "depth", 1)
     with used(request, sandbox):
         found = await sandbox.toolbox.list_files(_path(request, "."), depth)
-    return web.json_response([file_json(info) for info in found])
+        return await send_listing(request, found)
+
+
+async def send_listing(request: web.Request, found: list[FileInfo]) -> web.StreamResponse:
+    """The JSON array of ``found``; a long one in parts, between which other requests are served."""
+    if len(found) <= LISTING_PART:
+        return web.json_response([file_json(info) for info in found])
+    response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+    await response.prepare(request)
+    for start in range(0, len(found), LISTING_PART):
+        part = json.dumps([file_json(info) for info in found[start : start + LISTING_PART]])
+        await response.write((("," if start else "[") + part[1:-1]).encode())
+        await asyncio.sleep(0)
+    await response.write(b"]")
+    await response.write_eof()
+    return response
 
 
 @routes.get(f"{FILES}/info")

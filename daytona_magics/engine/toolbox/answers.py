@@ -13,6 +13,8 @@ from typing import Any
 from .wire import WireError
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+#: Longest name and path of a file that are believed, in characters; the kernel's are 255 and 4,096 bytes.
+MAX_NAME, MAX_PATH = 1 << 10, 16 << 10
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
 
@@ -45,7 +47,7 @@ class ExecuteResult:
     output: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileInfo:
     """One file as the platform describes it.
 
@@ -134,8 +136,8 @@ def file_info(entry: Any) -> FileInfo:
     if not isinstance(entry, dict) or type(entry.get("is_dir")) is not bool:
         raise WireError("a file's description is incomplete")
     return FileInfo(
-        name=text(entry, "name"),
-        path=text(entry, "path"),
+        name=text(entry, "name", MAX_NAME),
+        path=text(entry, "path", MAX_PATH),
         is_dir=entry["is_dir"],
         size=integer(entry, "size", 0, 1 << 63),
         mode=text(entry, "mode", 32),

@@ -45,8 +45,19 @@ __all__ = [
 
 #: Most bytes of output kept of one command; the toolbox stops the command at the same limit.
 MAX_OUTPUT = 32 << 20
-#: Most entries believed of one listing.
+#: Most entries of one listing.
 MAX_ENTRIES = 200_000
+#: Most bytes of one listing, as the toolbox sends it.
+MAX_LISTING = 32 << 20
+#: Seconds one listing may take altogether.
+LISTING_TIMEOUT = 120.0
+
+
+def _too_large(path: str) -> ToolboxError:
+    """The refusal of a listing that is larger than anything a client could use."""
+    limits = f"{MAX_ENTRIES:,} entries or {MAX_LISTING >> 20} MiB"
+    message = f"{path}: the listing has more than {limits}; list its folders one by one"
+    return ToolboxError(413, "PAYLOAD_TOO_LARGE", message)
 
 
 class Toolbox:
@@ -214,19 +225,35 @@ class Toolbox:
     async def list_files(self, path: str, depth: int = 1) -> list[FileInfo]:
         """What is in folder `path`, names sorted, `depth` levels deep (1: the folder itself only).
 
-        Raises ToolboxError 404 FILE_NOT_FOUND, 403 FILE_ACCESS_DENIED, 400 INVALID_FILE_PATH (not a folder)
-        or 413 above 200,000 entries.
+        Raises ToolboxError 404 FILE_NOT_FOUND, 403 FILE_ACCESS_DENIED, 400 INVALID_FILE_PATH (not a folder),
+        413 PAYLOAD_TOO_LARGE above 200,000 entries or 32 MiB of descriptions, 504 REQUEST_TIMEOUT after two
+        minutes.
         """
-        with await self.begin("list", path=check_path(path), depth=depth) as operation, protocol_errors():
-            found: list[FileInfo] = []
+        listing = self._list_files(check_path(path), depth)
+        try:
+            return await asyncio.wait_for(listing, LISTING_TIMEOUT)
+        except asyncio.TimeoutError:
+            message = f"{path}: listing it takes more than {LISTING_TIMEOUT:g} s"
+            raise ToolboxError(504, "REQUEST_TIMEOUT", message) from None
+
+    async def _list_files(self, path: str, depth: int) -> list[FileInfo]:
+        found: list[FileInfo] = []
+        size = 0
+        with await self.begin("list", path=path, depth=depth) as operation, protocol_errors():
             while True:
-                answer = await operation.answer()
-                entries = answer.get("files")
-                if not isinstance(entries, list):
+                frame = await operation.frame()
+                wire.close_fds(frame.fds)
+                if frame.fds or frame.type != JSON:
+                    raise WireError("a message was expected and something else came")
+                size += len(frame.payload)
+                entries = wire.parse_json(frame.payload).get("files")
+                if entries is None:
                     return found
+                if not isinstance(entries, list) or not entries:
+                    raise WireError("a part of a listing holds no files")
+                if size > MAX_LISTING or len(found) + len(entries) > MAX_ENTRIES:
+                    raise _too_large(path)
                 found += [answers.file_info(entry) for entry in entries]
-                if len(found) > MAX_ENTRIES:
-                    raise WireError("more files than were agreed")
 
     async def file_info(self, path: str) -> FileInfo:
         """The file or folder `path` (a symbolic link is followed). Raises ToolboxError 404, 403."""

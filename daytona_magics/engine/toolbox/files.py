@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import trees, wire
-from .wire import CHUNK, DATA, END, Wire
+from .wire import CHUNK, DATA, END, JSON, Wire
 
 if TYPE_CHECKING:
     from .agent import Handler, Inside
 
-#: Most entries of one listing.
-MAX_ENTRIES = 200_000
+#: Most entries and bytes of one listing; the engine believes no more.
+MAX_ENTRIES, MAX_LISTING = 200_000, 32 << 20
 #: Files of /proc say that they are empty; this much of one is read.
 MAX_PSEUDO_FILE = 16 << 20
-_BATCH = 200
+#: Most entries of one message, and about the most bytes.
+_BATCH, _BATCH_SIZE = 200, 256 << 10
 
 
 @functools.lru_cache(maxsize=256)
@@ -69,14 +70,52 @@ def _describe(path: str, name: str, info: os.stat_result) -> dict[str, Any]:
     }
 
 
+class _Listing:
+    """The answer to a listing of `top`, sent in parts and bounded in entries and bytes."""
+
+    def __init__(self, connection: Wire, top: str) -> None:
+        self._connection = connection
+        self._top = top
+        self._batch: list[dict[str, Any]] = []
+        self._estimate = self._count = self._sent = 0
+
+    async def add(self, entry: dict[str, Any]) -> None:
+        self._batch.append(entry)
+        self._count += 1
+        # In JSON a character takes up to six bytes.
+        self._estimate += 6 * (len(entry["path"]) + len(entry["name"])) + 300
+        if self._count > MAX_ENTRIES:
+            raise self._too_large()
+        if len(self._batch) >= _BATCH or self._estimate >= _BATCH_SIZE:
+            await self._send()
+
+    async def _send(self) -> None:
+        part = wire.pack_json({"files": self._batch})
+        self._sent += len(part)
+        if self._sent > MAX_LISTING:
+            raise self._too_large()
+        await self._connection.send(JSON, part)
+        await asyncio.sleep(0)
+        self._batch, self._estimate = [], 0
+
+    def _too_large(self) -> Exception:
+        from .agent import Refused
+
+        limits = f"{MAX_ENTRIES:,} entries or {MAX_LISTING >> 20} MiB"
+        message = f"{self._top}: the listing has more than {limits}; list its folders one by one"
+        return Refused(413, "PAYLOAD_TOO_LARGE", message)
+
+    async def end(self) -> None:
+        if self._batch:
+            await self._send()
+        await self._connection.send_json({})
+
+
 async def _list(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
     """op list: {path, depth} → {files: […]}… then {}."""
-    from .agent import Refused
-
     top = inside.path(request)
     pending = [(top, int(request.get("depth") or 1))]
-    batch: list[dict[str, Any]] = []
-    count = 0
+    listing = _Listing(connection, top)
     while pending:
         folder, depth = pending.pop(0)
         try:
@@ -94,19 +133,10 @@ async def _list(inside: "Inside", connection: Wire, request: dict[str, Any]) -> 
                     info = os.lstat(path)  # A link that leads nowhere is still there.
                 except OSError:
                     continue
-            batch.append(_describe(path, name, info))
-            count += 1
-            if count > MAX_ENTRIES:
-                raise Refused(413, "BAD_REQUEST", f"the folder holds more than {MAX_ENTRIES} files")
+            await listing.add(_describe(path, name, info))
             if depth > 1 and stat.S_ISDIR(info.st_mode) and not os.path.islink(path):
                 pending.append((path, depth - 1))
-            if len(batch) >= _BATCH:
-                await connection.send_json({"files": batch})
-                await asyncio.sleep(0)
-                batch = []
-    if batch:
-        await connection.send_json({"files": batch})
-    await connection.send_json({})
+    await listing.end()
 
 
 async def _info(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:

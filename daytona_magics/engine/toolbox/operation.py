@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
+import select
 import stat
 import struct
 import termios
@@ -19,6 +21,8 @@ from .wire import CHUNK, DATA, END, JSON, Frame, Wire, WireError
 ANSWER_TIMEOUT = 60.0
 #: ioctl that only the master side of a pseudo-terminal answers (its number).
 _TIOCGPTN = 0x80045430
+#: After this many frames the loop gets its turn, even if more are there already.
+_FRAMES_PER_TURN = 64
 
 
 class Operation:
@@ -26,6 +30,7 @@ class Operation:
 
     def __init__(self, connection: Wire, broken_off: Callable[[], Awaitable[ToolboxError]]) -> None:
         self._broken_off = broken_off
+        self._frames = 0
         self.wire = connection
 
     def __enter__(self) -> "Operation":
@@ -50,12 +55,25 @@ class Operation:
             ) from None
         if frame is None:
             raise await self._broken_off()
+        try:
+            self._check(frame)
+            self._frames += 1
+            if self._frames % _FRAMES_PER_TURN == 0:
+                # Frames that are buffered come without waiting; a flood of tiny ones must not own the loop.
+                await asyncio.sleep(0)
+        except BaseException:
+            wire.close_fds(frame.fds)
+            raise
+        return frame
+
+    def _check(self, frame: Frame) -> None:
+        """Raise what an error answer says, and WireError for frames that carry nothing."""
+        if frame.type == DATA and not frame.payload:
+            raise WireError("a piece of data is empty")
         if frame.type == JSON:
             answer = wire.parse_json(frame.payload)
             if "error" in answer:
-                wire.close_fds(frame.fds)
                 raise remote_error(answer["error"])
-        return frame
 
     async def answer(self, timeout: float | None = ANSWER_TIMEOUT) -> dict[str, Any]:
         """The next frame, which must be a message."""
@@ -135,14 +153,20 @@ class Download:
 class PtyProcess:
     """A program on a terminal.
 
-    Attributes: ``master`` (non-blocking descriptor; close it with `close`), ``pid_inside``. At the end of the
-    program reading ``master`` gives EIO.
+    Attributes: ``master`` (descriptor to wait on; close it with `close`), ``pid_inside``. At the end of the
+    program `read` raises OSError EIO.
+
+    Read and write with `read` and `write` only: non-blocking is a flag of the open file, which a toolbox that
+    kept its descriptor shares and could clear to have the engine wait for it. (The master cannot be opened a
+    second time: that makes another terminal.)
     """
 
     def __init__(self, operation: Operation, master: int, pid_inside: int) -> None:
         self._operation = operation
         self.master = master
         self.pid_inside = pid_inside
+        self._poller = select.poll()
+        self._tampered = False
         self._exit = asyncio.ensure_future(self._watch())
         # An exit nobody asks about is no error.
         self._exit.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -151,6 +175,35 @@ class PtyProcess:
         with protocol_errors():
             answer = await self._operation.answer(None)
             return PtyExit(integer(answer, "exit_code", -1, 255), text(answer, "reason", 1000))
+
+    def read(self, size: int) -> bytes:
+        """What the terminal shows, up to `size` bytes, without waiting.
+
+        Raises BlockingIOError when there is nothing now, and OSError EIO at the end of the terminal and when
+        the sandbox has meddled with it.
+        """
+        self._ready(select.POLLIN)
+        return os.read(self.master, size)
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Type `data` without waiting; returns how many bytes were taken.
+
+        Raises BlockingIOError when nothing can be taken now, and OSError EIO as `read` does.
+        """
+        self._ready(select.POLLOUT)
+        return os.write(self.master, data)
+
+    def _ready(self, event: int) -> None:
+        """Raise unless `event` is there now and the terminal is as the engine set it up."""
+        if self._tampered or self.master < 0:
+            raise OSError(errno.EIO, "the terminal is closed")
+        self._poller.register(self.master, event)
+        if not self._poller.poll(0):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        if os.get_blocking(self.master):
+            # The toolbox never does this by itself; a second chance would be a second try.
+            self._tampered = True
+            raise OSError(errno.EIO, "the sandbox has changed its terminal's mode")
 
     def resize(self, cols: int, rows: int) -> None:
         """Set the terminal's size; its foreground program gets SIGWINCH."""

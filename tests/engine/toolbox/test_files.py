@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from aiohttp import test_utils, web
 
+from daytona_magics.engine.api.files import LISTING_PART, file_json, send_listing
 from daytona_magics.engine.launch.launcher import SandboxProcess
-from daytona_magics.engine.toolbox.client import Toolbox, ToolboxError
+from daytona_magics.engine.toolbox.client import FileInfo, Toolbox, ToolboxError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -88,6 +90,46 @@ async def test_folders_and_deleting(box: SandboxProcess) -> None:
 async def test_many_files_in_one_folder(box: SandboxProcess) -> None:
     await box.toolbox.execute("mkdir /tmp/many; cd /tmp/many; seq 10000 | xargs touch")
     assert len(await box.toolbox.list_files("/tmp/many")) == 10_000
+
+
+#: Files whose paths are as long as they can be and take six bytes per character in a message.
+LONG_PATHS = """
+import os, sys
+for _ in range(15):
+    os.mkdir("é" * 125)
+    os.chdir("é" * 125)
+for number in range(int(sys.argv[1])):
+    open(str(number), "w").close()
+"""
+
+
+async def test_long_paths_and_too_many_of_them(box: SandboxProcess) -> None:
+    assert (await box.toolbox.run_program(["python3", "-c", LONG_PATHS, "300"])).output == b""
+    found = await box.toolbox.list_files(".", depth=16)
+    assert len([info for info in found if info.size == 0 and len(info.path) > 1890]) == 300
+    more = LONG_PATHS.replace('os.mkdir("é" * 125)', "pass")
+    assert (await box.toolbox.run_program(["python3", "-c", more, "3200"])).output == b""
+    error = await refused(box.toolbox.list_files(".", depth=16))
+    assert (error.status, error.code) == (413, "PAYLOAD_TOO_LARGE") and "32 MiB" in error.message
+    assert len(await box.toolbox.list_files(".")) == 2
+
+
+async def test_a_long_listing_is_written_in_parts() -> None:
+    many = [
+        FileInfo(f"é{n}", f"/é{n}", False, n, "-rw-r--r--", "0644", "2026-01-01T00:00:00Z", "a", "a")
+        for n in range(2 * LISTING_PART + 1)
+    ]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await send_listing(request, many[: int(request.query["n"])])
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    async with test_utils.TestClient(test_utils.TestServer(app)) as client:
+        for count in (0, 1, LISTING_PART, LISTING_PART + 1, len(many)):
+            response = await client.get(f"/?n={count}")
+            assert response.content_type == "application/json"
+            assert await response.json() == [file_json(info) for info in many[:count]]
 
 
 # -- attacks

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daytona_magics.engine.toolbox import operation, wire
+from daytona_magics.engine.toolbox import client, operation, wire
 from daytona_magics.engine.toolbox.client import Toolbox, ToolboxError, ToolboxGone
 
 pytestmark = pytest.mark.timeout(30)
@@ -120,6 +120,73 @@ async def test_lone_surrogates_become_printable() -> None:
         message({"file": {**GOOD, "name": "\ud800"}}), lambda toolbox: toolbox.file_info("x")
     )
     assert error.status == 502
+
+
+@pytest.mark.parametrize(("key", "length"), [("name", 1 << 10), ("path", 16 << 10)])
+async def test_long_names(key: str, length: int) -> None:
+    async with Liar(message({"file": {**GOOD, key: "x" * length}})) as toolbox:
+        assert len(getattr(await toolbox.file_info("x"), key)) == length
+    answer = message({"file": {**GOOD, key: "x" * (length + 1)}})
+    assert (await outcome(answer, lambda toolbox: toolbox.file_info("x"))).status == 502
+
+
+async def test_a_listing_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [message({"files": [{**GOOD, "path": "x" * 1000}] * 20}) for _ in range(5)]
+    monkeypatch.setattr(client, "MAX_LISTING", 4 * len(parts[0]))
+    error = await outcome(b"".join(parts), lambda toolbox: toolbox.list_files("x"))
+    assert (error.status, error.code) == (413, "PAYLOAD_TOO_LARGE") and "MiB" in error.message
+    monkeypatch.undo()
+    monkeypatch.setattr(client, "MAX_ENTRIES", 99)
+    error = await outcome(b"".join(parts), lambda toolbox: toolbox.list_files("x"))
+    assert (error.status, error.code) == (413, "PAYLOAD_TOO_LARGE") and "99 entries" in error.message
+
+
+async def test_a_listing_of_nothing_again_and_again() -> None:
+    error = await outcome(message({"files": []}) * 3, lambda toolbox: toolbox.list_files("x"))
+    assert error.status == 502
+
+
+async def test_a_listing_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LISTING_TIMEOUT", 0.3)
+    error = await outcome(message({"files": [GOOD]}), lambda toolbox: toolbox.list_files("x"))
+    assert (error.status, error.code) == (504, "REQUEST_TIMEOUT")
+
+
+@pytest.mark.parametrize("payload", [b"{", b"[]", b'{"error": 1}'])
+async def test_a_descriptor_with_a_message_that_is_none(payload: bytes) -> None:
+    near, far = socket.socketpair()
+
+    async def broken_off() -> ToolboxError:
+        return ToolboxGone()
+
+    before = len(os.listdir("/proc/self/fd"))
+    with far, operation.Operation(wire.Wire(near), broken_off) as running:
+        for _ in range(20):
+            with open("/dev/null", "rb") as file:
+                wire.send_fds(far, frame(b"J", payload), [file.fileno()])
+            with pytest.raises(wire.WireError):
+                await running.frame()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_flood_of_tiny_frames_lets_others_work() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(others())
+    try:
+        error = await outcome(
+            frame(b"D", b"x") * 2000 + frame(b"D", b""), lambda toolbox: toolbox.execute("yes")
+        )
+    finally:
+        task.cancel()
+    assert error.status == 502 and "empty" in error.message
+    assert turns > 20
 
 
 @pytest.mark.parametrize("answer", [message({"exit_code": "0"}), message({"exit_code": 10**9}), message({})])

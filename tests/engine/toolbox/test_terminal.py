@@ -73,3 +73,27 @@ async def test_what_cannot_start(box: SandboxProcess) -> None:
     with pytest.raises(ToolboxError) as caught:
         await box.toolbox.open_pty(cwd="/nowhere")
     assert "/nowhere" in caught.value.message
+
+
+async def test_a_blocking_terminal_does_not_block_the_engine(box: SandboxProcess) -> None:
+    pty = await box.toolbox.open_pty(command=["cat"])
+    with pytest.raises(BlockingIOError):
+        pty.read(100)
+    assert pty.write(b"line\n") == 5
+    assert select.select([pty.master], [], [], 10)[0]
+    assert pty.read(1) == b"l"
+    # The flag belongs to the open file, which a hostile toolbox may have kept: here the test is the toolbox.
+    kept = os.dup(pty.master)
+    os.set_blocking(kept, True)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    with pytest.raises(OSError, match="changed"):
+        pty.read(4096)
+    with pytest.raises(OSError):
+        pty.write(bytes(1 << 20))
+    assert loop.time() - started < 5
+    os.set_blocking(kept, False)
+    with pytest.raises(OSError, match="closed"):
+        pty.read(1)
+    os.close(kept)
+    pty.close()
