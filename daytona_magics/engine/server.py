@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from aiohttp import web
+from yarl import URL
 
 from daytona_magics.engine.api import events, files, platform, process, pty, sandboxes
 from daytona_magics.engine.api.context import CONTEXT, Context
-from daytona_magics.engine.api.guard import Guard, guard_middleware
+from daytona_magics.engine.api.guard import Guard, guard_middleware, unanswered
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.store.records import SandboxRecord
 
@@ -27,12 +31,16 @@ def build_app(ctx: Context, guard: Guard) -> tuple[web.Application, events.Event
     )
     app[CONTEXT] = ctx
     for module in (platform, sandboxes, process, files, pty):
-        app.add_routes(module.routes)
+        for route in module.routes:
+            assert isinstance(route, web.RouteDef)
+            quiet = {**route.kwargs, "expect_handler": unanswered}
+            app.add_routes([web.RouteDef(route.method, route.path, route.handler, quiet)])
     pushed = events.Events(guard, ctx.activity)
     pushed.attach(app)
     # Last, so that it gets only what no route above takes.
     for prefix in ("/api", "/toolbox"):
-        app.router.add_route("*", prefix + "/{rest:.*}", _not_offered)
+        app.router.add_route("*", prefix + "/{rest:.*}", _not_offered, expect_handler=unanswered)
+    app.router.register_resource(_Anything())
 
     async def tell(event: str, record: SandboxRecord, old: str) -> None:
         shown = sandboxes.as_json(ctx, record)
@@ -43,6 +51,46 @@ def build_app(ctx: Context, guard: Guard) -> tuple[web.Application, events.Event
 
     ctx.sandboxes.on_event = tell
     return app, pushed
+
+
+class _Anything(web.AbstractResource):
+    """Takes every target that no other route takes, ``OPTIONS *`` too.
+
+    aiohttp's own route for those would answer an ``Expect`` header to anybody.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._route = web.ResourceRoute("*", _not_found, self, expect_handler=unanswered)
+
+    @property
+    def canonical(self) -> str:
+        return "/"
+
+    async def resolve(self, request: web.Request) -> tuple[web.UrlMappingMatchInfo, set[str]]:
+        return web.UrlMappingMatchInfo({}, self._route), set()
+
+    def url_for(self, **kwargs: str) -> URL:
+        return URL("/")
+
+    def add_prefix(self, prefix: str) -> None:
+        raise NotImplementedError("the application is not mounted in another one")
+
+    def get_info(self) -> Any:
+        return {"path": "*"}
+
+    def raw_match(self, path: str) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[web.AbstractRoute]:
+        return iter((self._route,))
+
+
+async def _not_found(request: web.Request) -> web.Response:
+    raise ApiError(404, f"the embedded engine has nothing at {request.path}")
 
 
 async def _not_offered(request: web.Request) -> web.Response:

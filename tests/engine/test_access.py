@@ -123,6 +123,50 @@ async def test_the_same_requests_are_let_in_with_the_key(engine: IsolatedEngine,
                         } <= set(body)
 
 
+async def _statuses(
+    engine: IsolatedEngine, method: str, target: str, *headers: str, body: bytes = b""
+) -> list[str]:
+    """The status of every answer to one request; ``body`` is sent after the first line of the answer."""
+    port = engine.record["port"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = [f"{method} {target} HTTP/1.1", *headers, f"Content-Length: {len(body)}", "Connection: close"]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    first = await asyncio.wait_for(reader.readline(), 10)
+    writer.write(body)
+    answer = first + await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return [line.split()[1] for line in answer.decode().splitlines() if line.startswith("HTTP/1.1 ")]
+
+
+@pytest.mark.parametrize("expected", ["100-continue", "nonsense"])
+async def test_an_expectation_of_a_stranger_is_not_answered(
+    engine: IsolatedEngine, tmp_path: Path, expected: str
+) -> None:
+    port = engine.record["port"]
+    routes = [*await _routes(tmp_path), ("OPTIONS", "*"), ("GET", "http://evil.com/"), ("GET", "//")]
+    routes += [("GET", "/nothing"), ("PATCH", "/api/health")]
+    for method, target in routes:
+        foreign = await _statuses(engine, method, target, "Host: evil.com", f"Expect: {expected}")
+        assert foreign == ["403"], f"{method} {target}"
+        if target != SOCKETIO_PATH:
+            own = (f"Host: 127.0.0.1:{port}", f"Expect: {expected}")
+            assert await _statuses(engine, method, target, *own) == ["401"], f"{method} {target}"
+    # A target without a path is not routed at all: refused, too, but aiohttp itself has the first word.
+    proxied = await _statuses(engine, "CONNECT", "evil.com:80", "Host: evil.com", f"Expect: {expected}")
+    assert proxied[-1] in ("403", "417")
+
+
+async def test_an_expectation_with_the_key_is_answered(engine: IsolatedEngine, sandbox: Any) -> None:
+    own = (f"Host: 127.0.0.1:{engine.record['port']}", f"Authorization: Bearer {engine.key}")
+    body = json.dumps({"command": "echo it came"}).encode()
+    target = f"/toolbox/{sandbox.id}/process/execute"
+    go_on = (*own, "Expect: 100-continue")
+    assert await _statuses(engine, "POST", target, *go_on, body=body) == ["100", "200"]
+    assert await _statuses(engine, "POST", target, *own, "Expect: nonsense") == ["417"]
+    assert await _statuses(engine, "GET", "/nothing", *go_on) == ["100", "404"]
+    assert await _statuses(engine, "OPTIONS", "*", *own) == ["404"]
+
+
 async def test_request_ids_are_echoed_and_logged(engine: IsolatedEngine) -> None:
     headers = {"Authorization": f"Bearer {engine.key}", "X-Request-Id": "mine-123"}
     async with aiohttp.ClientSession(headers=headers) as http:

@@ -14,7 +14,7 @@ import socketio
 from aiohttp import web
 
 from daytona_magics.engine.activity import Activity
-from daytona_magics.engine.api.guard import SOCKETIO_PATH, Guard
+from daytona_magics.engine.api.guard import SOCKETIO_PATH, Guard, unanswered
 from daytona_magics.engine.errors import ApiError
 
 MAX_STRANGERS = 16
@@ -47,7 +47,7 @@ class Events:
         # python-socketio adds its own route; ours replaces it to count and to time who is not known yet.
         inner = web.Application()
         self._server.attach(inner, socketio_path=SOCKETIO_PATH.strip("/"))
-        app.router.add_get(SOCKETIO_PATH, self._handle)
+        app.router.add_get(SOCKETIO_PATH, self._handle, expect_handler=unanswered)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":

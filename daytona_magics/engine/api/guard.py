@@ -4,6 +4,9 @@ A page in the user's browser can send requests to loopback ports.  It cannot kno
 can make its own name resolve to 127.0.0.1, the ``Host`` header must be one of ours, and an ``Origin`` header,
 when there is one, must be ours too.  Socket.IO brings its token in its first packet (``events``), so only
 that path goes without the bearer here.
+
+aiohttp answers an ``Expect`` header before it calls a middleware.  So every route is given ``unanswered`` as
+its expect handler, and what is expected is answered here, when the request has passed.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from daytona_magics.engine.api.errors import PROXY, error_response
 from daytona_magics.engine.errors import ApiError
@@ -74,6 +77,21 @@ class Guard:
             raise ApiError(401, "Invalid credentials: not the API key of this embedded engine", source=source)
 
 
+async def unanswered(request: web.Request) -> None:
+    """The expect handler of every route: says nothing to somebody who has not been checked."""
+
+
+async def _answer_expect(request: web.Request) -> None:
+    expected = request.headers.get("Expect", "")
+    if not expected or request.version < HttpVersion11:
+        return
+    if expected.lower() != "100-continue":
+        raise ApiError(417, "no other expectation than 100-continue can be met")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # The answer proper has not begun.
+    request.writer.output_size = 0
+
+
 def guard_middleware(
     guard: Guard, on_request: Callable[[], None]
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
@@ -94,6 +112,7 @@ def guard_middleware(
         try:
             guard.check(request)
             on_request()
+            await _answer_expect(request)
             response = await handler(request)
         except ConnectionError:
             # The client went away; there is nobody to answer.
