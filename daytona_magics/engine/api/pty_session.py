@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import os
 import sys
 import time
 from collections import deque
@@ -241,7 +240,7 @@ class PtySession:
         loop, master = asyncio.get_running_loop(), self._process.master
         try:
             while self._input:
-                written = os.write(master, self._input[:READ_SIZE])
+                written = self._process.write(self._input[:READ_SIZE])
                 del self._input[:written]
         except BlockingIOError:
             loop.add_writer(master, self._flush)
@@ -265,7 +264,7 @@ class PtySession:
             return False
         for _ in range(times):
             try:
-                data = os.read(self._process.master, READ_SIZE)
+                data = self._process.read(READ_SIZE)
             except BlockingIOError:
                 return True
             except OSError as error:

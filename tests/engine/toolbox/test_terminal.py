@@ -7,6 +7,7 @@ import select
 
 import pytest
 
+from daytona_magics.engine.api.pty_session import PtySession
 from daytona_magics.engine.launch.launcher import SandboxProcess
 from daytona_magics.engine.toolbox.client import PtyExit, PtyProcess, ToolboxError
 
@@ -97,3 +98,22 @@ async def test_a_blocking_terminal_does_not_block_the_engine(box: SandboxProcess
         pty.read(1)
     os.close(kept)
     pty.close()
+
+
+@pytest.mark.timeout(20)
+async def test_a_shared_terminal_does_not_wait_for_a_blocking_one(box: SandboxProcess) -> None:
+    opened: list[PtyProcess] = []
+
+    async def start(cols: int, rows: int) -> PtyProcess:
+        opened.append(await box.toolbox.open_pty(command=["cat"], cols=cols, rows=rows))
+        return opened[0]
+
+    session = PtySession("s", cwd="", envs={}, cols=80, rows=24, lazy=False, start=start, on_end=lambda: None)
+    await session.start()
+    os.set_blocking(opened[0].master, True)
+    # Far more than a terminal takes at once, and an echo that is read until nothing is left.
+    await session.write(b"line\n" * 20_000)
+    await asyncio.sleep(0.2)
+    assert (await box.toolbox.execute("echo alive")).output == b"alive\n"
+    await session.kill()
+    assert session.end is not None
