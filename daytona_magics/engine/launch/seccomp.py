@@ -18,7 +18,7 @@ _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 #: Offsets in struct seccomp_data: number, architecture, low halves of the first and second argument.
 _NR, _ARCH, _ARG0, _ARG1, _ARG2 = 0, 4, 16, 24, 32
 
-_CLONE, _SOCKET, _IOCTL = 56, 41, 16
+_CLONE, _SOCKET, _SOCKETPAIR, _IOCTL = 56, 41, 53, 16
 #: CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}.
 _NEW_NAMESPACES = 0x7E020000
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
@@ -33,6 +33,7 @@ _NOT_PERMITTED = {
     "ustat": 136,
     "sysfs": 139,
     "vhangup": 153,
+    "modify_ldt": 154,
     "pivot_root": 155,
     "_sysctl": 156,
     "adjtimex": 159,
@@ -138,6 +139,11 @@ def program() -> bytes:
     add(_JUMP_EQUAL, _TIOCLINUX, 1, 0)
     add(_JUMP_EQUAL, _TIOCSETD, 0, 1)
     refuse(errno.EPERM)
+    add(_RETURN, _ALLOW)
+    add(_JUMP_EQUAL, _SOCKETPAIR, 0, 4)
+    add(_LOAD, _ARG0)
+    add(_JUMP_EQUAL, _AF_UNIX, 1, 0)
+    refuse(errno.EAFNOSUPPORT)
     add(_RETURN, _ALLOW)
     add(_JUMP_EQUAL, _SOCKET, 0, 9)
     add(_LOAD, _ARG0)
