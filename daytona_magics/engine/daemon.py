@@ -159,7 +159,9 @@ class _Engine:
         self._folder = folder
         self._restart: asyncio.Future[None] | None = None
         self._launcher = Launcher(
-            isolation=os.environ.get("DAYTONA_MAGICS_ISOLATION") or None, stderr_dir=folder.path / "stderr"
+            isolation=os.environ.get("DAYTONA_MAGICS_ISOLATION") or None,
+            stderr_dir=folder.path / "stderr",
+            private=(runtime, folder.path),
         )
 
     async def run(self, ready: Callable[[], None]) -> None:

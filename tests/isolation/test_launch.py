@@ -4,14 +4,17 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daytona_magics.engine.launch import folders, seccomp, visible
+from daytona_magics.engine import daemon
+from daytona_magics.engine.launch import folders, namespaces, seccomp, visible
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
+from daytona_magics.engine.store.folder import StateFolder
 from daytona_magics.engine.toolbox import trees
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -71,28 +74,117 @@ def test_links_on_the_way_to_python(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert not plan.shows(str(tmp_path)) and not plan.shows(str(tmp_path / "real"))
 
 
-@pytest.mark.isolation
-def test_jupyter_s_configuration_is_masked(l3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    prefix = l3.folder / "prefix"
-    for name in ("etc/jupyter", "share/jupyter", "lib"):
-        (prefix / name).mkdir(parents=True)
-        (prefix / name / "token").write_text("secret")
-    (prefix / "pip.conf").write_text("secret")
+#: Names below a prefix at which passwords may lie.
+SECRETS = (
+    "etc/jupyter/token",
+    "etc/conda/token",
+    "share/jupyter/token",
+    "pip.conf",
+    ".condarc",
+    "conda-meta/state",
+)
+
+
+def put_secrets(prefix: Path, *names: str) -> None:
+    for name in names:
+        (prefix / name).parent.mkdir(parents=True, exist_ok=True)
+        (prefix / name).write_text("secret")
+
+
+@pytest.fixture
+def prefixed(l3: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Path]]:
+    """A level whose launcher has started with another, empty prefix, and this prefix."""
+    prefix = l3.folder / f"prefix-{os.urandom(4).hex()}"
+    (prefix / "lib").mkdir(parents=True)
     monkeypatch.setattr(sys, "exec_prefix", str(prefix))
     fresh = Launcher(stderr_dir=l3.folder / "err-masked")
     l3.run(fresh.start())
     former, l3.launcher = l3.launcher, fresh
+    yield l3, prefix
+    l3.run(fresh.stop())
+    l3.launcher = former
+
+
+def read(level: Any, prefix: Path) -> bytes:
+    """What a new sandbox finds in the files of `prefix`."""
+    box = level.spawn()
+    command = f"cd {prefix} && cat lib/public $(find -L . -type f 2>/dev/null)"
+    output: bytes = level.run(box.toolbox.execute(command)).output
+    level.run(box.kill())
+    return output
+
+
+@pytest.mark.isolation
+def test_configuration_is_masked(prefixed: tuple[Any, Path]) -> None:
+    level, prefix = prefixed
+    (prefix / "lib/public").write_text("fine ")
+    # They come after the engine's start, and so does what a link leads to.
+    assert read(level, prefix) == b"fine fine "
+    put_secrets(prefix, *SECRETS)
+    output = read(level, prefix)
+    assert output == b"fine fine ", output
+    assert (prefix / "etc/jupyter/token").read_text() == "secret"
+
+
+@pytest.mark.isolation
+def test_links_to_configuration_are_followed_inside(prefixed: tuple[Any, Path]) -> None:
+    level, prefix = prefixed
+    put_secrets(prefix, "kept/jupyter/token", "kept/pip.conf", "kept/more/pip.conf")
+    (prefix / "lib/public").write_text("fine ")
+    (prefix / "etc").symlink_to(prefix / "kept")  # An absolute link in the middle of etc/jupyter
+    (prefix / "share").mkdir()
+    (prefix / "share/jupyter").symlink_to(prefix / "kept/more")
+    (prefix / "pip.conf").symlink_to("../../../../../../.." + str(prefix / "kept/more/pip.conf"))
+    (prefix / ".condarc").symlink_to("/nowhere")
+    (prefix / "condarc").symlink_to("condarc")
+    assert read(level, prefix) == b"fine fine "
+
+
+def test_links_are_resolved_below_the_root(tmp_path: Path) -> None:
+    """An absolute link means another place inside than on the host."""
+    put_secrets(tmp_path / "root", "usr/share/x/token", "target")
+    (tmp_path / "root/prefix").mkdir()
+    (tmp_path / "root/prefix/jupyter").symlink_to("/usr/share/x")
+    (tmp_path / "root/prefix/up").symlink_to("../../../../../../target")
+    (tmp_path / "root/prefix/host").symlink_to("/etc/hostname")
+    top = os.open(tmp_path / "root", os.O_PATH)
     try:
-        box = l3.spawn()
-        command = (
-            f"cd {prefix}; cat etc/jupyter/token lib/token pip.conf; cat share/jupyter/*; ls -A etc/jupyter"
-        )
-        result = l3.run(box.toolbox.execute(command))
-        assert result.output.count(b"secret") == 1
-        assert (prefix / "etc/jupyter/token").read_text() == "secret"
+        for path, wanted in (
+            ("/prefix/jupyter", "usr/share/x"),
+            ("/prefix/jupyter/token", "usr/share/x/token"),
+            ("/prefix/up", "target"),
+            ("/prefix/host", None),
+            ("/prefix/nothing", None),
+        ):
+            expected = wanted and str(tmp_path / "root" / wanted)
+            assert namespaces._resolve(top, path) == expected, path
     finally:
-        l3.run(fresh.stop())
-        l3.launcher = former
+        os.close(top)
+
+
+async def test_the_engine_s_folder_may_not_be_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+    prefix.mkdir()
+    monkeypatch.setattr(sys, "exec_prefix", str(prefix))
+    (tmp_path / "alias").symlink_to(prefix)
+    plan = visible.plan()
+    for folder in (prefix, prefix / "a/b", tmp_path / "alias/a", prefix / "../prefix/x"):
+        assert plan.showing(str(folder)) == str(prefix), folder
+    for folder in (tmp_path, tmp_path / "prefix-2", Path("/"), Path("/nowhere")):
+        assert plan.showing(str(folder)) is None, folder
+    for options in (
+        {"stderr_dir": prefix / "state/stderr"},
+        {"stderr_dir": tmp_path / "err", "private": (tmp_path, tmp_path / "alias/run")},
+    ):
+        with pytest.raises(LaunchError, match=r"every sandbox can read;.*DAYTONA_MAGICS_HOME") as caught:
+            await Launcher(**options).start()  # type: ignore[arg-type]
+        assert str(prefix) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_engine_names_its_own_folders(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state", tmp_path / "state", "", False)
+    launcher = daemon._Engine(tmp_path / "run", state)._launcher
+    assert {tmp_path / "run", tmp_path / "state"} <= set(launcher._private)
 
 
 def test_libraries_outside_the_prefix_are_found() -> None:
@@ -122,6 +214,32 @@ def test_other_architectures_fail_closed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "aarch64" in (visible.obstacle() or "")
     with pytest.raises(OSError, match="aarch64"):
         seccomp.program()
+
+
+#: Calls that the kernel would answer otherwise: refused by the filter, unless nothing is isolated.
+CALLS = """
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+pair, buffer = (ctypes.c_int * 2)(), ctypes.create_string_buffer(64)
+def show(result):
+    print(errno.errorcode[ctypes.get_errno()] if result < 0 else "done", end=" ")
+show(libc.syscall(53, 1, 1, 0, pair))    # socketpair: AF_UNIX
+show(libc.syscall(53, 2, 1, 0, pair))    # AF_INET
+show(libc.syscall(53, 38, 5, 0, pair))   # AF_ALG
+show(libc.syscall(154, 0, buffer, 64))   # modify_ldt: read
+"""
+
+
+@pytest.mark.isolation
+def test_socket_pairs_and_segment_tables(l3: Any, l0: Any) -> None:
+    answers = {}
+    for level in (l0, l3):
+        box = level.spawn()
+        result = level.run(box.toolbox.run_program([sys.executable, "-I", "-c", CALLS]))
+        answers[level.launcher.level] = result.output.split()
+        level.run(box.kill())
+    assert answers["L3"] == [b"done", b"EAFNOSUPPORT", b"EAFNOSUPPORT", b"EPERM"]
+    assert answers["L0"][:2] == [b"done", b"ENOTSUP"] and answers["L0"][3] in (b"done", b"ENOSYS")
 
 
 # -- levels
@@ -176,9 +294,11 @@ def test_the_mount_table_holds_what_was_planned(l3: Any) -> None:
     shown = {inside for _, inside in plan.binds}
     # A folder of the host may hold mounts of its own, which then come along.
     ours = {path for path in mounts if not any(path.startswith(place + "/") for place in shown)}
-    masks = {path for path in plan.masks if path in mounts}
+    masks = {name for path in plan.masks for name in (path, os.path.realpath(path)) if name in mounts}
     assert ours - shown == devices | writable | special
-    assert shown <= mounts.keys() and masks == set(plan.masks)
+    assert shown <= mounts.keys()
+    for path in filter(os.path.exists, plan.masks):
+        assert {path, os.path.realpath(path)} & masks, path
     for path, row in mounts.items():
         flags = set(row[5].split(","))
         assert "nosuid" in flags, path

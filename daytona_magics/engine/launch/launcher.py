@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,18 @@ class Launcher:
 
     Parameters: `isolation` is None (the best level that works; L3 is the only one offered so far) or "L0" (no
     isolation at all, by name only). `stderr_dir` takes ``zygote.err`` and one ``<id>.err`` per sandbox.
+    `private` are further folders that no sandbox may see.
 
     Attributes: ``level`` ("L3" or "L0") and ``reason`` (why not higher) are known after `start`;
     ``on_zygote_death`` is called on the loop when the zygote ends though nobody asked it to.
     """
 
-    def __init__(self, *, isolation: str | None = None, stderr_dir: Path) -> None:
+    def __init__(
+        self, *, isolation: str | None = None, stderr_dir: Path, private: Sequence[Path] = ()
+    ) -> None:
         self._wanted = isolation or "L3"
         self._stderr_dir = Path(stderr_dir)
+        self._private = (self._stderr_dir, *private)
         self._zygote: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -72,6 +76,8 @@ class Launcher:
             raise LaunchError(f"isolation {self._wanted!r} is not offered; it is L3, or L0 by name")
         self._stderr_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._plan = visible.plan()
+        if self._wanted != "L0":
+            self._check_private()
         try:
             if self._wanted == "L0":
                 await self._start_zygote()
@@ -92,6 +98,15 @@ class Launcher:
             if self._wanted == "L3":
                 raise LaunchError(f"this machine cannot isolate sandboxes (level L3): {error}") from error
             raise
+
+    def _check_private(self) -> None:
+        """Raise LaunchError if sandboxes would see the engine's key or each other's homes."""
+        for folder in self._private:
+            if (shown := self._plan.showing(str(folder))) is not None:
+                raise LaunchError(
+                    f"the engine's folder {folder} lies in {shown}, which every sandbox can read;"
+                    " choose another with DAYTONA_MAGICS_HOME (or XDG_RUNTIME_DIR)"
+                )
 
     async def _start_zygote(self) -> None:
         self._stopping = False

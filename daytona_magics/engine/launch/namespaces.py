@@ -15,6 +15,7 @@ Anything that fails raises, and a process that has raised here never runs a sand
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import resource
@@ -30,13 +31,14 @@ HOME = "/home/daytona"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _NEW_ALL = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 1 << 14, 1 << 18
 _MNT_DETACH = 2
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC, _MOVE_MOUNT_F_EMPTY_PATH = 1, os.O_CLOEXEC, 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 #: The same numbers on every architecture.
-_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLOSE_RANGE, _SYS_MOUNT_SETATTR = 428, 429, 436, 442
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLOSE_RANGE, _SYS_OPENAT2, _SYS_MOUNT_SETATTR = 428, 429, 436, 437, 442
+_RESOLVE_IN_ROOT = 0x10
 _SYS_KEYCTL_X86_64, _KEYCTL_JOIN_SESSION_KEYRING = 250, 1
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_SECCOMP = 1, 4, 15, 22
 _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 36, 38, 47
@@ -228,8 +230,7 @@ def build_root(config: dict[str, Any], sources: Sources, hostname: str, tmp_size
     _scratch(root, tmp_size)
     _devices(root + "/dev")
     sources.attach_all(root)
-    for path in config["masks"]:
-        _mask(root + path)
+    mask(root, config["masks"])
     os.chdir(root)
     # With both arguments "." the old root lands on top of the new one, and is then unmounted.
     _check(_libc.pivot_root(b".", b"."), "changing the root")
@@ -265,15 +266,43 @@ def _devices(dev: str) -> None:
         os.symlink(f"/proc/self/fd/{number}", f"{dev}/{name}")
 
 
-def _mask(path: str) -> None:
-    """Cover the folder or file at `path` with nothing."""
-    if os.path.islink(path):
-        path = os.path.realpath(path)
+def mask(root: str, paths: Sequence[str]) -> None:
+    """Cover with nothing the folders and files that are at `paths` in the tree below `root`.
+
+    Links are followed as they will be once `root` is the root: an absolute one leads to another place than on
+    the host. What is not there is passed over. Raises OSError.
+    """
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    masked: set[str] = set()
+    try:
+        for path in paths:
+            place = _resolve(top, path)
+            if place is not None and place not in masked:
+                masked.add(place)
+                _cover(place)
+    finally:
+        os.close(top)
+
+
+def _resolve(top: int, path: str) -> str | None:
+    """Where `path` leads when folder `top` is the root; None if nothing is there or nobody may go there."""
+    how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+    fd = _libc.syscall(_SYS_OPENAT2, top, os.fsencode(path), how, len(how))
+    if fd < 0:
+        if ctypes.get_errno() in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+            return None
+        _check(fd, f"looking for {path}")
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def _cover(path: str) -> None:
     if os.path.isdir(path):
-        _mount(
-            "tmpfs", path, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | 1, "size=4k,nr_inodes=1,mode=0555"
-        )
-    elif os.path.exists(path):
+        flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY
+        _mount("tmpfs", path, "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
+    else:
         attach(clone_tree("/dev/null", read_only=True, devices=True), path)
 
 

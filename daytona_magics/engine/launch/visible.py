@@ -2,10 +2,11 @@
 
 Read-only inside, at the same paths as outside: ``/usr`` (and ``/bin``, ``/lib`` … where those are not links
 into it), a few files of ``/etc``, the Python prefix the engine runs from and the prefix below it, and the
-folders of ``sys.path`` that hold installed packages. Inside the prefixes Jupyter's and pip's configuration
-are masked, because they may hold passwords. Nothing else of the host exists in a sandbox.
+folders of ``sys.path`` that hold installed packages. Inside the prefixes the configuration of Jupyter, pip
+and conda is masked, because it may hold passwords. Nothing else of the host exists in a sandbox.
 """
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -42,7 +43,21 @@ _ETC = (
     "ssl/openssl.cnf",
     "terminfo",
 )
-_MASKED = ("etc/jupyter", "etc/pip.conf", "pip.conf", "share/jupyter")
+#: Below each prefix: configuration of Jupyter, pip and conda, which may hold passwords and channel tokens,
+#: and the variables that are set when an environment is activated.
+_MASKED = (
+    ".condarc",
+    ".condarc.d",
+    ".mambarc",
+    "conda-meta/state",
+    "condarc",
+    "condarc.d",
+    "etc/conda",
+    "etc/jupyter",
+    "etc/pip.conf",
+    "pip.conf",
+    "share/jupyter",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,7 @@ class Plan:
     """What sandboxes see of the host.
 
     ``binds``: (host path, path inside), parents first. ``links``: (path inside, target). ``masks``: paths
-    inside that are covered by nothing.
+    inside at which a sandbox, when it starts, covers whatever is there.
     """
 
     binds: tuple[tuple[str, str], ...] = ()
@@ -65,6 +80,26 @@ class Plan:
         """Is host path `path` visible in a sandbox?"""
         places = [inside for _, inside in self.binds] + [inside for inside, _ in self.links]
         return any(path == place or path.startswith(place + "/") for place in places)
+
+    def showing(self, folder: str) -> str | None:
+        """The host folder shown in sandboxes in which `folder` (which may not exist yet) lies, or None.
+
+        Folders are compared by identity, so links and second mounts of the same folder do not deceive.
+        """
+        shown: dict[tuple[int, int], str] = {}
+        for source, _ in self.binds:
+            with contextlib.suppress(OSError):
+                info = os.stat(source)
+                shown[info.st_dev, info.st_ino] = source
+        path = os.path.realpath(folder)
+        while True:
+            with contextlib.suppress(OSError):
+                info = os.stat(path)
+                if (info.st_dev, info.st_ino) in shown:
+                    return shown[info.st_dev, info.st_ino]
+            if path == os.path.dirname(path):
+                return None
+            path = os.path.dirname(path)
 
     def with_libraries(self, paths: Iterable[str]) -> "Plan":
         """The same plan with the single files `paths` added."""
@@ -111,7 +146,7 @@ def plan() -> Plan:
             found = replace(found, binds=(*found.binds, (os.path.realpath(hop), hop)))
     prefixes = {"/usr", "/usr/local", *places, *(os.path.realpath(place) for place in places)}
     masks = (os.path.join(prefix, name) for prefix in prefixes for name in _MASKED)
-    masked = tuple(sorted(path for path in masks if os.path.lexists(path) and found.shows(path)))
+    masked = tuple(sorted(path for path in masks if found.shows(path)))
     return replace(found, binds=tuple(sorted(set(found.binds), key=_inside)), masks=masked)
 
 
