@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import importlib.metadata
-import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
+
+from daytona_magics.engine import address as engine_address
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
@@ -57,13 +58,7 @@ def is_loopback(url: str) -> bool:
     In:  is_loopback("http://127.0.0.1:8000/x"), is_loopback("https://proxy.example.com")
     Out: (True, False)
     """
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return engine_address.is_loopback(urlsplit(url).hostname)
 
 
 @dataclass(frozen=True)

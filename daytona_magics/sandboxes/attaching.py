@@ -24,13 +24,16 @@ ENDED = ("destroyed", "destroying", "error", "build_failed")
 
 async def find(client: AsyncDaytona, wanted: dict[str, str], tell: Reporter) -> list[AsyncSandbox]:
     """All sandboxes that carry these labels; ``{}`` finds all."""
+    found: list[AsyncSandbox] = await sdk.asked(
+        sdk.retrying(lambda: _listed(client, wanted), tell.progress), "listing sandboxes"
+    )
+    return found
+
+
+async def _listed(client: AsyncDaytona, wanted: dict[str, str]) -> list[AsyncSandbox]:
     from daytona import ListSandboxesQuery
 
-    async def listed() -> list[AsyncSandbox]:
-        return [box async for box in client.list(ListSandboxesQuery(labels=wanted or None))]
-
-    found: list[AsyncSandbox] = await sdk.asked(sdk.retrying(listed, tell.progress), "listing sandboxes")
-    return found
+    return [box async for box in client.list(ListSandboxesQuery(labels=wanted or None))]
 
 
 async def get(client: AsyncDaytona, name: str, tell: Reporter) -> AsyncSandbox:
@@ -60,12 +63,15 @@ async def own(binding: Binding, client: AsyncDaytona, tell: Reporter) -> AsyncSa
     return max(usable, key=lambda box: str(box.created_at), default=None)
 
 
-async def earlier(binding: Binding, client: AsyncDaytona, tell: Reporter) -> AsyncSandbox | None:
-    """The newest sandbox that a kernel of this notebook, now dead, left behind; only ever a hint."""
+async def earlier(binding: Binding, client: AsyncDaytona) -> AsyncSandbox | None:
+    """The newest sandbox that a kernel of this notebook, now dead, left behind; only ever a hint.
+
+    Asked for once: a hint is not worth the pauses in which a failed request is made again.
+    """
     who = binding.who()
     if not who.notebook:
         return None
-    found = await find(client, {labels.NOTEBOOK: who.notebook, labels.HOST: who.host}, tell)
+    found = await _listed(client, {labels.NOTEBOOK: who.notebook, labels.HOST: who.host})
     left = [
         box
         for box in found

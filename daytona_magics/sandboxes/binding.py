@@ -11,11 +11,15 @@ Nothing falls back to running on the host: when any step fails, an exception lea
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from daytona_magics.config import SandboxConfig
+from daytona_magics.engine import address
 from daytona_magics.errors import SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime.channel import Channel, ExecRequest
 from daytona_magics.runtime.events import Done, Event, FlowWindow, Reconnecting
@@ -31,6 +35,10 @@ if TYPE_CHECKING:
 
 #: A channel that was used this recently, in seconds, is trusted without asking the endpoint for the state.
 TRUSTED_FOR = 10.0
+#: Seconds a cell waits, once its sandbox is made, for the hint about a sandbox of an earlier kernel.
+HINT_WITHIN = 0.5
+#: Seconds one sign of activity may take.
+BEAT_WITHIN = 10.0
 
 
 class Binding:
@@ -97,25 +105,29 @@ class Binding:
         await self.rediscover(tell)
         if self.sandbox is None:
             assert self.client is not None
-            # Only a hint, so nobody waits for it before the sandbox is made.
-            looking = asyncio.ensure_future(attaching.earlier(self, self.client, tell))
+            looking = asyncio.ensure_future(attaching.earlier(self, self.client))
+            looking.add_done_callback(lambda task: task.cancelled() or task.exception())
             try:
                 await making.create(self, tell, {}, self.client)
-            except BaseException:
+                # Only a hint: looked for beside the creation, hardly waited for, and missed without a word.
+                await asyncio.wait([looking], timeout=HINT_WITHIN)
+            finally:
                 looking.cancel()
-                raise
-            earlier = await looking
-            if earlier is not None:
-                tell.note(
-                    f"`%sandbox use {earlier.name}` continues the sandbox of an earlier kernel "
-                    "of this notebook."
-                )
+            if looking.done() and not looking.cancelled() and looking.exception() is None:
+                self._tell_of(looking.result(), tell)
         elif self._unseen:
             await attaching.reattach(self, tell)
             self._unseen = False
         else:
             await self.awake(tell)
         return self.bound()
+
+    @staticmethod
+    def _tell_of(earlier: AsyncSandbox | None, tell: Reporter) -> None:
+        if earlier is not None:
+            tell.note(
+                f"`%sandbox use {earlier.name}` continues the sandbox of an earlier kernel of this notebook."
+            )
 
     def locked(self) -> asyncio.Lock:
         if self._lock is None:
@@ -162,6 +174,8 @@ class Binding:
 
     def bind(self, sandbox: AsyncSandbox, context: str, *, fresh: bool = False) -> None:
         """From now on cells run in this sandbox, in this context; ``fresh``: it was just created."""
+        # Its own address may be on this machine where the endpoint's is not, or by another name.
+        address.add_no_proxy(os.environ, urlsplit(sandbox.toolbox_proxy_url).hostname)
         self.sandbox, self.context, self._fresh = sandbox, context, fresh
 
     async def release(self, tell: Reporter) -> None:
@@ -261,7 +275,7 @@ class Binding:
         own = await attaching.own(self, client, tell)
         if own is not None:
             self.check_isolation(own)
-            self.sandbox, self.context = own, own.labels.get(labels.CONTEXT, "") or self.who().context
+            self.bind(own, own.labels.get(labels.CONTEXT, "") or self.who().context)
             self._unseen = True
 
     async def opened(self, tell: Reporter) -> Channel:
@@ -328,15 +342,11 @@ class Binding:
         """A running process does not reset auto-stop; this does. A missed beat is made up by the next."""
         while self.config.heartbeat > 0:
             await asyncio.sleep(self.config.heartbeat)
-            if self.sandbox is not None:
-                await asyncio.wait([asyncio.ensure_future(self._beat(self.sandbox))], timeout=10)
-
-    async def _beat(self, sandbox: AsyncSandbox) -> str:
-        try:
-            await sandbox.refresh_activity()
-        except sdk.error_class() as error:
-            return str(error)
-        return ""
+            if self.sandbox is None:
+                continue
+            with suppress(asyncio.TimeoutError, sdk.error_class()):
+                # Cancelled with this task and when it takes too long: no request outlives its cell.
+                await asyncio.wait_for(self.sandbox.refresh_activity(), BEAT_WITHIN)
 
     async def _why(self, error: SandboxUnreachable) -> SandboxError:
         """A channel broke for good: ask the endpoint whether the sandbox stopped or is gone."""

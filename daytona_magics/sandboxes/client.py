@@ -116,6 +116,24 @@ def not_found(error: BaseException) -> bool:
     return sdk is not None and isinstance(error, sdk.DaytonaNotFoundError)
 
 
+def timed_out(error: BaseException) -> bool:
+    """Whether a call took longer than it was given."""
+    sdk = sys.modules.get("daytona.common.errors")
+    return sdk is not None and isinstance(error, sdk.DaytonaTimeoutError)
+
+
+def refused(error: BaseException) -> bool:
+    """Whether the endpoint answered that it will not do it (HTTP 4xx)."""
+    status = getattr(error, "status_code", None)
+    return isinstance(status, int) and 400 <= status < 500
+
+
+def conflicts(error: BaseException) -> bool:
+    """Whether the endpoint says that the name is taken."""
+    sdk = sys.modules.get("daytona.common.errors")
+    return sdk is not None and isinstance(error, sdk.DaytonaConflictError)
+
+
 async def asked(call: Awaitable[Any], doing: str) -> Any:
     """Await a call of the SDK; its exceptions come out as ours."""
     try:

@@ -72,7 +72,8 @@ class Endpoint:
 
     @property
     def loopback(self) -> bool:
-        return (urlsplit(self.api_url).hostname or "") in ("127.0.0.1", "localhost", "::1")
+        """Whether it is on this very machine, so that no proxy may ever see its bearer."""
+        return address.is_loopback(urlsplit(self.api_url).hostname)
 
 
 def choose(
@@ -162,7 +163,7 @@ def connect(config: SandboxConfig, environ: Mapping[str, str] | None = None) -> 
         )
     made = Endpoint(choice.kind, choice.url, choice.reason, key, target)
     if made.loopback:
-        address.add_no_proxy(os.environ)
+        address.add_no_proxy(os.environ, urlsplit(made.api_url).hostname)
     return made
 
 
@@ -190,6 +191,18 @@ def check_level(level: str, wanted: str) -> None:
     found = "cannot isolate on this machine" if level == "none" else f"isolates at level {level} only"
     raise IsolationUnavailable(
         f"the embedded engine {found}, and the setting min_isolation asks for {wanted}",
-        hint="`%sandbox doctor` says what is missing. Where the machine itself is disposable:  "
-        "%sandbox config min_isolation=L0",
+        hint=f"`%sandbox doctor` says what is missing.\n{_unsafe(level)}",
     )
+
+
+def _unsafe(level: str) -> str:
+    """How to run without isolation all the same; what of it is done already is left out."""
+    allow = "`%sandbox config min_isolation=L0`"
+    if level == "none":
+        steps = (
+            "`python -m daytona_magics.engine stop`, then DAYTONA_MAGICS_ISOLATION=L0 in the environment of "
+            f"this kernel (`%env DAYTONA_MAGICS_ISOLATION=L0`), then {allow}"
+        )
+    else:
+        steps = f"{allow} accepts what the engine was told by DAYTONA_MAGICS_ISOLATION={level}"
+    return f"UNSAFE, cells then reach everything you can; only where the machine is disposable: {steps}."

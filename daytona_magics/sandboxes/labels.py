@@ -21,6 +21,8 @@ NOTEBOOK = "daytona-magics/notebook"
 HOST = "daytona-magics/host"
 VERSION = "daytona-magics/version"
 ISOLATION = "daytona-magics/isolation"
+#: A random word for each creation: by it a sandbox is known as the one that was just asked for.
+CREATION = "daytona-magics/creation"
 
 
 def ours(identity: Identity, context: str) -> dict[str, str]:

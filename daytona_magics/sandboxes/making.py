@@ -1,8 +1,14 @@
-"""Creating a sandbox for a kernel, so that a cancelled or broken creation leaves nothing behind."""
+"""Creating a sandbox for a kernel, so that a cancelled or broken creation leaves nothing behind.
+
+The answer to a creation may get lost while the creation itself succeeds. So every creation carries a random
+word in a label: whatever stands under the wanted name afterwards is taken over, or deleted, only with that
+word on it. A sandbox of somebody else by the same name is never touched.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +16,14 @@ from daytona_magics.errors import IsolationUnavailable, SandboxError
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint as endpoints
 from daytona_magics.sandboxes import identity, labels
-from daytona_magics.sandboxes.report import Reporter
+from daytona_magics.sandboxes.report import Reporter, state_of
 
 if TYPE_CHECKING:
     from daytona import AsyncDaytona, AsyncSandbox
 
     from daytona_magics.sandboxes.binding import Binding
 
-#: Seconds the deletion of a sandbox whose creation was cancelled may take, in the background.
+#: Seconds the deletion of a sandbox whose creation was cancelled or failed may take.
 CLEANUP = 30.0
 
 
@@ -47,11 +53,16 @@ async def create(
         "auto_stop_interval": config.auto_stop,
         "auto_delete_interval": config.auto_delete_batch if who.batch else config.auto_delete,
         **params,
-        "labels": {**labels.ours(who, who.context), **(params.get("labels") or {})},
+        "labels": {
+            **labels.ours(who, who.context),
+            **(params.get("labels") or {}),
+            labels.CREATION: secrets.token_hex(8),
+        },
     }
     tell.progress(f"creating sandbox {wanted['name']}")
     start = time.monotonic()
-    sandbox = await _create_or_undo(binding, client, CreateSandboxFromSnapshotParams(**wanted), tell)
+    creation = _Creation(client, CreateSandboxFromSnapshotParams(**wanted), config.create_timeout, tell)
+    sandbox = await creation.run()
     try:
         binding.check_isolation(sandbox)
     except IsolationUnavailable:
@@ -68,54 +79,105 @@ async def create(
     return sandbox
 
 
-async def _create_or_undo(
-    binding: Binding, client: AsyncDaytona, params: Any, tell: Reporter
-) -> AsyncSandbox:
-    async def create() -> AsyncSandbox:
-        try:
-            return await client.create(params, timeout=binding.config.create_timeout)
-        except sdk.error_class() as error:
-            # The request of a broken connection may have arrived; the name is ours alone.
-            if not sdk.connection_failed(error):
-                raise
-            try:
-                return await client.get(params.name)
-            except sdk.error_class() as second:
-                raise error from second
+class _Creation:
+    """One creation, from its request to a started sandbox or to nothing.
 
-    async def once() -> AsyncSandbox:
-        task = asyncio.ensure_future(create())
+    Args:
+        params: what is asked for; with a name, and the label ``labels.CREATION``.
+        timeout: seconds it may take; 0 for no limit.
+    """
+
+    def __init__(self, client: AsyncDaytona, params: Any, timeout: float, tell: Reporter) -> None:
+        self._client, self._params, self._timeout, self._tell = client, params, timeout, tell
+        self._word = params.labels[labels.CREATION]
+        self._asked_before = False
+
+    async def run(self) -> AsyncSandbox:
+        """Create it; made again when the endpoint could not be reached.
+
+        Raises:
+            SandboxError: refused, failed or too slow; what was begun is removed, or the message says it
+                could not be.
+        """
+        made: AsyncSandbox = await sdk.asked(
+            sdk.retrying(self._once, self._tell.progress), "creating a sandbox"
+        )
+        return made
+
+    async def _once(self) -> AsyncSandbox:
+        task = asyncio.ensure_future(self._create())
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            tell.progress("cancelled; removing what was begun")
-            await asyncio.shield(asyncio.ensure_future(_undo(client, task, params.name)))
+            self._tell.progress("cancelled; removing what was begun")
+            await asyncio.shield(asyncio.ensure_future(self._undo("was cancelled", task)))
             raise
 
-    made: AsyncSandbox = await sdk.asked(sdk.retrying(once, tell.progress), "creating a sandbox")
-    return made
-
-
-async def _undo(client: AsyncDaytona, creating: asyncio.Future[Any], name: str) -> None:
-    """Delete what a cancelled creation made, as soon as it is known to exist."""
-
-    async def undo() -> None:
+    async def _create(self) -> AsyncSandbox:
         try:
-            sandbox = await creating
-        except sdk.error_class():
-            # Refused, or its answer got lost: only the name can tell.
-            try:
-                sandbox = await client.get(name)
-            except sdk.error_class() as error:
-                if sdk.not_found(error):
-                    return
-                raise
-        await sandbox.delete(timeout=CLEANUP)
+            return await self._ask()
+        except sdk.error_class() as error:
+            if sdk.timed_out(error):
+                await self._undo("took too long")
+                raise SandboxError(
+                    f"the sandbox was not started within {self._timeout:g} s and was removed again",
+                    hint="%sandbox config create_timeout=300  gives it more time.",
+                ) from None
+            if not sdk.connection_failed(error) and not sdk.refused(error):
+                # It may stand there half made, in a state nothing can be done with.
+                await self._undo("failed")
+            raise
 
-    try:
-        await asyncio.wait_for(undo(), CLEANUP)
-    except (sdk.error_class(), TimeoutError) as error:
-        raise SandboxError(
-            f"the creation was cancelled, but sandbox {name} could not be removed ({sdk.translate(error)})",
-            hint=f"%sandbox delete --yes {name}",
-        ) from None
+    async def _ask(self) -> AsyncSandbox:
+        asked_before, self._asked_before = self._asked_before, True
+        try:
+            return await self._client.create(self._params, timeout=self._timeout)
+        except sdk.error_class() as error:
+            # The request of a broken connection may have arrived, and so may an earlier one of ours.
+            lost = sdk.connection_failed(error) and not sdk.timed_out(error)
+            if not lost and not (asked_before and sdk.conflicts(error)):
+                raise
+            try:
+                found = await self._found()
+            except sdk.error_class() as second:
+                raise error from second
+            if found is None:
+                raise
+        if state_of(found) != "started":
+            await found.wait_for_sandbox_start(timeout=self._timeout)
+        return found
+
+    async def _found(self) -> AsyncSandbox | None:
+        """What this creation made, None when that is nothing."""
+        try:
+            sandbox = await self._client.get(self._params.name)
+        except sdk.error_class() as error:
+            if sdk.not_found(error):
+                return None
+            raise
+        return sandbox if sandbox.labels.get(labels.CREATION) == self._word else None
+
+    async def _undo(self, why: str, creating: asyncio.Future[AsyncSandbox] | None = None) -> None:
+        """Delete what there is, once ``creating`` has ended."""
+
+        async def undo() -> None:
+            sandbox: AsyncSandbox | None = None
+            if creating is not None:
+                try:
+                    sandbox = await creating
+                except SandboxError:
+                    return  # it has cleaned up, or has said that it could not
+                except sdk.error_class():
+                    sandbox = None
+            sandbox = sandbox or await self._found()
+            if sandbox is not None:
+                await sandbox.delete(timeout=CLEANUP)
+
+        try:
+            await asyncio.wait_for(undo(), CLEANUP)
+        except (sdk.error_class(), asyncio.TimeoutError) as error:
+            raise SandboxError(
+                f"the creation {why}, but sandbox {self._params.name} could not be removed "
+                f"({sdk.translate(error)})",
+                hint=f"%sandbox delete --yes {self._params.name}",
+            ) from None

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from daytona import DaytonaConnectionError, DaytonaError, DaytonaNotFoundError
+from daytona import (
+    DaytonaConflictError,
+    DaytonaConnectionError,
+    DaytonaError,
+    DaytonaNotFoundError,
+    DaytonaTimeoutError,
+)
+from daytona.common.errors import DaytonaConnectionTimeoutError
 
 from daytona_magics.config import SandboxConfig
 from daytona_magics.errors import EndpointError, SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime.channel import ExecRequest
 from daytona_magics.runtime.events import Done, FlowWindow
+from daytona_magics.sandboxes import attaching, labels, making
+from daytona_magics.sandboxes import binding as bindings
 from daytona_magics.sandboxes import client as sdk
-from daytona_magics.sandboxes import labels
 from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.identity import Identity
 
@@ -31,6 +42,7 @@ class Sandbox:
         self.state, self.error = state, error
         self.labels = {"code-toolbox-language": "python", "team": "a"}
         self.beats = 0
+        self.hangs, self.running = False, 0
         self.written: list[dict[str, str]] = []
 
     async def refresh_data(self, request_timeout: float | None = None) -> None:
@@ -39,6 +51,12 @@ class Sandbox:
 
     async def refresh_activity(self) -> None:
         self.beats += 1
+        if self.hangs:
+            self.running += 1
+            try:
+                await asyncio.sleep(60)
+            finally:
+                self.running -= 1
         if self.beats == 1:
             raise DaytonaError("a missed beat is no reason to fail")
 
@@ -80,6 +98,25 @@ async def test_a_long_cell_gives_signs_of_activity_and_a_missed_one_does_no_harm
     assert beats >= 2
     await asyncio.sleep(0.25)
     assert box.beats == beats, "no signs once the cell has ended"
+
+
+async def test_a_sign_that_hangs_is_given_up_and_ends_with_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bindings, "BEAT_WITHIN", 0.05)
+    box = Sandbox()
+    box.hangs = True
+    most: list[int] = []
+
+    async def watch() -> None:
+        while True:
+            most.append(box.running)
+            await asyncio.sleep(0.01)
+
+    watching = asyncio.ensure_future(watch())
+    await run(binding(box, Channel(seconds=0.4), heartbeat=0.02))
+    watching.cancel()
+    assert box.beats >= 2 and max(most) == 1
+    await asyncio.sleep(0.02)
+    assert box.running == 0
 
 
 @pytest.mark.parametrize(
@@ -178,3 +215,203 @@ async def test_the_client_takes_nothing_from_files_and_traces_nothing(
         assert not [w for w in recwarn if "evil" in str(w.message)]
     finally:
         await client.close()
+
+
+class Ears:
+    """A reporter that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def progress(self, text: str) -> None:
+        """Not looked at."""
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class TestHint:
+    """The word about an earlier kernel's sandbox never holds up or fails the first cell."""
+
+    async def first_use(
+        self, monkeypatch: pytest.MonkeyPatch, look: Callable[[], Awaitable[Any]]
+    ) -> tuple[float, list[str]]:
+        made: Any = Binding(SandboxConfig(endpoint="https://daytona.example/api"), lambda: WHO)
+        made.client = object()
+
+        async def nothing(*_: Any) -> None:
+            """There is no sandbox of this kernel."""
+
+        async def create(*_: Any) -> None:
+            made.sandbox = Sandbox()
+
+        monkeypatch.setattr(made, "rediscover", nothing)
+        monkeypatch.setattr(making, "create", create)
+        monkeypatch.setattr(attaching, "earlier", lambda *_: look())
+        ears = Ears()
+        start = time.monotonic()
+        await made.usable(ears)
+        return time.monotonic() - start, ears.notes
+
+    async def test_it_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def found() -> Any:
+            return SimpleNamespace(name="old-1")
+
+        _, notes = await self.first_use(monkeypatch, found)
+        assert notes == ["`%sandbox use old-1` continues the sandbox of an earlier kernel of this notebook."]
+
+    @pytest.mark.parametrize("error", [DaytonaConnectionError("x"), DaytonaError("y"), OSError("z")])
+    async def test_a_failure_is_none_of_the_cell(
+        self, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        async def fails() -> Any:
+            raise error
+
+        seconds, notes = await self.first_use(monkeypatch, fails)
+        assert notes == [] and seconds < 0.4
+
+    async def test_slowness_is_not_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cancelled: list[bool] = []
+
+        async def slow() -> Any:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+
+        seconds, notes = await self.first_use(monkeypatch, slow)
+        await asyncio.sleep(0)
+        assert notes == [] and seconds < 3 and cancelled == [True]
+
+    async def test_it_is_asked_for_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls: list[int] = []
+
+        class Client:
+            async def list(self, query: Any) -> AsyncIterator[Any]:
+                calls.append(1)
+                raise DaytonaConnectionError("refused")
+                yield
+
+        made: Any = Binding(SandboxConfig(), lambda: replace(WHO, notebook="n" * 16))
+        with pytest.raises(DaytonaConnectionError):
+            await attaching.earlier(made, cast(Any, Client()))
+        assert calls == [1]
+
+
+class Endpoint:
+    """An endpoint in which creations go wrong as told: ``outcomes`` of create, in order."""
+
+    def __init__(self, *outcomes: Any) -> None:
+        self.outcomes = list(outcomes)
+        self.boxes: dict[str, Any] = {}
+        self.deleted: list[str] = []
+        self.unreachable = 0
+
+    async def create(self, params: Any, timeout: float) -> Any:
+        arrives, error = self.outcomes.pop(0)
+        if arrives:
+            if params.name in self.boxes:
+                raise DaytonaConflictError("name taken", status_code=409)
+            self.put(params.name, dict(params.labels))
+        if isinstance(error, float):
+            await asyncio.sleep(error)
+        elif error is not None:
+            raise error
+        return self.boxes[params.name]
+
+    def put(self, name: str, tags: dict[str, str]) -> Any:
+        async def delete(timeout: float = 60) -> None:
+            self.deleted.append(name)
+            del self.boxes[name]
+
+        async def wait_for_sandbox_start(timeout: float = 60) -> None:
+            self.boxes[name].state = "started"
+
+        self.boxes[name] = SimpleNamespace(
+            name=name,
+            labels=tags,
+            state="creating",
+            delete=delete,
+            wait_for_sandbox_start=wait_for_sandbox_start,
+        )
+        return self.boxes[name]
+
+    async def get(self, name: str) -> Any:
+        if self.unreachable:
+            self.unreachable -= 1
+            raise DaytonaConnectionError("refused")
+        if name not in self.boxes:
+            raise DaytonaNotFoundError("no", status_code=404)
+        return self.boxes[name]
+
+
+LOST = DaytonaConnectionError("reset by peer")
+LATE = DaytonaTimeoutError("too slow")
+
+
+class TestCreation:
+    """Whatever happens to its requests, a creation ends in its own sandbox or in nothing."""
+
+    @pytest.fixture(autouse=True)
+    def no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sdk.retrying, "__defaults__", ((0.0, 0.0),))
+
+    async def run(self, endpoint: Endpoint) -> Any:
+        params = SimpleNamespace(name="lab", labels={labels.CREATION: "word"})
+        return await making._Creation(cast(Any, endpoint), params, 60, Ears()).run()
+
+    @pytest.mark.parametrize("late", [LATE, DaytonaConnectionTimeoutError("no answer")])
+    async def test_one_that_takes_too_long_is_removed(self, late: Exception) -> None:
+        endpoint = Endpoint((True, late))
+        with pytest.raises(SandboxError, match="within 60 s and was removed"):
+            await self.run(endpoint)
+        assert endpoint.deleted == ["lab"] and endpoint.boxes == {} and endpoint.outcomes == []
+
+    async def test_one_that_fails_half_way_is_removed(self) -> None:
+        endpoint = Endpoint((True, DaytonaError("state: error")))
+        with pytest.raises(SandboxError, match="state: error"):
+            await self.run(endpoint)
+        assert endpoint.boxes == {}
+
+    async def test_what_cannot_be_removed_is_named(self) -> None:
+        endpoint = Endpoint((True, LATE))
+        endpoint.unreachable = 9
+        with pytest.raises(SandboxError, match="took too long, but sandbox lab could not be removed"):
+            await self.run(endpoint)
+
+    async def test_a_lost_answer_is_looked_up_and_its_start_waited_for(self) -> None:
+        endpoint = Endpoint((True, LOST))
+        assert (await self.run(endpoint)).state == "started"
+        assert endpoint.deleted == []
+
+    async def test_a_name_taken_by_our_own_lost_request_is_ours(self) -> None:
+        endpoint = Endpoint((True, LOST), (True, None))
+        endpoint.unreachable = 1
+        assert (await self.run(endpoint)).state == "started"
+        assert endpoint.outcomes == [] and endpoint.deleted == []
+
+    async def test_a_lost_request_is_made_again(self) -> None:
+        endpoint = Endpoint((False, LOST), (True, None))
+        assert (await self.run(endpoint)).name == "lab"
+
+    @pytest.mark.parametrize("outcomes", [[(True, None)], [(False, LOST), (True, None)]])
+    async def test_somebody_elses_sandbox_of_that_name_is_left_alone(self, outcomes: list[Any]) -> None:
+        endpoint = Endpoint(*outcomes)
+        theirs = endpoint.put("lab", {})
+        with pytest.raises(SandboxError, match="name taken"):
+            await self.run(endpoint)
+        assert endpoint.boxes == {"lab": theirs} and endpoint.deleted == []
+
+    @pytest.mark.parametrize("taken", [False, True])
+    async def test_a_cancelled_one_removes_its_own_and_nothing_else(self, taken: bool) -> None:
+        endpoint = Endpoint((not taken, 0.05 if not taken else DaytonaError("late refusal")))
+        if taken:
+            endpoint.put("lab", {labels.CREATION: "another"})
+        task = asyncio.ensure_future(self.run(endpoint))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises((asyncio.CancelledError, SandboxError)):
+            await task
+        assert ("lab" in endpoint.boxes) is taken

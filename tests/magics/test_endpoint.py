@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from aiohttp import web
 from traitlets import TraitError
 from traitlets.config import Config, Configurable
 
 from daytona_magics.config import SandboxConfig, level_at_least, make_config
 from daytona_magics.engine import address
 from daytona_magics.errors import EndpointError, IsolationUnavailable
+from daytona_magics.runtime.transport import is_loopback
+from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint
+from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.endpoint import CLOUD_URL, Endpoint, check_level, choose, connect
 
 KEY = {"DAYTONA_API_KEY": "dtn_secret"}
@@ -71,12 +79,79 @@ def test_the_key_is_not_shown() -> None:
 
 
 def test_loopback_endpoints_are_taken_out_of_the_proxy_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    added: list[bool] = []
-    monkeypatch.setattr(endpoint.address, "add_no_proxy", lambda environ: added.append(True))
-    connect(SandboxConfig(endpoint="http://127.0.0.1:9/api"), KEY)
-    assert added == [True]
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "corp.example")
     connect(SandboxConfig(endpoint="https://daytona.example/api"), KEY)
-    assert added == [True]
+    assert os.environ["NO_PROXY"] == "corp.example"
+    for host in ("127.0.0.1", "127.0.0.2", "box.localhost"):
+        assert connect(SandboxConfig(endpoint=f"http://{host}:9/api"), KEY).loopback
+        for name in ("NO_PROXY", "no_proxy"):
+            assert {"corp.example", host} <= set(os.environ[name].split(","))
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://127.0.0.2:80/api", True),
+        ("http://[::1]:3", True),
+        ("http://a.localhost", True),
+        ("https://app.daytona.io/api", False),
+        ("http://127.0.0.1.example.com", False),
+    ],
+)
+def test_endpoint_and_terminal_agree_on_what_is_this_machine(url: str, local: bool) -> None:
+    assert Endpoint("self-hosted", url, "r", "k").loopback is local
+    assert is_loopback(url) is local
+
+
+@pytest.fixture
+async def trap(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
+    """A proxy that every client is told to use; collects the headers it is shown."""
+    seen: list[str] = []
+
+    async def show(request: web.BaseRequest) -> web.StreamResponse:
+        seen.append(f"{request.path} {request.headers}")
+        return web.Response(status=502)
+
+    runner = web.ServerRunner(web.Server(show))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{runner.addresses[0][1]}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    yield seen
+    await runner.cleanup()
+
+
+async def test_no_proxy_sees_the_key_of_another_loopback_address(trap: list[str]) -> None:
+    arrived: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        arrived.append(request.headers.get("Authorization", ""))
+        return web.json_response({"items": [], "nextCursor": None})
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.2", 0).start()
+    port = runner.addresses[0][1]
+    made = connect(SandboxConfig(endpoint=f"http://127.0.0.2:{port}/api"), KEY)
+    client: Any = sdk.open_client(made)
+    try:
+        assert [box async for box in client.list()] == []
+    finally:
+        await client.close()
+        await runner.cleanup()
+    assert "Bearer dtn_secret" in arrived
+    assert trap == []
+
+
+async def test_nor_that_of_a_sandbox_with_a_loopback_address_of_its_own(trap: list[str]) -> None:
+    made: Any = Binding(SandboxConfig(), lambda: None)  # type: ignore[arg-type,return-value]
+    made.bind(SimpleNamespace(toolbox_proxy_url="http://127.0.0.3:9/toolbox"), "ctx")
+    assert "127.0.0.3" in os.environ["NO_PROXY"].split(",")
+    made.bind(SimpleNamespace(toolbox_proxy_url="https://proxy.example/toolbox"), "ctx")
+    assert "proxy.example" not in os.environ["NO_PROXY"]
 
 
 def test_an_engine_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +171,22 @@ def test_levels() -> None:
         check_level("L0", "L3")
     with pytest.raises(IsolationUnavailable, match="cannot isolate"):
         check_level("none", "L3")
+
+
+def test_the_way_around_isolation_is_complete_and_called_unsafe() -> None:
+    with pytest.raises(IsolationUnavailable) as caught:
+        check_level("none", "L3")
+    steps = (
+        "UNSAFE",
+        "python -m daytona_magics.engine stop",
+        "DAYTONA_MAGICS_ISOLATION=L0",
+        "%sandbox config min_isolation=L0",
+    )
+    places = [caught.value.hint.find(step) for step in steps]
+    assert -1 not in places and places == sorted(places)
+    with pytest.raises(IsolationUnavailable) as caught:
+        check_level("L0", "L3")
+    assert "UNSAFE" in caught.value.hint and "engine stop" not in caught.value.hint
 
 
 def test_titles() -> None:
