@@ -264,7 +264,7 @@ class Channel:
                     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             done = await feed.done
             if link is not None and feed.acknowledged and feed.id not in self._retained:
-                link.tell("forget", id=feed.id)
+                link.tell_soon("forget", id=feed.id)
             return done
         except SandboxUnreachable as error:
             known = _known(feed)
@@ -344,7 +344,7 @@ class Channel:
         except (TimeoutError, asyncio.TimeoutError, LinkLost):
             raise SandboxUnreachable(
                 f"the interrupt did not reach the sandbox in {INTERRUPT_WITHIN:g} s; the cell may be running",
-                hint="%sandbox interrupt tells it once the sandbox is reached again.",
+                hint="Press interrupt again once the sandbox is reached; `%sandbox reset` ends the cell.",
             ) from None
         except Refused as error:
             raise SandboxError(f"the sandbox refused the interrupt: {error}") from None

@@ -141,11 +141,12 @@ def event(payload: bytes | bytearray) -> Event | None:
             metadata=mapping(message, "metadata"),
             transient=_transient(message),
             update=boolean(message, "update"),
+            size=len(payload),
         )
     if kind == "result":
-        return Result(data=_bundle(message), metadata=mapping(message, "metadata"))
+        return Result(data=_bundle(message), metadata=mapping(message, "metadata"), size=len(payload))
     if kind == "error":
-        return _error(message)
+        return _error(message, len(payload))
     if kind == "notice":
         return Notice(text(message, "text"))
     if kind == "clear":
@@ -176,11 +177,13 @@ def _transient(message: dict[str, Any]) -> dict[str, Any]:
     return {"display_id": identity}
 
 
-def _error(message: dict[str, Any]) -> Error:
+def _error(message: dict[str, Any], size: int) -> Error:
     lines = message.get("traceback", [])
     if not isinstance(lines, list) or len(lines) > 10_000 or not all(isinstance(line, str) for line in lines):
         refuse("traceback is not a list of lines")
-    return Error(text(message, "ename", limit=1000), text(message, "evalue", "", MAX_MESSAGE), tuple(lines))
+    return Error(
+        text(message, "ename", limit=1000), text(message, "evalue", "", MAX_MESSAGE), tuple(lines), size
+    )
 
 
 def _done(message: dict[str, Any]) -> Done:

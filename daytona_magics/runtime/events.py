@@ -17,6 +17,7 @@ the guest stops sending after 128 KiB, and the cell's output waits in its spool 
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,29 +42,36 @@ class Display:
         data: mimetype to value, binary ones base64 as in Jupyter. Not sanitised.
         metadata: mimetype metadata.
         transient: ``{"display_id": ...}`` or empty.
+        size: bytes of the message it came in.
     """
 
     data: Mapping[str, Any]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     transient: Mapping[str, Any] = field(default_factory=dict)
     update: bool = False
+    size: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The value of the cell's last expression, as a mimebundle. Not sanitised."""
+    """The value of the cell's last expression, as a mimebundle. Not sanitised. ``size`` as of Display."""
 
     data: Mapping[str, Any]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    size: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """An exception ended the cell's body; ``traceback`` holds rendered ANSI lines, remote frames only."""
+    """An exception ended the cell's body; ``traceback`` holds rendered ANSI lines, remote frames only.
+
+    ``size`` as of Display.
+    """
 
     ename: str
     evalue: str
     traceback: tuple[str, ...] = ()
+    size: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +128,7 @@ class Reconnecting:
 
 @dataclass(frozen=True, slots=True)
 class Reconnected:
-    """The way is back after ``seconds``; what was printed meanwhile follows, nothing lost or doubled."""
+    """The way is back after ``seconds``; what was printed meanwhile follows, in order and once."""
 
     seconds: float
 
@@ -131,13 +139,15 @@ Event = Stream | Display | Result | Error | Clear | Notice | Gap | Done | Reconn
 def weight(event: Event) -> int:
     """About how many bytes of memory an event holds; the unit in which a :class:`FlowWindow` counts.
 
-    In:  weight(Stream("stdout", "hello"))
-    Out: 133
+    Text counts as the memory it takes, everything else as the message it came in.
+
+    In:  weight(Stream("stdout", "hello")), weight(Display({"image/png": "..."}, size=50_000))
+    Out: (182, 50256)
     """
-    if isinstance(event, Stream):
-        return 128 + len(event.text)
-    if isinstance(event, Display | Result):
-        return 512 + sum(len(v) if isinstance(v, str) else 1024 for v in event.data.values())
+    if isinstance(event, Stream | Notice):
+        return 128 + sys.getsizeof(event.text)
+    if isinstance(event, Display | Result | Error):
+        return 256 + event.size
     return 256
 
 

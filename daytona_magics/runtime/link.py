@@ -77,6 +77,7 @@ class Link:
         self._taken = self._acknowledged = self._frames_since_ack = 0
         self._flush_due = False
         self._ack_timer: asyncio.TimerHandle | None = None
+        self._soon: list[tuple[str, dict[str, Any]]] = []
         self._last_heard = loop.time()
         self._watcher: asyncio.Task[None] | None = None
         self._aborting: asyncio.Task[None] | None = None
@@ -200,6 +201,11 @@ class Link:
             self._request_count += 1
             self._send({"op": op, "req": self._request_count, **fields})
 
+    def tell_soon(self, op: str, **fields: Any) -> None:
+        """Ask without caring for the answer, within ACK_DELAY: tidying up must not hold up a cell's end."""
+        self._soon.append((op, fields))
+        self._acknowledge_soon()
+
     # -- feeds -------------------------------------------------------------------------------------
 
     def carry(self, feed: Feed, stream: int) -> None:
@@ -219,7 +225,7 @@ class Link:
         """Frames of this feed are no longer wanted."""
         if feed.stream is not None and self._feeds.get(feed.stream) is feed:
             del self._feeds[feed.stream]
-        self._acknowledge()
+        self._acknowledge_soon()
 
     # -- receiving ---------------------------------------------------------------------------------
 
@@ -324,16 +330,22 @@ class Link:
         self._flush_due = False
         for feed in list(self._feeds.values()):
             feed.flush()
+        self._acknowledge_soon()
+
+    def _acknowledge_soon(self) -> None:
         waiting = self._taken - self._acknowledged
         if waiting >= ACK_BYTES or self._frames_since_ack >= ACK_FRAMES:
             self._acknowledge()
-        elif waiting and self._ack_timer is None:
+        elif (waiting or self._soon) and self._ack_timer is None and not self.lost.done():
             self._ack_timer = self._loop.call_later(ACK_DELAY, self._acknowledge)
 
     def _acknowledge(self) -> None:
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None
+        soon, self._soon = self._soon, []
+        for op, fields in soon:
+            self.tell(op, **fields)
         if self.lost.done() or self._taken == self._acknowledged:
             return
         for feed in self._feeds.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -10,8 +11,9 @@ from typing import Any, cast
 import pytest
 
 from daytona_magics.errors import ProtocolError
+from daytona_magics.runtime import decode
 from daytona_magics.runtime import link as link_module
-from daytona_magics.runtime.events import Done, Event, FlowWindow, Gap, Result, Stream
+from daytona_magics.runtime.events import Done, Event, FlowWindow, Gap, Result, Stream, weight
 from daytona_magics.runtime.feed import Feed
 from daytona_magics.runtime.guest import frames
 from daytona_magics.runtime.link import Link, LinkLost, Refused
@@ -222,6 +224,40 @@ async def test_a_full_window_holds_acknowledgements_until_consumed() -> None:
         window.consumed(event)
     await acknowledged(line, 10 * 3900)
     await line.link.abort()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"msg": "display", "data": {"application/json": [["x" * 1000] * 100]}},
+        {"msg": "display", "data": {}, "metadata": {"image/png": {"note": "x" * 100_000}}},
+        {"msg": "result", "data": {"application/json": {"a": "x" * 100_000}}},
+        {"msg": "error", "ename": "E", "evalue": "x" * 100_000, "traceback": []},
+        {"msg": "error", "ename": "E", "evalue": "", "traceback": ["x" * 1000] * 100},
+        {"msg": "notice", "text": "x" * 100_000},
+        {"msg": "notice", "text": "\N{GRINNING FACE}" * 25_000},
+    ],
+)
+def test_every_event_weighs_what_it_holds(message: dict[str, Any]) -> None:
+    payload = json.dumps(message, ensure_ascii=False).encode()
+    event = decode.event(payload)
+    assert event is not None
+    window = FlowWindow(limit=90_000)
+    window.handed(event)
+    assert window.full(lambda: None), weight(event)
+    window.consumed(event)
+    assert window.outstanding == 0
+
+
+async def test_tidying_up_is_told_a_moment_later_with_the_acknowledgement(line: Line) -> None:
+    line.socket.out(3, 1, b"x")
+    await line.settled()
+    line.link.tell_soon("forget", id="e1")
+    assert line.socket.requests.empty()
+    await line.socket.asked("forget")
+    assert line.socket.acknowledged == line.link._taken
+    line.link.tell_soon("forget", id="e2")
+    assert (await line.socket.asked("forget"))["id"] == "e2", "also when there is nothing to acknowledge"
 
 
 async def test_a_silent_line_is_pinged_and_dropped(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
