@@ -28,6 +28,8 @@ class CellOutput:
         error: the exception the cell ended with, or None. Its class is named after the remote one.
         exit_code: of a bash cell; None otherwise.
         seconds: run time inside the sandbox.
+        cut: characters of stdout and stderr that were more than a capture keeps, and are not here.
+        cut_displays: how many displays were more than a capture keeps.
     """
 
     stdout: str = ""
@@ -37,6 +39,8 @@ class CellOutput:
     error: BaseException | None = None
     exit_code: int | None = None
     seconds: float = 0.0
+    cut: int = 0
+    cut_displays: int = 0
 
     @property
     def ok(self) -> bool:
@@ -50,10 +54,20 @@ class CellOutput:
         if self.exit_code is not None:
             parts.append(f"exit code {self.exit_code}")
         parts += [f"{len(text):,} characters of {name}" for name, text in self._texts() if text]
+        if self.missing:
+            parts.append(f"{self.missing} cut")
         if self.result is not None:
             text = repr(self.result)
             parts.append(f"result {text if len(text) <= 60 else text[:57] + '...'}")
         return f"<cell output: {', '.join(parts)}, {self.seconds:.2f} s>"
+
+    @property
+    def missing(self) -> str:
+        """What was cut, in words; "" when everything is here."""
+        parts = [f"{self.cut:,} characters"] if self.cut else []
+        if self.cut_displays:
+            parts.append(f"{self.cut_displays:,} display{'s' if self.cut_displays > 1 else ''}")
+        return " and ".join(parts)
 
     def _texts(self) -> tuple[tuple[str, str], ...]:
         return ("stdout", self.stdout), ("stderr", self.stderr)

@@ -34,6 +34,8 @@ from daytona_magics.runtime.loop import loop_thread
 #: step of the ladder to be obeyed; before a step is reported while the cell goes on; for an interrupt's
 #: answer that the cell's end has overtaken.
 FLUSH_EVERY, TELL_WITHIN, OBEY_WITHIN, SAY_AFTER, ANSWER_WITHIN = 0.05, 2.0, 5.0, 0.3, 0.5
+#: What one cell's ``--out`` keeps, bytes of memory; the rest is counted.
+CAPTURE_LIMIT = 64 << 20
 #: Highest step of the ladder; a press beyond it stops waiting.
 TOP = 3
 
@@ -112,12 +114,16 @@ class Pump:
                 self._hear_answers()
                 if presses.count and not self._did:
                     self._did.append("interrupted as it ended")
+            except BaseException:
+                future.cancel()
+                raise
             finally:
                 self._output.flush()
                 self._status.close()
-                if not future.done():
-                    future.cancel()
         outcome = self._output.outcome()
+        if outcome.missing:
+            # Also when we were asked to be quiet: a captured output that is not whole must not look whole.
+            note(f"--out keeps {CAPTURE_LIMIT >> 20} MiB of a cell's output; cut: {outcome.missing}")
         outcome.result, outcome.seconds, outcome.exit_code = self._result, done.seconds, done.exit_code
         outcome.error = failure(
             done, self._error, timeout=self._timeout, told=self._did[-1] if self._did else ""
@@ -187,7 +193,7 @@ class Pump:
             self._status.show(f"connection lost, trying again … {event.seconds:.0f} s (the cell runs on)")
         elif isinstance(event, events.Reconnected):
             self._status.become(
-                f"the connection was lost for {event.seconds:.1f} s; nothing of the output is missing"
+                f"the connection was lost for {event.seconds:.1f} s; the output since then follows"
             )
 
     def _say(self, text: str) -> None:
@@ -348,25 +354,45 @@ class _Shown(_Output):
 
 
 class _Captured(_Output):
-    """Kept for ``--out``."""
+    """Kept for ``--out``, up to CAPTURE_LIMIT; from the first piece that is too much on, only counted."""
 
     def __init__(self, trust: bool) -> None:
         super().__init__()
         self._trust = trust
+        self._forget()
+
+    def _forget(self) -> None:
         self._texts: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._displays: list[RemoteValue] = []
+        self._kept = self._cut = self._cut_displays = 0
+        self._full = False
+
+    def _fits(self, event: events.Event) -> bool:
+        size = events.weight(event)
+        self._full = self._full or self._kept + size > CAPTURE_LIMIT
+        self._kept += 0 if self._full else size
+        return not self._full
 
     def _write(self, name: str, text: str) -> None:
-        self._texts[name].append(text)
+        if self._fits(events.Notice(text)):
+            self._texts[name].append(text)
+        else:
+            self._cut += len(text)
 
     def display(self, event: events.Display) -> None:
-        self._displays.append(RemoteValue(event.data, event.metadata, trust=self._trust))
+        if self._fits(event):
+            self._displays.append(RemoteValue(event.data, event.metadata, trust=self._trust))
+        else:
+            self._cut_displays += 1
 
     def clear(self, wait: bool) -> None:
-        self._texts = {"stdout": [], "stderr": []}
-        self._displays = []
+        self._forget()
 
     def outcome(self) -> CellOutput:
         return CellOutput(
-            "".join(self._texts["stdout"]), "".join(self._texts["stderr"]), displays=self._displays
+            "".join(self._texts["stdout"]),
+            "".join(self._texts["stderr"]),
+            displays=self._displays,
+            cut=self._cut,
+            cut_displays=self._cut_displays,
         )

@@ -120,6 +120,36 @@ def test_captured(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_is_more_than_a_capture_keeps_is_counted_and_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pumping, "CAPTURE_LIMIT", 1 << 20)
+    piece = Stream("stdout", "x" * 60_000)
+    picture = Display({"image/png": "A" * 1000}, size=1000)
+    for quiet in (False, True):
+        outcome = Cell(
+            *[piece] * 30, Stream("stderr", "late"), picture, Result({"text/plain": "5"}), end=OK
+        ).run(capture=True, quiet=quiet)
+        kept = len(outcome.stdout)
+        assert (1 << 20) - 70_000 < kept <= 1 << 20 and kept % 60_000 == 0
+        assert outcome.cut == 30 * 60_000 - kept + len("late"), "kept and counted is everything printed"
+        assert outcome.stderr == "" and outcome.displays == [] and outcome.cut_displays == 1
+        assert repr(outcome.result) == "5"
+        missing = f"{outcome.cut:,} characters and 1 display"
+        assert f"{missing} cut" in repr(outcome)
+        assert capsys.readouterr().out == f"--out keeps 1 MiB of a cell's output; cut: {missing}\n"
+
+
+def test_a_capture_forgets_what_was_cleared_and_is_whole_below_its_limit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pumping, "CAPTURE_LIMIT", 1 << 20)
+    piece = Stream("stdout", "x" * 60_000)
+    outcome = Cell(*[piece] * 30, Clear(), *[piece] * 10).run(capture=True)
+    assert len(outcome.stdout) == 600_000 and outcome.missing == ""
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("events", "end", "kind", "words"),
     [
@@ -151,6 +181,16 @@ def test_notices(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in shown
     Cell(Notice("behind In[3]"), Gap(5000, 2), Reconnecting(0.1, 1), Reconnected(1.5)).run(quiet=True)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("events", [(Gap(5000, 2), Reconnected(1.5)), (Reconnected(1.5), Gap(5000, 2))])
+def test_a_reconnect_promises_nothing_it_cannot_know(
+    capsys: pytest.CaptureFixture[str], events: tuple[Event, ...]
+) -> None:
+    Cell(Reconnecting(0.1, 1), *events).run()
+    shown = capsys.readouterr().out
+    assert "lost for 1.5 s" in shown and "5,000 bytes" in shown
+    assert "nothing" not in shown
 
 
 def test_a_broken_way_is_raised() -> None:
