@@ -8,17 +8,21 @@ is a :class:`SandboxUsageError` with the nearest word that exists.
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import re
 import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NoReturn
 
 from daytona_magics.errors import SandboxUsageError
 from daytona_magics.magics import grammar
 from daytona_magics.magics.grammar import Command, Option
+
+#: Longest line whose parsing is remembered, characters.
+REMEMBERED = 200
 
 
 class HelpWanted(Exception):
@@ -139,6 +143,11 @@ def parse(command: Command, line: str) -> argparse.Namespace:
     In:  parse(grammar.CELL, "bash --timeout 5m -e A='b c'  # a note")
     Out: Namespace(language='bash', timeout=300.0, env=['A=b c'], ...)
     """
+    # A notebook repeats a handful of lines; the copy keeps callers from changing what is remembered.
+    return copy.deepcopy(_parsed(command, line)) if len(line) <= REMEMBERED else _parse(command, line)
+
+
+def _parse(command: Command, line: str) -> argparse.Namespace:
     rest = None
     if command.raw:
         line, rest = split_raw(command, line)
@@ -151,6 +160,9 @@ def parse(command: Command, line: str) -> argparse.Namespace:
     if rest:
         words += ["--", rest]
     return _parser(command).parse_args(words)
+
+
+_parsed = lru_cache(maxsize=64)(_parse)
 
 
 def _refuse_unknown(command: Command, words: list[str]) -> None:

@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+import daytona_magics
 from daytona_magics.errors import SandboxUsageError
 from daytona_magics.magics import grammar, helptext, secrets
 from daytona_magics.magics.parser import HelpWanted, parse, split_raw, strip_comment, verb
 
 CELL = grammar.CELL
 EXEC = grammar.BY_NAME["exec"]
+
+
+def strings(folder: Path) -> Iterator[tuple[str, str]]:
+    """Every string in the sources below a folder that can be shown: (where, text)."""
+    for path in sorted(folder.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            # A string that stands alone is documentation.
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in statements:
+                yield f"{path.relative_to(folder)}:{node.lineno}", node.value
+
+
+def test_every_verb_that_is_named_anywhere_exists() -> None:
+    prose = {"has", "VERB"}  # "%sandbox has no verb ...", "%sandbox VERB --help"
+    named = [
+        (where, word)
+        for where, text in strings(Path(daytona_magics.__file__).parent)
+        for word in re.findall(r"(?<!%)%sandbox +([A-Za-z]\w*)", text)
+    ]
+    assert len(named) > 30
+    assert [found for found in named if found[1] not in {*grammar.BY_NAME, *prose}] == []
+
+
+def test_a_line_is_remembered_but_not_shared() -> None:
+    first = parse(CELL, "-e A=1")
+    first.env.append("B=2")
+    first.quiet = True
+    again = parse(CELL, "-e A=1")
+    assert again.env == ["A=1"] and again.quiet is False
 
 
 @pytest.mark.parametrize(
