@@ -27,6 +27,20 @@ DEAF = {
     "child": "import subprocess; subprocess.run(['bash','-c','trap \"\" INT; for i in {1..600}; do sleep 0.1 61.%s; done'])",
     "cell": "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        print('no')",
 }
+#: Goes on when it is interrupted, LAST times; so do its children, one of them in a session of its own.
+STUBBORN = """import subprocess, time
+for head in [], ['setsid']:
+    subprocess.Popen([*head, 'sh', '-c', "trap '' INT; exec sleep 61.%s"])
+caught = 0
+while True:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        caught += 1
+        print('caught', caught, kept)
+        if caught == LAST:
+            raise
+"""
 
 
 def living(mark: str) -> list[int]:
@@ -83,25 +97,42 @@ def test_first_press_on_bash(client: Client, kind: str) -> None:
     assert client.bash("echo $kept $new").text == "yes 1\n"
 
 
-@pytest.mark.parametrize("kind", DEAF)
-def test_second_and_third_press(client: Client, kind: str) -> None:
-    client.run("kept = 'yes'", context=kind)
-    run, mark = begin(client, DEAF[kind], context=kind)
+def test_a_deaf_child_is_gone_by_the_second_press(client: Client) -> None:
+    client.run("kept = 'yes'")
+    run, mark = begin(client, DEAF["child"])
     client.request("interrupt", id=run.id, level=1)
-    if kind == "cell":
-        client.until_out(run, b"no")
-    reply = client.request("interrupt", id=run.id, level=2)
-    if kind == "child":
-        client.wait(run, 5)
-        assert run.status == "interrupted" and not living(mark)
-        assert client.run("kept", context=kind).result == "'yes'"
-        return
-    reply = client.request("interrupt", id=run.id, level=3)
-    assert reply["worker"] == "killed"
+    client.request("interrupt", id=run.id, level=2)
     client.wait(run, 5)
-    assert (run.status, run.done["worker"]) == ("interrupted", "killed")
-    fresh = client.run("'kept' in globals()", context=kind)
-    assert (fresh.result, fresh.done["worker"]) == ("False", "new")
+    assert run.status == "interrupted" and not living(mark)
+    assert client.run("kept").result == "'yes'"
+
+
+@pytest.mark.parametrize("end", ["third press", "the cell gives up"])
+def test_second_and_third_press(client: Client, end: str) -> None:
+    """The cell goes on after the first press and the second, so only level 2 can have ended its children."""
+    client.run("kept = 'yes'", context=end)
+    code = STUBBORN.replace("LAST", "3" if end == "third press" else "2")
+    run, mark = begin(client, code, context=end)
+    children = set(client.until(lambda: found if len(found := living(mark)) == 2 else None))
+    assert client.request("interrupt", id=run.id, level=1)["processes"] == 0
+    client.until_out(run, b"caught 1 yes\n")
+    until = time.monotonic() + 0.5  # longer than level 2 gives them
+    client.until(lambda: time.monotonic() > until)
+    assert set(living(mark)) == children and run.done is None
+    reply = client.request("interrupt", id=run.id, level=2)
+    assert (reply["worker"], reply["processes"]) == ("kept", 2)
+    client.until_out(run, b"caught 2 yes\n")
+    client.until(lambda: not living(mark), 2)
+    if end == "third press":
+        assert run.done is None
+        assert client.request("interrupt", id=run.id, level=3)["worker"] == "killed"
+        fate, fresh = "killed", ("False", "new")
+    else:
+        fate, fresh = "kept", ("True", "kept")
+    client.wait(run, 5)
+    assert (run.status, run.done["worker"]) == ("interrupted", fate)
+    after = client.run("'kept' in globals()", context=end)
+    assert (after.result, after.done["worker"]) == fresh
 
 
 def test_bash_child_deaf_to_sigint_is_gone_by_the_second_press(client: Client) -> None:
@@ -193,6 +224,21 @@ def test_reset_gives_new_workers_and_kills_what_ran(client: Client) -> None:
     assert client.run("'v' in globals()").result == "False"
     assert client.bash("echo $b").text == "\n"
     client.until(lambda: not living(mark))
+
+
+@pytest.mark.parametrize("how", ["third press", "reset"])
+def test_a_cell_that_is_killed_does_not_go_on_when_its_child_dies_first(client: Client, how: str) -> None:
+    code = "import subprocess\nall = [subprocess.Popen(['sleep', '61.%s']) for _ in range(50)]\nprint('go')\n"
+    for _ in range(5):
+        run, mark = begin(client, code + "all[0].wait()\nprint('after')", context=how)
+        client.until_out(run, b"go\ngo\n")
+        if how == "reset":
+            client.request("reset", contexts=[how])
+        else:
+            client.request("interrupt", id=run.id, level=3)
+        client.wait(run, 5)
+        assert (run.status, run.done["worker"], run.text) == ("interrupted", "killed", "go\ngo\n")
+        client.until(lambda mark=mark: not living(mark))
 
 
 def test_a_worker_that_dies_between_cells_is_told(client: Client) -> None:

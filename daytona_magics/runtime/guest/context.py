@@ -280,8 +280,9 @@ class Context:
         assert worker is not None
         if level >= 3:
             pids = self._left_behind()
-            processes.send(pids, signal.SIGKILL)
+            # The worker first: a cell whose child dies must not go on, and then say that it ended well.
             worker.kill()
+            processes.send(pids, signal.SIGKILL)
             return _did("killed the worker and %s" % _count(pids), _fate(self.language), len(pids))
         if level == 2:
             pids = self._left_behind()
@@ -332,10 +333,11 @@ class Context:
         if self.current is not None:
             self.current.interrupted = 3
         since, self._since = self._since, 0
-        processes.send(self._left_behind(), signal.SIGKILL)
+        pids = self._left_behind()
         self._since = since
         self._doomed = True
         worker.kill()
+        processes.send(pids, signal.SIGKILL)
 
 
 def _did(text: str, worker: str, count: int) -> dict[str, Any]:
