@@ -446,6 +446,19 @@ def test_which_hosts_are_this_machine(host: str | None, local: bool) -> None:
     assert address.is_loopback(host) is local
 
 
+def test_which_urls_are_the_engines(engine: IsolatedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.client_env()
+    for name in ("HOME", "XDG_RUNTIME_DIR", "DAYTONA_MAGICS_HOME"):
+        monkeypatch.setenv(name, engine.environ[name])
+    port = engine.record["port"]
+    for host in ("127.0.0.1", "localhost", "LOCALHOST", "a.localhost", "[::1]"):
+        assert address.is_engine_url(f"http://{host}:{port}/api"), host
+        assert not address.is_engine_url(f"https://{host}:{port}/api"), host
+        assert not address.is_engine_url(f"http://{host}:{port + 1}/api"), host
+    for url in (f"http://example.com:{port}/api", f"http://localhost.example.com:{port}", "http://[::1", ""):
+        assert not address.is_engine_url(url), url
+
+
 # -- the command line
 
 
