@@ -2,17 +2,37 @@
 
 IPython asks an exception for ``_render_traceback_`` before it formats one of its own. All errors here
 answer with a few lines a reader can act on: what was wrong, what was expected, the command that helps.
-They remain real exceptions, so Run All stops, queued cells are aborted and papermill exits non-zero.
+What a sandbox sent (names, messages) is part of some of them, so control characters are replaced as they are
+drawn, before the colours of our own are added. They remain real exceptions, so Run All stops, queued cells
+are aborted and papermill exits non-zero.
 """
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import Any
 
 from IPython.core.error import UsageError
 
 RED, DIM, RESET = "\x1b[0;31m", "\x1b[2m", "\x1b[0m"
+
+#: What acts on a terminal, reorders text, or cannot be encoded.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object, *, line: bool = False) -> str:
+    """Text that shows itself and does nothing else: control characters become replacement characters.
+
+    Args:
+        text: anything; its ``str`` is taken.
+        line: replace line ends and tabs as well, by spaces.
+
+    In:  printable("a\\x1b[2Jb")
+    Out: 'a\N{REPLACEMENT CHARACTER}[2Jb'
+    """
+    shown = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
+    return re.sub(r"[\t\n]", " ", shown) if line else shown
 
 
 class SandboxError(Exception):
@@ -27,10 +47,13 @@ class SandboxError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
     def _render_traceback_(self) -> list[str]:
         lines = [f"{RED}{type(self).__name__}{RESET}: {self}"]
         if self.hint:
-            lines.append(f"{DIM}{self.hint}{RESET}")
+            lines.append(f"{DIM}{printable(self.hint)}{RESET}")
         return lines
 
 
@@ -40,6 +63,9 @@ class SandboxUsageError(UsageError):  # type: ignore[misc]
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
     _render_traceback_ = SandboxError._render_traceback_
 
@@ -99,7 +125,7 @@ class RemoteError(CellFailed):
         return RemoteError.of, (self.ename, self.evalue, self.traceback)
 
     def _render_traceback_(self) -> list[str]:
-        return self.traceback or [f"{RED}{self.ename}{RESET}: {self.evalue}"]
+        return self.traceback or [f"{RED}{self.ename}{RESET}: {printable(self.evalue)}"]
 
 
 class ExitCodeError(CellFailed):
@@ -162,7 +188,7 @@ class SandboxInterrupted(KeyboardInterrupt):
         self.traceback = traceback or []
 
     def _render_traceback_(self) -> list[str]:
-        return [*self.traceback, f"{RED}KeyboardInterrupt{RESET}: {self.message}"]
+        return [*self.traceback, f"{RED}KeyboardInterrupt{RESET}: {printable(self.message)}"]
 
 
 # Jupyter reports ``type(e).__name__`` as the error's name; front ends and tools know this one.

@@ -10,30 +10,33 @@ from __future__ import annotations
 
 import re
 
-#: Bytes an unfinished sequence may grow to before it is thrown away.
+#: The longest body of a sequence, characters. A longer one is none: its introducer goes, the rest is text.
 LONGEST = 4096
 
+# No body may contain the start of another sequence and none is longer than LONGEST: so each character is
+# looked at by one introducer only, and what a hostile sandbox prints takes linear time.
 _ESCAPE = re.compile(
     r"""
-      (?P<csi>(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~])
-    | (?P<osc>(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c))
-    | (?P<string>(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x9c]*(?:\x1b\\|\x9c))
-    | (?P<short>\x1b[ -/]*[0-OQ-WYZ\\`-~])
+      (?P<csi>(?:\x1b\[|\x9b)[0-?]{0,4096}[ -/]{0,4096}[@-~])
+    | (?P<osc>(?:\x1b\]|\x9d)[^\x07\x18\x1a\x1b\x80-\x9f]{0,4096}(?:\x07|\x1b\\|\x9c))
+    | (?P<string>(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x18\x1a\x1b\x80-\x9f]{0,4096}(?:\x1b\\|\x9c))
+    | (?P<short>\x1b[ -/]{0,4096}[0-OQ-WYZ\\`-~])
     | (?P<control>[\x80-\x9f\x00-\x06\x0e-\x1a\x1c-\x1f\x7f])
     | (?P<broken>\x1b)
+    | (?P<surrogate>[\ud800-\udfff])
     """,
     re.VERBOSE,
 )
 _UNFINISHED = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*\Z"
-    r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*\x1b?\Z"
-    r"|(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x9c]*\x1b?\Z"
-    r"|\x1b[ -/]*\Z"
+    r"(?:\x1b\[|\x9b)[0-?]{0,4096}[ -/]{0,4096}\Z"
+    r"|(?:\x1b\]|\x9d)[^\x07\x18\x1a\x1b\x80-\x9f]{0,4096}\x1b?\Z"
+    r"|(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x18\x1a\x1b\x80-\x9f]{0,4096}\x1b?\Z"
+    r"|\x1b[ -/]{0,4096}\Z"
 )
 _SAFE_CSI = re.compile(r"(?:\x1b\[|\x9b)(?:[0-9;:]*m|[0-2]?K|[0-9]{0,3}[ABCDG])\Z")
-_LINK = re.compile(r"(?:\x1b\]|\x9d)8;[^;\x07\x1b]*;(?P<url>[^\x07\x1b\x9c]*)(?:\x07|\x1b\\|\x9c)\Z")
+_LINK = re.compile(r"(?:\x1b\]|\x9d)8;[!-:<-~]*;(?P<url>[^\x07\x1b\x9c]*)(?:\x07|\x1b\\|\x9c)\Z")
 _SAFE_URL = re.compile(r"(?:https?://|mailto:)[!-~]*\Z|\Z", re.IGNORECASE)
-_SUSPECT = re.compile("[\x00-\x06\x0e-\x1f\x7f-\x9f]")
+_SUSPECT = re.compile("[\x00-\x06\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _keep(match: re.Match[str]) -> str:
@@ -43,7 +46,8 @@ def _keep(match: re.Match[str]) -> str:
     if match["osc"]:
         link = _LINK.match(text)
         return text if link and _SAFE_URL.match(link["url"]) else ""
-    return ""
+    # Half a surrogate pair is no text: the kernel's messages could not be encoded with it.
+    return "\N{REPLACEMENT CHARACTER}" if match["surrogate"] else ""
 
 
 class TerminalFilter:
@@ -63,8 +67,7 @@ class TerminalFilter:
         text, self._rest = self._rest + text, ""
         open_end = _UNFINISHED.search(text)
         if open_end:
-            if len(text) - open_end.start() <= LONGEST:
-                self._rest = text[open_end.start() :]
+            self._rest = open_end.group()
             text = text[: open_end.start()]
         return _ESCAPE.sub(_keep, text)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import html
 import re
+import time
+from typing import Any
 
 import pandas
 import pytest
 
 from daytona_magics.notebook.display import RemoteValue, safe_bundle, safe_html, safe_transient
 from daytona_magics.notebook.terminal import LONGEST, TerminalFilter, clean
+
+MEGA = 1 << 20
 
 ACTIVE = re.compile(
     r"<script|<style|<iframe|<object|<embed|<form|<link|<meta|\son\w+\s*=|javascript:|srcdoc", re.I
@@ -83,8 +87,76 @@ class TestHtml:
 
     def test_images(self) -> None:
         assert "data:image/png" in safe_html('<img src="data:image/png;base64,AAAA">')
-        assert "https://x.example/a.png" in safe_html('<img src="https://x.example/a.png">')
+        assert "data:image/png" in safe_html('<img src="da&#9;ta:image/png;base64,AAAA">')
         assert "src" not in safe_html('<img src="data:text/html;base64,AAAA">').replace("referrerpolicy", "")
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "https://evil.example/?stolen",
+            "HTTPS://evil.example",
+            "ht&#10;tps://evil.example",
+            "//evil.example",
+            "/api/contents/secret.txt",
+            "http://127.0.0.1:8888/api/contents",
+            "data:text/html;base64,AAAA",
+            "files/secret.png",
+        ],
+    )
+    def test_no_image_is_loaded_from_anywhere(self, source: str) -> None:
+        hostile = f'a<img src="{source}" srcset="{source} 2x" alt="b"><td background="{source}">c'
+        cleaned = safe_html(hostile)
+        assert "evil" not in cleaned and "secret" not in cleaned and "8888" not in cleaned
+        assert not re.search(r'src="(?!data:image/)', cleaned) and 'alt="b"' in cleaned
+        assert source in safe_bundle({"text/html": hostile}, trust=True)[0]["text/html"]
+
+    def test_an_image_that_is_not_loaded_is_said_to_be(self) -> None:
+        cleaned = safe_html('<img src="https://x.example/a.png">')
+        picture = base64.b64decode(re.search(r"base64,([A-Za-z0-9+/=]+)", cleaned).group(1))
+        assert b"not loaded" in picture
+
+    @pytest.mark.parametrize(
+        "address", ["da&#9;ta:text/html,x", "java&#10;script:x", "&#1;javascript:x", "blob:x"]
+    )
+    def test_schemes_cannot_hide(self, address: str) -> None:
+        assert "href" not in safe_html(f'<a href="{address}">x</a>')
+
+    def test_links_to_the_web_and_to_mail_stay(self) -> None:
+        for address in ("https://a.example/x?y=1", "mailto:a@b.example"):
+            assert f'href="{address}"' in safe_html(f'<a href="{address}">x</a>')
+
+    def test_a_frame_cannot_be_sent_away_without_a_script(self) -> None:
+        framed = safe_html(
+            '<style>x</style><meta http-equiv="refresh" content="0;url=https://e.example"><META x>'
+            '<link rel="dns-prefetch" href="//e.example"><base href="https://e.example">'
+        )
+        inner = html.unescape(re.search(r'srcdoc="([^"]*)"', framed).group(1))
+        assert len(re.findall(r"<meta\b", inner, re.I)) == 2  # the character set and the policy: ours
+        assert not re.search(r"<link\b", inner, re.I) and len(re.findall(r"<base\b", inner, re.I)) == 1
+        assert "base-uri 'none'" in inner and "form-action 'none'" in inner
+
+    @pytest.mark.parametrize(
+        "hostile",
+        [
+            "<div>" * (MEGA // 5),
+            "<b><table><td></b>" * (MEGA // 18),
+            "<p " + " ".join(f"a{n}" for n in range(MEGA // 6)) + ">",
+            "<p " + "/".join(f"a{n}" for n in range(MEGA // 6)) + ">",
+            "<p " + "".join(f'a{n}="1"' for n in range(MEGA // 9)) + ">",
+            "<p x='>' " + " ".join(f"a{n} x='><'" for n in range(MEGA // 12)) + ">",
+            "<style scoped>" + ".dataframe a {}" * (MEGA // 15),
+            "<" + " " * MEGA,
+        ],
+        ids=lambda text: text[:14],
+    )
+    def test_a_hostile_megabyte_takes_no_time(self, hostile: str) -> None:
+        began = time.monotonic()
+        safe_html(hostile)
+        assert time.monotonic() - began < 5
+
+    def test_a_long_honest_table_stays_inline(self) -> None:
+        frame = pandas.DataFrame({"a": range(3000), "b": ['don\'t "quote"'] * 3000})
+        assert "<iframe" not in safe_html(frame.to_html())
 
 
 class TestBundles:
@@ -98,7 +170,16 @@ class TestBundles:
                 "text/plain": "ok",
             }
         )
-        assert data == {"text/plain": "ok"}
+        assert set(data) == {"text/plain"} and "model_id" not in data["text/plain"]
+        said, note = data["text/plain"].split("\n")
+        assert said == "ok" and note.startswith("(not shown: application/javascript, text/javascript, ")
+        assert "and 1 more" in note and "trust" in note
+
+    def test_nothing_is_said_where_a_richer_form_is_left(self) -> None:
+        bundle = {"application/x-evil": "x", "text/plain": "ok", "image/png": "AAAA"}
+        assert safe_bundle(bundle)[0] == {"text/plain": "ok", "image/png": "AAAA"}
+        assert safe_bundle({}) == ({}, {})
+        assert "not shown" in safe_bundle({"application/javascript": "x"})[0]["text/plain"]
 
     def test_svg_becomes_an_image(self) -> None:
         svg = '<svg xmlns="http://www.w3.org/2000/svg" onload="x()"><script>y</script></svg>'
@@ -135,12 +216,130 @@ class TestBundles:
         assert set(data) == {"text/markdown", "text/latex"}
         assert "text/latex" not in safe_bundle({"text/latex": r"$\href{https://x}{y}$"})[0]
 
-    def test_plotly_and_vega_pass(self) -> None:
-        bundle = {
-            "application/vnd.plotly.v1+json": {"data": []},
-            "application/vnd.vegalite.v5+json": {"mark": "bar"},
+    @pytest.mark.parametrize(
+        "markdown",
+        [
+            "![](https://evil.example/?stolen)",
+            "![a](http://127.0.0.1:8888/api/shutdown 'title')",
+            "![a](/api/contents/secret.txt)",
+            "![a][there]\n\n[there]: https://evil.example",
+            "![there]\n\n[there]: https://evil.example",
+            "![ok](data:image/png;base64,AAAA) ![](secret.png)",
+            "![x](data:image/svg+xml;base64,AAAA)",
+            r"[x](javascript\:alert(1))",
+            "[x](da&#9;ta:text/html,x)",
+            "&#" + "9" * 5000 + ";",
+        ],
+    )
+    def test_markdown_that_would_load_something_is_shown_as_text(self, markdown: str) -> None:
+        bundle = {"text/plain": "<Markdown object>", "text/markdown": markdown}
+        data, _ = safe_bundle(bundle)
+        assert set(data) == {"text/plain"}
+        assert data["text/plain"].startswith(markdown) and "not shown" in data["text/plain"]
+        assert safe_bundle(bundle, trust=True)[0] == bundle
+
+    def test_markdown_with_an_embedded_image_passes(self) -> None:
+        markdown = "# a\n![b](data:image/png;base64,AAAA) [c](https://d.example) `x ! [y]`"
+        assert safe_bundle({"text/markdown": markdown})[0] == {"text/markdown": markdown}
+
+    @pytest.mark.parametrize(
+        "hostile",
+        [
+            " " * MEGA,
+            "a" * MEGA,
+            "[x](java" + " " * MEGA,
+            "<http://" * (MEGA // 8) + ">",
+            "![" * (MEGA // 2),
+            "![" + "a" * MEGA,
+            "![a](data:image/png;base64," + "A" * MEGA,
+            "&#" + "1" * MEGA,
+            "&#x" + "1" * MEGA,
+            "&" * MEGA,
+            "\\" * MEGA,
+        ],
+        ids=lambda text: text[:12],
+    )
+    def test_a_hostile_megabyte_of_markdown_takes_no_time(self, hostile: str) -> None:
+        began = time.monotonic()
+        safe_bundle({"text/markdown": hostile, "text/latex": hostile})
+        assert time.monotonic() - began < 5
+
+    @pytest.mark.parametrize(
+        "mimetype",
+        ["application/vnd.vega.v5+json", "application/vnd.vegalite.v5+json", "application/vnd.vega.v6+json"],
+    )
+    def test_vega_is_not_drawn_by_the_page(self, mimetype: str) -> None:
+        spec = {
+            "data": {"url": "/api/contents/secret.txt"},
+            "mark": "image",
+            "encoding": {"url": {"field": "x"}},
         }
-        assert safe_bundle(bundle)[0] == bundle
+        data, _ = safe_bundle({mimetype: spec, "text/plain": "chart"})
+        assert set(data) == {"text/plain"} and mimetype in data["text/plain"]
+        assert safe_bundle({mimetype: spec, "image/png": "AAAA", "text/plain": "chart"})[0] == {
+            "image/png": "AAAA",
+            "text/plain": "chart",
+        }
+        assert safe_bundle({mimetype: spec}, trust=True)[0] == {mimetype: spec}
+
+    def test_a_figure_of_data_passes(self) -> None:
+        figure = {
+            "data": [
+                {
+                    "type": "scatter",
+                    "x": [1, 2.5, None],
+                    "y": {"dtype": "f8", "bdata": "AAAAAAAA8D//////"},
+                    "hovertemplate": "<b>%{hovertext}</b><br>x=%{x}<extra></extra>",
+                    "marker": {"color": "#636efa"},
+                },
+                {"type": "sankey", "link": {"source": [0, 1], "target": [2, 3]}},
+                {"type": "image", "source": "data:image/png;base64,AAAA"},
+            ],
+            "layout": {
+                "title": {"text": "R&D: 1 < 2, 50 %", "font": {"style": "italic"}},
+                "mapbox": {"style": "open-street-map"},
+                "shapes": [{"path": "M 1 1 L 3 3 Z"}],
+            },
+            "frames": [],
+        }
+        sent = {
+            **figure,
+            "config": {"plotlyServerURL": "https://plot.ly", "responsive": True, "showLink": True},
+        }
+        data, _ = safe_bundle({"application/vnd.plotly.v1+json": sent})
+        assert data == {"application/vnd.plotly.v1+json": {**figure, "config": {"responsive": True}}}
+
+    @pytest.mark.parametrize(
+        "figure",
+        [
+            {"layout": {"images": [{"source": "https://evil.example/?stolen"}]}},
+            {"layout": {"images": [{"source": "/api/contents/secret.png"}]}},
+            {"layout": {"images": [{"source": "data:image/svg+xml,<svg>"}]}},
+            {"data": [{"type": "choropleth", "geojson": "/api/contents/secret.json"}]},
+            {"data": [{"type": "image", "source": "secret.png"}]},
+            {"layout": {"mapbox": {"style": "/api/contents/x"}}},
+            {"layout": {"mapbox": {"style": {"sources": {"a": {"tiles": ["api/{z}"]}}}}}},
+            {"layout": {"mapbox": {"layers": [{"source": "api/contents/x"}]}}},
+            {"layout": {"annotations": [{"text": '<a href="https://evil.example">x</a>'}]}},
+            {"layout": {"title": {"text": '<span style="cursor:url(/x)">'}}},
+            {"data": [{"hovertemplate": "%{customdata[0]}%{x}", "customdata": ["<", "a href=x>"]}]},
+            {"data": [{"text": "$\\href{x}{y}$"}]},
+            {"data": [{"someURL": "api"}]},
+            {"frames": [{"layout": {"images": [{"source": "x"}]}}]},
+            [],
+        ],
+    )
+    def test_a_figure_that_could_load_something_does_not(self, figure: Any) -> None:
+        bundle = {"application/vnd.plotly.v1+json": figure}
+        data, _ = safe_bundle(bundle)
+        assert set(data) == {"text/plain"} and "not shown" in data["text/plain"]
+        assert safe_bundle(bundle, trust=True)[0] == bundle
+
+    def test_a_map_shows_no_markup_in_its_popups(self) -> None:
+        good = {"type": "Feature", "properties": {"name": "a"}}
+        bad = {"type": "Feature", "properties": {"name": "<img src=x onerror=alert(1)>"}}
+        assert safe_bundle({"application/geo+json": good})[0] == {"application/geo+json": good}
+        assert "application/geo+json" not in safe_bundle({"application/geo+json": bad})[0]
 
     def test_trust_passes_everything(self) -> None:
         bundle = {"text/html": "<script>x</script>", "application/javascript": "x"}
@@ -207,7 +406,40 @@ class TestTerminal:
         one = TerminalFilter()
         for _ in range(100):
             one.feed("\x1b]0;" + "x" * 1000)
-        assert len(one._rest) <= LONGEST
+        assert len(one._rest) <= LONGEST + 2
+
+    @pytest.mark.parametrize(
+        "hostile",
+        [
+            "\x9d" * MEGA + "\x07",
+            "\x90" * MEGA + "\x1bx",
+            "\x1b]" * (MEGA // 2) + "\x07",
+            "\x1bP" * (MEGA // 2) + "\x1bx",
+            "\x1b[" * (MEGA // 2) + "\x01",
+            "\x1b[" + "0" * MEGA + "\x01",
+            "\x1b" + " " * MEGA,
+            "\x1b]8;" + ";" * MEGA + "\x07",
+            "\x1b]" + "x" * MEGA,
+        ],
+        ids=lambda text: repr(text[:6]),
+    )
+    def test_a_hostile_megabyte_takes_no_time(self, hostile: str) -> None:
+        began = time.monotonic()
+        shown = clean(hostile)
+        one = TerminalFilter()
+        pieces = "".join(one.feed(hostile[at : at + 4000]) for at in range(0, len(hostile), 4000))
+        assert time.monotonic() - began < 5
+        assert not re.search("[\x1b\x80-\x9f]", shown) and pieces == shown
+
+    def test_a_sequence_without_end_is_text_without_its_introducer(self) -> None:
+        long = "\x1b]52;" + "A" * LONGEST + "\x07z"
+        assert clean(long).replace("\x07", "") == "]52;" + "A" * LONGEST + "z"
+        one = TerminalFilter()
+        assert "".join(one.feed(char) for char in long) == clean(long)
+
+    def test_half_a_surrogate_pair_is_replaced(self) -> None:
+        assert clean("a\ud800b\udfff") == "a\ufffdb\ufffd"
+        assert clean("😀") == "😀"
 
     def test_text_without_escapes_is_returned_as_it_is(self) -> None:
         text = "x" * 100_000
