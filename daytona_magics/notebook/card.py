@@ -1,7 +1,8 @@
 """Cards and tables: one description, drawn as HTML for notebooks and as text for everything else.
 
 The HTML uses JupyterLab's theme variables with fallbacks, so it follows light and dark themes and still
-reads well where styles are stripped (GitHub, nbviewer).
+reads well where styles are stripped (GitHub, nbviewer). Names and states come from a sandbox or its endpoint,
+so both forms replace control characters: a text form is printed to a terminal as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from daytona_magics.errors import printable
 
 _BORDER = "1px solid var(--jp-border-color2,rgba(128,128,128,.35))"
 _SOFT = "color:var(--jp-ui-font-color2,GrayText)"
@@ -28,7 +31,7 @@ _SIGN = {"ok": "✓", "failed": "✗"}
 
 def escape(text: object) -> str:
     """Escape for HTML; text between backticks becomes code."""
-    parts = html.escape(str(text)).split("`")
+    parts = html.escape(printable(text)).split("`")
     if len(parts) % 2 == 0:
         return "`".join(parts)
     return "".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts))
@@ -37,7 +40,7 @@ def escape(text: object) -> str:
 def _state(state: str) -> str:
     """A state as HTML: a coloured sign and the word, never colour alone."""
     color = _DOT.get(state, "var(--jp-warn-color1,#b26a00)")
-    return f'<span style="color:{color}">{_SIGN.get(state, "●")}</span> {html.escape(state)}'
+    return f'<span style="color:{color}">{_SIGN.get(state, "●")}</span> {html.escape(printable(state))}'
 
 
 def _cell(column: str, value: object) -> str:
@@ -65,9 +68,11 @@ class Card:
 
     def __repr__(self) -> str:
         width = max((len(label) for label, _ in self._shown()), default=0)
-        head = self.title + (f"  [{self.state}]" if self.state else "")
-        lines = [head, *(f"  {label:<{width}}  {value}" for label, value in self._shown()), *self.foot]
-        return "\n".join(lines)
+        head = printable(self.title + (f"  [{self.state}]" if self.state else ""), line=True)
+        facts = [
+            f"  {label:<{width}}  {printable(value, line=True)}".rstrip() for label, value in self._shown()
+        ]
+        return "\n".join([head, *facts, *map(printable, self.foot)])
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -79,7 +84,7 @@ class Card:
         state = f' <span style="margin-left:8px">{_state(self.state)}</span>' if self.state else ""
         return (
             f'<div style="border:{_BORDER};border-radius:4px;padding:8px 12px;margin:4px 0;'
-            f'display:inline-block;min-width:22em"><div><strong>{html.escape(self.title)}</strong>{state}</div>'
+            f'display:inline-block;min-width:22em"><div><strong>{html.escape(printable(self.title))}</strong>{state}</div>'
             f'<table style="border:none;margin:4px 0 0 0">{rows}</table>{foot}</div>'
         )
 
@@ -113,8 +118,8 @@ class Table:
 
     def __repr__(self) -> str:
         if not self.rows:
-            return self.empty
-        cells = [list(map(str, self.head)), *([str(cell) for cell in row] for row in self.rows)]
+            return printable(self.empty)
+        cells = [[printable(cell, line=True) for cell in row] for row in (self.head, *self.rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(self.head))]
         limit = shutil.get_terminal_size((120, 24)).columns
         lines = [
@@ -122,7 +127,7 @@ class Table:
             for row in cells
         ]
         lines = [line if len(line) <= max(limit, 60) else line[: max(limit, 60) - 1] + "…" for line in lines]
-        return "\n".join([*lines, *([self.foot] if self.foot else [])])
+        return "\n".join([*lines, *([printable(self.foot)] if self.foot else [])])
 
     def _repr_html_(self) -> str:
         if not self.rows:

@@ -2,7 +2,8 @@
 
 In a notebook the line is one display that is updated in place and ends as one small grey sentence; in a
 terminal it is one line rewritten with a carriage return; anywhere else only the sentences that must be seen
-are printed. Nothing is shown for waits shorter than half a second.
+are printed. Nothing is shown for waits shorter than half a second. What is said may quote a sandbox, so
+control characters are replaced before it is shown.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from daytona_magics.errors import SandboxInterrupted
+from daytona_magics.errors import SandboxInterrupted, printable
 from daytona_magics.notebook.presses import Press, Presses
 from daytona_magics.runtime.loop import loop_thread
 
@@ -35,7 +36,7 @@ def in_kernel() -> Any:
 
 def note(text: str) -> None:
     """Show one sentence of ours: small and grey in a notebook, a plain line elsewhere."""
-    shell = in_kernel()
+    text, shell = printable(text), in_kernel()
     if shell is None:
         print(text, flush=True)
     else:
@@ -71,6 +72,7 @@ class StatusLine:
 
     def show(self, text: str) -> None:
         """Show or replace the line."""
+        text = printable(text, line=True)
         if self._quiet or text == self._shown:
             return
         if self._shell is not None:
