@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _ATTRIBUTE = "_daytona_magics"
-_MAGIC = re.compile(r"\s*(?:#\s*)?%%sandbox\b")
+_MAGIC = re.compile(r"\s*%%sandbox\b")
+_COMMENTED = re.compile(r"\s*#+\s*%%\s*sandbox\b")
+#: What a cell becomes whose magic is a comment: nothing of it runs.
+_REFUSAL = (
+    "raise __import__('daytona_magics.errors', fromlist=['errors']).SandboxUsageError("
+    "'nothing was run: write %%sandbox without the # to run this cell in the sandbox, '"
+    "'or delete that line to run it on this machine')\n"
+)
 
 
 class _Loaded:
@@ -79,22 +86,25 @@ def unregister(shell: InteractiveShell) -> None:
 
 
 def transform(lines: list[str]) -> list[str]:
-    """Make three harmless ways of writing a sandbox cell work; pure and idempotent.
+    """Make two harmless ways of writing a sandbox cell work, and refuse one; pure and idempotent.
 
-    Comments and blank lines above ``%%sandbox`` are allowed; ``# %%sandbox`` counts as the magic, so that
-    editors see plain Python; an empty body becomes a blank line, because IPython refuses empty cell magics
-    before they could explain themselves. The number of lines stays the same where line numbers matter.
+    Comments and blank lines above ``%%sandbox`` are allowed; an empty body becomes a blank line, because
+    IPython refuses empty cell magics before they could explain themselves. The number of lines stays the same
+    where line numbers matter. A cell that begins with ``# %%sandbox`` looks as if it ran in the sandbox, and
+    would run on this machine: it is refused.
 
     In:  transform(["# note\\n", "%%sandbox\\n", "x\\n"])
     Out: ['%%sandbox\\n', '\\n', 'x\\n']
     """
     for index, line in enumerate(lines):
         if _MAGIC.match(line):
-            magic = line.lstrip().lstrip("#").lstrip()
+            magic = line.lstrip()
             body = ["\n"] * index + lines[index + 1 :]
             if not body:
                 body = ["\n"]
             return [magic if magic.endswith("\n") else magic + "\n", *body]
+        if _COMMENTED.match(line):
+            return [_REFUSAL]
         if line.strip() and not line.lstrip().startswith("#"):
             return lines
     return lines

@@ -68,7 +68,7 @@ def test_percent_config_reaches_the_settings(shell: InteractiveShell) -> None:
         (["%%sandbox\n", "x\n"], ["%%sandbox\n", "x\n"]),
         (["%%sandbox --help\n"], ["%%sandbox --help\n", "\n"]),
         (["# a\n", "\n", "%%sandbox bash\n", "x\n"], ["%%sandbox bash\n", "\n", "\n", "x\n"]),
-        (["# %%sandbox -q\n", "x\n"], ["%%sandbox -q\n", "x\n"]),
+        (["\n", "\t %%sandbox\n", "x\n"], ["%%sandbox\n", "\n", "x\n"]),
         (["x = 1\n", "# %%sandbox\n"], ["x = 1\n", "# %%sandbox\n"]),
         (["%%sandbox_git\n", "x\n"], ["%%sandbox_git\n", "x\n"]),
         (["# use %%sandbox for this\n", "x\n"], ["# use %%sandbox for this\n", "x\n"]),
@@ -81,3 +81,30 @@ def test_transform_is_pure_and_idempotent(lines: list[str], expected: list[str])
     once = transform(lines)
     assert once == expected and lines == before
     assert transform(list(once)) == once
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "# %%sandbox\n{}",
+        "#%%sandbox -q\n{}",
+        "# %% sandbox\n{}",
+        "# a note\n\n  ## %%sandbox bash\n{}",
+        "# %%sandbox\n%%bash\n{}",
+    ],
+)
+def test_a_commented_magic_is_refused_and_not_run_here(shell: InteractiveShell, cell: str) -> None:
+    code = cell.format("ran = True")
+    register(shell)
+    try:
+        lines = code.splitlines(keepends=True)
+        assert transform(transform(list(lines))) == transform(lines)
+        assert shell.input_transformer_manager.check_complete(code)[0] != "incomplete"
+        result = shell.run_cell(code)
+    finally:
+        unregister(shell)
+    assert "ran" not in shell.user_ns
+    assert type(result.error_in_exec).__name__ == "SandboxUsageError"
+    assert "write %%sandbox without the #" in str(result.error_in_exec)
+    # Without the extension it is a comment, as everywhere in Python.
+    assert "%%bash" in code or (shell.run_cell(code).success and shell.user_ns["ran"])
