@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 from daytona_magics.errors import ProtocolError
@@ -21,6 +22,12 @@ MAX_MESSAGE = 72 << 20
 #: Largest control message believed, bytes (a status with thousands of executions fits).
 MAX_CONTROL = 4 << 20
 MAX_TEXT = 1 << 20
+#: Most values in one message's JSON, and how deep they lie in each other: a value of two bytes takes 70 bytes
+#: of memory once it is parsed.
+MAX_VALUES, MAX_DEPTH = 1_000_000, 200
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_STRING = re.compile(rb'"[^"]*"?')
+_UNMARKED = bytes(byte for byte in range(256) if byte not in b"[]{},")
 STATUSES = ("ok", "error", "interrupted", "timeout", "died")
 
 
@@ -38,13 +45,55 @@ def json_object(payload: bytes | bytearray, what: str) -> dict[str, Any]:
     In:  json_object(b'{"a": 1}', "example")
     Out: {'a': 1}
     """
+    if too_much(payload):
+        refuse(f"{what} has more values than are parsed")
+    return _parsed(payload, what)
+
+
+def _parsed(payload: bytes | bytearray, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(payload)
+        # As text, because json reads bytes of half a surrogate pair as such.
+        value = json.loads(payload.decode("utf-8"))
     except (ValueError, RecursionError):
         refuse(f"{what} is not JSON")
     if not isinstance(value, dict):
         refuse(f"{what} is not a JSON object")
+    if b"\\ud" in payload or b"\\uD" in payload:
+        return {_whole(key): _whole(item) for key, item in value.items()}
     return value
+
+
+def _whole(value: Any) -> Any:
+    """The value with halves of surrogate pairs replaced: the kernel could encode no message with one."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
+
+
+def too_much(payload: bytes | bytearray) -> bool:
+    """Whether a JSON text has too many values, or has them too deep, to be parsed; looks only at its marks.
+
+    In:  too_much(b'{"a": [1, 2]}'), too_much(b"[" * 1000)
+    Out: (False, True)
+    """
+    if len(payload) <= MAX_DEPTH:
+        return False
+    bare = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > 2 * MAX_VALUES:
+        return True
+    marks = _STRING.sub(b"", bare).translate(None, _UNMARKED)
+    if marks.count(b",") + marks.count(b"[") + marks.count(b"{") > MAX_VALUES:
+        return True
+    depth = 0
+    for mark in marks.translate(None, b","):
+        depth += 1 if mark in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def text(message: dict[str, Any], key: str, default: str | None = None, limit: int = MAX_TEXT) -> str:
@@ -133,7 +182,13 @@ def event(payload: bytes | bytearray) -> Event | None:
     In:  event(b'{"msg": "notice", "text": "waiting"}')
     Out: Notice(text='waiting')
     """
-    message = json_object(payload, "a message")
+    if too_much(payload):
+        # Our own guest sends this as well, when a cell shows a figure of millions of points.
+        return Notice(
+            f"an output was not shown: it has more than {MAX_VALUES:,} values, or nests them deeper than "
+            f"{MAX_DEPTH}"
+        )
+    message = _parsed(payload, "a message")
     kind = text(message, "msg", limit=40)
     if kind == "display":
         return Display(

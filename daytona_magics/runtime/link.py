@@ -5,7 +5,8 @@
     flush: once everything at hand is read, feeds hand on their text and the bytes taken are acknowledged
 
 Acknowledgements are the flow control: the guest sends at most 128 KiB beyond the last one. While a feed's
-consumer is behind (its :class:`~daytona_magics.runtime.events.FlowWindow` is full) none is sent.
+consumer is behind (its :class:`~daytona_magics.runtime.events.FlowWindow` is full) none is sent. A guest that
+goes on sending without them is no longer read: its bytes stay in the socket until the consumer has room.
 
 The heartbeat runs only while something is outstanding, so an idle notebook keeps nothing awake: a ping after
 each second without a byte, and after five silent seconds the line counts as a black hole and is dropped.
@@ -29,6 +30,9 @@ PING_AFTER = 1.0
 BLACK_HOLE_AFTER = 5.0
 #: Acknowledge at once from here on; what is less waits for ACK_DELAY seconds.
 ACK_BYTES, ACK_FRAMES, ACK_DELAY = 16 << 10, 16, 0.02
+#: Bytes a consumer may be beyond its window's limit before the line is no longer read. What a guest sends
+#: without an acknowledgement, and a message under way, is less (128 KiB on the line, as it weighs in memory).
+BEYOND = 2 << 20
 #: Seconds a guest that answers pings may take for any other answer.
 ANSWER_WITHIN = 30.0
 
@@ -78,6 +82,8 @@ class Link:
         self._flush_due = False
         self._ack_timer: asyncio.TimerHandle | None = None
         self._soon: list[tuple[str, dict[str, Any]]] = []
+        self._roomy = asyncio.Event()
+        self._holding = False
         self._last_heard = loop.time()
         self._watcher: asyncio.Task[None] | None = None
         self._aborting: asyncio.Task[None] | None = None
@@ -225,6 +231,7 @@ class Link:
         """Frames of this feed are no longer wanted."""
         if feed.stream is not None and self._feeds.get(feed.stream) is feed:
             del self._feeds[feed.stream]
+        self._roomy.set()
         self._acknowledge_soon()
 
     # -- receiving ---------------------------------------------------------------------------------
@@ -232,6 +239,7 @@ class Link:
     async def _read(self) -> None:
         try:
             while True:
+                await self._room()
                 data = await self.socket.receive()
                 for frame in self._decoder.feed(data):
                     self._last_heard = self._loop.time()
@@ -255,6 +263,24 @@ class Link:
             if not self._hello.done():
                 self._hello.set_exception(error)
             self.drop(str(error))
+
+    async def _room(self) -> None:
+        """Wait until no consumer is so far behind that only a guest without manners can have caused it."""
+        while any(self._crowded(feed) for feed in self._feeds.values()):
+            self._holding = True
+            try:
+                await self._roomy.wait()
+            finally:
+                self._holding = False
+                # The silence was ours.
+                self._last_heard = self._loop.time()
+
+    def _crowded(self, feed: Feed) -> bool:
+        window = feed.window
+        if window is None or feed.done.done() or window.outstanding <= window.limit + BEYOND:
+            return False
+        self._roomy.clear()
+        return window.full(self._wake)
 
     def _to_feed(self, feed: Feed, frame: frames.Frame) -> None:
         try:
@@ -356,7 +382,11 @@ class Link:
         self._send({"op": "ack", "bytes": self._taken})
 
     def _wake(self) -> None:
-        self._loop.call_soon_threadsafe(self._acknowledge)
+        self._loop.call_soon_threadsafe(self._resume)
+
+    def _resume(self) -> None:
+        self._roomy.set()
+        self._acknowledge()
 
     # -- heartbeat ---------------------------------------------------------------------------------
 
@@ -371,8 +401,9 @@ class Link:
             before = self._loop.time()
             await asyncio.sleep(PING_AFTER / 2)
             now = self._loop.time()
-            if now - before > BLACK_HOLE_AFTER / 2:
-                self._last_heard = now  # this machine slept or was busy: that says nothing about the line
+            if self._holding or now - before > BLACK_HOLE_AFTER / 2:
+                # We do not listen, or this machine slept or was busy: that says nothing about the line.
+                self._last_heard = now
             silent = now - self._last_heard
             if silent >= BLACK_HOLE_AFTER:
                 self.drop(f"no sign of life for {silent:.0f} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -54,7 +55,8 @@ def test_messages(message: dict[str, Any], event: object) -> None:
         b"[1]",
         b"\xff\xfe",
         b'{"msg": 1}',
-        b"[" * 100_000,
+        b'{"msg": "notice", "text": "\xed\xa0\x80"}',
+        b"\xff\xfe" + '{"msg": "clear"}'.encode("utf-16-le"),
         b'{"msg": "done", "status": "fine"}',
         b'{"msg": "done", "status": ["ok"]}',
         b'{"msg": "done", "status": "ok", "seconds": NaN}',
@@ -95,3 +97,47 @@ def test_status_is_plain_records() -> None:
     for bad in ({"contexts": {}}, {"contexts": [1]}, {"executions": [{"a": {"b": 1}}]}):
         with pytest.raises(ProtocolError):
             decode.status(bad)
+
+
+def test_halves_of_surrogate_pairs_are_replaced_and_pairs_kept() -> None:
+    halves = (
+        rb'{"msg": "display", "data": {"text/plain": "a\ud800b", "application/json": {"\uDC00": ["\udfff"]}}}'
+    )
+    shown = decode.event(halves)
+    assert isinstance(shown, Display)
+    assert shown.data == {"text/plain": "a\ufffdb", "application/json": {"\ufffd": ["\ufffd"]}}
+    json.dumps(shown.data, ensure_ascii=False).encode()
+    assert decode.event(encoded(msg="notice", text="😀")) == Notice("😀")
+    error = decode.event(rb'{"msg": "error", "ename": "E", "evalue": "\ud83d", "traceback": ["\ud83d"]}')
+    assert error == Error("E", "\ufffd", ("\ufffd",))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"[" * 100_000,
+        b"[" * 300 + b"]" * 300,
+        b"[" + b"[]," * decode.MAX_VALUES + b"[]]",
+        b"[" + b"1," * decode.MAX_VALUES + b"1]",
+        b"[" + b'"",' * decode.MAX_VALUES + b'""]',
+        b"{" + b'"\\"[":{},' * decode.MAX_VALUES + b'"":0}',
+    ],
+    ids=["endless", "deep", "lists", "numbers", "texts", "objects"],
+)
+def test_what_would_take_too_much_memory_is_not_parsed(value: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(*_: Any) -> None:
+        raise AssertionError("was parsed")
+
+    monkeypatch.setattr(decode.json, "loads", parse)
+    shown = decode.event(b'{"msg": "display", "data": {"application/json": ' + value + b"}}")
+    assert isinstance(shown, Notice) and "not shown" in shown.text
+    with pytest.raises(ProtocolError, match="more values"):
+        decode.json_object(b'{"op": ' + value + b"}", "a control message")
+
+
+def test_long_texts_full_of_marks_are_parsed() -> None:
+    text = '[{"a\\": 1}, ' * 400_000
+    assert decode.event(encoded(msg="result", data={"text/plain": text})) == Result({"text/plain": text})
+    began = time.monotonic()
+    decode.too_much(b'"' + b"\\" * (1 << 20) + b'"' * (1 << 20))
+    assert time.monotonic() - began < 5

@@ -260,6 +260,54 @@ async def test_tidying_up_is_told_a_moment_later_with_the_acknowledgement(line: 
     assert (await line.socket.asked("forget"))["id"] == "e2", "also when there is nothing to acknowledge"
 
 
+async def flooded(window: FlowWindow) -> Line:
+    """A line whose guest has sent 8 MiB without caring for acknowledgements, as far as it was read."""
+    line = await Line(window).start()
+    for number in range(1, 2049):
+        line.socket.out(3, number, b"x" * 4096)
+    line.socket.done(3, 2049)
+    read = -1
+    while line.link._taken != read:
+        read = line.link._taken
+        await asyncio.sleep(0.05)
+    return line
+
+
+async def test_a_guest_that_ignores_acknowledgements_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "PING_AFTER", 0.05)
+    monkeypatch.setattr(link_module, "BLACK_HOLE_AFTER", 0.3)
+    window = FlowWindow(limit=20_000)
+    line = await flooded(window)
+    assert 2 << 20 <= window.outstanding <= (2 << 20) + 20_000 + 300_000
+    await asyncio.sleep(0.7)
+    assert line.link.alive  # that it is not read is not its silence
+    shown = 0
+    while not line.feed.done.done() or shown < len(line.events):
+        for event in line.events[shown:]:
+            window.consumed(event)
+            shown += 1
+        await asyncio.sleep(0.001)
+    assert len(line.text) == 8 << 20 and (await line.feed.done).status == "ok"
+    await line.link.abort()
+
+
+async def test_without_the_bound_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "BEYOND", 1 << 40)
+    line = await flooded(FlowWindow(limit=20_000))
+    assert len(line.text) == 8 << 20
+    await line.link.abort()
+
+
+async def test_a_line_is_read_again_when_who_held_it_up_is_gone() -> None:
+    line = await flooded(FlowWindow(limit=20_000))
+    waiting = asyncio.ensure_future(line.link.request("status"))
+    request = await line.socket.asked("status")
+    line.socket.reply(request)
+    line.link.release(line.feed)
+    assert (await asyncio.wait_for(waiting, 5))["ok"]
+    await line.link.abort()
+
+
 async def test_a_silent_line_is_pinged_and_dropped(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "PING_AFTER", 0.05)
     monkeypatch.setattr(link_module, "BLACK_HOLE_AFTER", 0.3)
