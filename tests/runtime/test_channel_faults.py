@@ -10,7 +10,7 @@ from daytona import AsyncDaytona
 
 from daytona_magics.errors import SandboxError, SandboxUnreachable
 from daytona_magics.runtime.channel import Channel
-from daytona_magics.runtime.events import Reconnected, Reconnecting
+from daytona_magics.runtime.events import Event, Reconnected, Reconnecting, Stream
 from tests.engine_process import isolated_engine
 from tests.fault_proxy import Fault, FaultProxy
 
@@ -25,6 +25,18 @@ for i in range({LINES}):
     if i % 20_000 == 19_999: time.sleep(0.02)
 """
 EXPECTED = "".join(f"{i} abcdefghijklmnopqrstuvwxyz\n" for i in range(LINES))
+#: The same lines, with a silence among them; the line before it tells the test that it has begun.
+SILENCE = f"""
+open("count", "a").write("x")
+import time
+for i in range({LINES}):
+    print(i, "abcdefghijklmnopqrstuvwxyz")
+    if i == {LINES} // 2 - 1:
+        print("silence")
+        time.sleep(3)
+"""
+HALF = EXPECTED.index(f"{LINES // 2} abc")
+EXPECTED_SILENCE = EXPECTED[:HALF] + "silence\n" + EXPECTED[HALF:]
 SLEEPING = """
 open("count", "a").write("x")
 import time
@@ -54,11 +66,20 @@ async def break_line(proxy: FaultProxy, fault: Fault) -> float:
     return time.monotonic()
 
 
-async def resumed(ran: Ran, back: float) -> float:
-    """Seconds from the path's return to the resumption."""
-    assert ran.future is not None
-    while not ran.future.done() and not any(isinstance(e, Reconnected) for e in ran.events):
-        await asyncio.sleep(0.005)
+async def resumed(ran: Ran, back: float, *signs: type[Event]) -> float:
+    """Seconds from the path's return to the first sign of the resumption (told so, unless said otherwise).
+
+    An execution that ends without a sign fails the test.
+    """
+    seen = len(ran.events)
+
+    def resumption() -> bool:
+        nonlocal seen
+        new = ran.events[seen:]
+        seen += len(new)
+        return any(isinstance(event, signs or Reconnected) for event in new)
+
+    await ran.until(resumption)
     return time.monotonic() - back
 
 
@@ -74,12 +95,14 @@ async def test_while_printing(broken_cells: Cells, proxy: FaultProxy, fault: Fau
 
 
 async def test_during_a_silent_sleep(broken_cells: Cells, proxy: FaultProxy, fault: Fault) -> None:
-    ran = broken_cells.start(SLEEPING)
-    await ran.until(lambda: "on" in ran.out)
+    ran = broken_cells.start(SILENCE)
+    await ran.until(lambda: any("silence" in e.text for e in ran.events[-3:] if isinstance(e, Stream)))
+    count = len(ran.events)
     back = await break_line(proxy, fault)
+    assert not any(isinstance(event, Stream) for event in ran.events[count:]), "it was not silent"
     assert await resumed(ran, back) < 5
     assert (await ran.done()).status == "ok"
-    assert ran.out == "on\noff\n"
+    assert ran.out == EXPECTED_SILENCE
     assert await ran_once(broken_cells)
 
 
@@ -104,7 +127,9 @@ async def test_between_sending_and_acknowledgement(
     while not (feed and next(iter(feed.values())).boot):
         await asyncio.sleep(0)
     assert not next(iter(feed.values())).acknowledged
-    await break_line(proxy, fault)
+    back = await break_line(proxy, fault)
+    # A line that is remade at the first try, before any acknowledgement, is remade without a word.
+    assert await resumed(ran, back, Reconnected, Stream) < 5
     assert (await ran.done()).status == "ok"
     assert ran.out == EXPECTED
     assert await ran_once(broken_cells)
