@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import secrets
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from daytona_magics.errors import SandboxError
+from daytona_magics.errors import SandboxError, SandboxUnreachable
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.labels import CREATOR
 from daytona_magics.sandboxes.report import Reporter
 
 T = TypeVar("T")
+
+#: Bytes a file may grow while it is downloaded (a log does); beyond them the sandbox only fills the disk.
+GROWTH = 64 << 20
 
 
 async def remote_path(sandbox: Any, path: str) -> str:
@@ -63,8 +68,30 @@ async def listed(binding: Binding, tell: Reporter, path: str) -> list[Any]:
     return list(await _of(path, sandbox.fs.list_files(where))) if info.is_dir else [info]
 
 
+async def _content(sandbox: Any, path: str, where: str) -> AsyncGenerator[bytes, None]:
+    """The pieces of a file as they come. Whoever stops in the middle closes it, which ends the transfer."""
+    import aiohttp
+
+    some = False
+    try:
+        async with aclosing(await sandbox.fs.download_file_stream(where)) as pieces:
+            async for piece in pieces:
+                some = True
+                yield piece
+    except sdk.error_class() as error:
+        if sdk.not_found(error):
+            raise SandboxError(f"there is no {path!r} in the sandbox", hint="%sandbox ls") from None
+        # The SDK calls an empty file one it has received nothing for.
+        if some or "No file data received" not in str(error):
+            raise sdk.translate(error, path) from None
+    except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+        raise SandboxUnreachable(f"{path!r} could not be read to its end ({type(error).__name__})") from None
+
+
 async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> bytes:
     """The content of a file.
+
+    The size the sandbox says is a hint that saves a transfer; what comes is counted and cut off.
 
     Raises:
         SandboxError: it does not exist, is a folder, or is larger than ``limit`` bytes.
@@ -74,13 +101,20 @@ async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> by
     info = await _of(path, sandbox.fs.get_file_info(where))
     if info.is_dir:
         raise SandboxError(f"{path!r} is a folder", hint=f"%sandbox ls {path}")
-    if info.size > limit:
+    count, content = info.size, bytearray()
+    if count <= limit:
+        async with aclosing(_content(sandbox, path, where)) as pieces:
+            async for piece in pieces:
+                content += piece
+                count = len(content)
+                if count > limit:
+                    break
+    if count > limit:
         raise SandboxError(
-            f"{path!r} has {info.size:,} bytes, more than the {limit:,} that are shown",
+            f"{path!r} has {max(count, info.size):,} bytes or more, more than the {limit:,} that are shown",
             hint=f"%sandbox download {path}",
         )
-    content = await _of(path, sandbox.fs.download_file(where))
-    return bytes(content or b"")
+    return bytes(content)
 
 
 async def upload(binding: Binding, tell: Reporter, local: list[Path], target: str) -> list[tuple[str, int]]:
@@ -115,7 +149,7 @@ async def _is_folder(sandbox: Any, path: str) -> bool:
 
 
 async def download(binding: Binding, tell: Reporter, remote: str, target: Path) -> int:
-    """Copy a file of the sandbox to this machine; it appears complete or not at all.
+    """Copy a file of the sandbox to this machine, piece by piece; it appears complete or not at all.
 
     Returns:
         its size in bytes.
@@ -127,9 +161,17 @@ async def download(binding: Binding, tell: Reporter, remote: str, target: Path) 
         raise SandboxError(f"{remote!r} is a folder", hint="Pack it first:  %sandbox exec tar czf …")
     tell.progress(f"downloading {PurePosixPath(where).name}")
     part = target.with_name(f".{target.name}.{CREATOR}-{secrets.token_hex(4)}")
+    count, most = 0, int(info.size) + GROWTH
     try:
-        await _of(remote, sandbox.fs.download_file(where, str(part)))
-        count = part.stat().st_size
+        with part.open("xb") as file:
+            async with aclosing(_content(sandbox, remote, where)) as pieces:
+                async for piece in pieces:
+                    count += len(piece)
+                    if count > most:
+                        raise SandboxError(
+                            f"{remote!r} was said to have {info.size:,} bytes, and more than {most:,} came"
+                        )
+                    await asyncio.to_thread(file.write, piece)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
