@@ -6,10 +6,18 @@ the host (an attacker may know everything but must still not get there).
 
 ``control`` says what must happen without isolation (L0), which proves that the attack works:
 ALWAYS: it succeeds; ROOT: it succeeds if the engine is root, an ordinary user is refused by the plain
-kernel; KERNEL: whatever a plain process of the same user gets here, as it depends on the kernel's make or
-settings; NONE: refused at L0 too, because the toolbox and not the isolation takes care of it.
+kernel; KERNEL: it succeeds, unless this machine's kernel, by its make or settings, refuses it to a plain
+process too, and then it is in KERNEL_REFUSES; NONE: refused at L0 too, because the toolbox and not the
+isolation takes care of it.
+
+``reaches`` names what of the host an attack is after, for the things that nothing in a sandbox may ever
+reach (REACHES): each has attacks that succeed at L0 whatever the kernel, and the one who runs them.
 """
 
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 ALWAYS, ROOT, KERNEL, NONE = "always", "root", "kernel", "none"
@@ -50,15 +58,20 @@ def status_line(name):
 """
 
 
+#: What a cell must never reach.
+REACHES = ("home", "environment", "process", "loopback service", "unix socket", "writable path", "device")
+
+
 class Attack(NamedTuple):
     name: str
     control: str
     code: str
+    reaches: str = ""
 
 
 TABLE = [
     # -- files
-    Attack("read the private key", ALWAYS, "leak(open(facts['key']).read())"),
+    Attack("read the private key", ALWAYS, "leak(open(facts['key']).read())", "home"),
     Attack(
         "list the host's home",
         ALWAYS,
@@ -72,6 +85,7 @@ for home, names in facts["homes"].items():
         leak(found)
 safe()
 """,
+        "home",
     ),
     Attack("read /etc/shadow", ROOT, "leak(open('/etc/shadow').read(1))"),
     Attack(
@@ -88,32 +102,45 @@ for pid in pids():
             continue
 safe()
 """,
+        "home",
     ),
     Attack(
         "write into the host's home",
         ALWAYS,
         "open(facts['home'] + '/planted', 'w').close(); leak()",
+        "writable path",
     ),
     Attack(
-        "write into /usr", ROOT, "path = '/usr/dm-planted'\nopen(path, 'w').close(); os.unlink(path); leak()"
+        "write into /usr",
+        ROOT,
+        "path = '/usr/dm-planted'\nopen(path, 'w').close(); os.unlink(path); leak()",
+        "writable path",
     ),
     Attack(
-        "write into /etc", ROOT, "path = '/etc/dm-planted'\nopen(path, 'w').close(); os.unlink(path); leak()"
+        "write into /etc",
+        ROOT,
+        "path = '/etc/dm-planted'\nopen(path, 'w').close(); os.unlink(path); leak()",
+        "writable path",
     ),
     Attack(
         "write beside the host's packages",
         ROOT,
         "path = facts['packages'] + '/dm_planted.pth'\nopen(path, 'w').close(); os.unlink(path); leak()",
+        "writable path",
     ),
     Attack(
         "hard link to the key",
         ALWAYS,
         "path = os.environ['HOME'] + '/linked'\nos.link(facts['key'], path); os.unlink(path); leak()",
+        "home",
     ),
     Attack("see /sys", ALWAYS, "leak(os.listdir('/sys/kernel')) if os.listdir('/sys/kernel') else safe()"),
     # -- environment, processes
     Attack(
-        "secret in the own environment", ALWAYS, "leak() if facts['secret'] in repr(os.environ) else safe()"
+        "secret in the own environment",
+        ALWAYS,
+        "leak() if facts['secret'] in repr(os.environ) else safe()",
+        "environment",
     ),
     Attack(
         "secret in any environment of /proc",
@@ -128,6 +155,7 @@ for pid in pids():
         continue
 safe()
 """,
+        "environment",
     ),
     Attack(
         "command lines of other processes",
@@ -143,13 +171,17 @@ for pid in pids():
         continue
 safe()
 """,
+        "process",
     ),
     Attack(
         "look into the parent's environment",
         ALWAYS,
         "open(f'/proc/{os.getppid()}/environ', 'rb').read(); leak()",
+        "environment",
     ),
-    Attack("list the parent's descriptors", ALWAYS, "leak(os.listdir(f'/proc/{os.getppid()}/fd'))"),
+    Attack(
+        "list the parent's descriptors", ALWAYS, "leak(os.listdir(f'/proc/{os.getppid()}/fd'))", "process"
+    ),
     Attack(
         "follow descriptors of other processes",
         ALWAYS,
@@ -164,13 +196,15 @@ for pid in pids():
         continue
 safe()
 """,
+        "process",
     ),
     Attack("read the memory of another process", KERNEL, "open(f\"/proc/{facts['pid']}/mem\", 'rb'); leak()"),
-    Attack("kill a host process", ALWAYS, "os.kill(facts['pid'], signal.SIGKILL); leak()"),
+    Attack("kill a host process", ALWAYS, "os.kill(facts['pid'], signal.SIGKILL); leak()", "process"),
     Attack(
         "kill a host process by pidfd",
         ALWAYS,
         "signal.pidfd_send_signal(os.pidfd_open(facts['pid']), signal.SIGKILL); leak()",
+        "process",
     ),
     Attack(
         "ptrace a host process",
@@ -214,6 +248,7 @@ leak(found) if found else safe()
 with socket.create_connection(("127.0.0.1", facts["tcp_port"]), 2) as sock:
     leak(sock.recv(100))
 """,
+        "loopback service",
     ),
     Attack(
         "a UDP service on the host's loopback",
@@ -225,23 +260,27 @@ sock.connect(("127.0.0.1", facts["udp_port"]))
 sock.send(b"hello")
 leak(sock.recv(100))
 """,
+        "loopback service",
     ),
     Attack(
         "a unix socket in the host's home",
         ALWAYS,
         "s = socket.socket(socket.AF_UNIX); s.settimeout(2)\n"
         "s.connect(facts['unix_path']); leak(s.recv(100))",
+        "unix socket",
     ),
     Attack(
         "a unix socket in /tmp",
         ALWAYS,
         "s = socket.socket(socket.AF_UNIX); s.settimeout(2)\ns.connect(facts['unix_tmp']); leak(s.recv(100))",
+        "unix socket",
     ),
     Attack(
         "an abstract unix socket",
         ALWAYS,
         "s = socket.socket(socket.AF_UNIX); s.settimeout(2)\n"
         "s.connect('\\0' + facts['unix_abstract']); leak(s.recv(100))",
+        "unix socket",
     ),
     # Connecting UDP sends nothing; it only asks the kernel for a way out. 192.0.2.1 is nobody's address.
     Attack(
@@ -300,6 +339,15 @@ leak()
     Attack("system calls unfiltered", ALWAYS, "leak() if status_line('Seccomp') == '0' else safe()"),
     # -- devices, kernel
     Attack(
+        "a terminal of the host",
+        ALWAYS,
+        """
+fd = os.open(facts["terminal"], os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+leak() if facts["secret"].encode() in os.read(fd, 1000) else safe()
+""",
+        "device",
+    ),
+    Attack(
         "a device of the machine",
         ROOT,
         """
@@ -312,6 +360,7 @@ for name in names.split():
     leak(name)
 safe()
 """,
+        "device",
     ),
     Attack(
         "make a device",
@@ -325,6 +374,7 @@ finally:
     os.unlink(path)
 leak()
 """,
+        "device",
     ),
     Attack(
         "type into a terminal",
@@ -369,3 +419,90 @@ leak() if os.waitpid(pid, 0)[1] == 0 else safe()
     Attack("the host's name", ALWAYS, "leak() if socket.gethostname() == facts['hostname'] else safe()"),
     Attack("rename the machine", ROOT, "socket.sethostname(socket.gethostname()); leak()"),
 ]
+
+
+def _missing(path: str) -> Callable[[], bool]:
+    return lambda: not Path(path).exists()
+
+
+def _setting(path: str, refuses: Callable[[int], bool]) -> Callable[[], bool]:
+    """Whether the setting exists and is one that refuses an ordinary user."""
+    return lambda: os.geteuid() != 0 and Path(path).exists() and refuses(int(Path(path).read_text()))
+
+
+def _no_family(name: str) -> Callable[[], bool]:
+    def absent() -> bool:
+        family: int = getattr(socket, name)
+        try:
+            socket.socket(family, socket.SOCK_SEQPACKET if name == "AF_ALG" else socket.SOCK_STREAM).close()
+        except OSError as error:
+            return error.errno == 97  # EAFNOSUPPORT: nothing to attack
+        return False
+
+    return absent
+
+
+def _only_loopback() -> bool:
+    return [name for _, name in socket.if_nameindex()] == ["lo"]
+
+
+def _no_route() -> bool:
+    """No route that leads anywhere but to this machine."""
+    return len(Path("/proc/net/route").read_text().splitlines()) <= 1
+
+
+def _older_bpf() -> bool:
+    version = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    return (
+        version < (6, 5) and _setting("/proc/sys/kernel/unprivileged_bpf_disabled", lambda value: value > 0)()
+    )
+
+
+def _user() -> bool:
+    return os.geteuid() != 0
+
+
+#: KERNEL attacks that a plain process may be refused too: why, and what shows that this is so here. An attack
+#: is refused at L0 exactly when one of its reasons holds; nothing else may fail there.
+KERNEL_REFUSES: dict[str, list[tuple[str, Callable[[], bool]]]] = {
+    "read the memory of another process": [
+        ("Yama", _setting("/proc/sys/kernel/yama/ptrace_scope", lambda value: value > 0))
+    ],
+    "ptrace a host process": [
+        ("Yama", _setting("/proc/sys/kernel/yama/ptrace_scope", lambda value: value > 0))
+    ],
+    "process_vm_readv a host process": [
+        ("Yama", _setting("/proc/sys/kernel/yama/ptrace_scope", lambda value: value > 0))
+    ],
+    "a way out of the machine": [("no route out of this network namespace", _no_route)],
+    "network interfaces": [("no interface but lo in this network namespace", _only_loopback)],
+    "a vsock socket": [("a kernel without vsock", _no_family("AF_VSOCK"))],
+    "a kernel crypto socket": [("a kernel without AF_ALG", _no_family("AF_ALG"))],
+    "an audit netlink socket": [("a kernel without audit", _missing("/proc/self/loginuid"))],
+    "type into a terminal": [
+        ("TIOCSTI is switched off", _setting("/proc/sys/dev/tty/legacy_tiocsti", lambda value: value == 0))
+    ],
+    # Newer kernels decide by what is asked for, so that the call itself can be reached.
+    "bpf": [("for root only", _older_bpf)],
+    "perf_event_open": [
+        ("for root only", _setting("/proc/sys/kernel/perf_event_paranoid", lambda value: value > 2))
+    ],
+    "io_uring": [
+        ("switched off", _setting("/proc/sys/kernel/io_uring_disabled", lambda value: value > 0)),
+        ("a kernel without io_uring", _missing("/proc/sys/kernel/io_uring_disabled")),
+    ],
+    "load a module": [("a kernel without modules", _missing("/proc/modules")), ("for root only", _user)],
+    "kexec": [
+        ("a kernel without kexec", _missing("/sys/kernel/kexec_loaded")),
+        ("for root only", _user),
+    ],
+    "the magic key": [
+        ("a kernel without the key", _missing("/proc/sysrq-trigger")),
+        ("for root only", _user),
+    ],
+}
+
+
+def kernel_refuses(name: str) -> str:
+    """Why this machine's kernel refuses an attack to a plain process of this user; "" if it does not."""
+    return next((why for why, holds in KERNEL_REFUSES.get(name, []) if holds()), "")
