@@ -193,11 +193,17 @@ def test_help_and_empty_bodies(kernel: Kernel, cell: str) -> None:
     assert ran.status == "ok" and "--timeout SECONDS" in str(ran.result)
 
 
-@pytest.mark.parametrize("cell", ["# a note\n\n%%sandbox\n6 * 7", "# %%sandbox\n6 * 7"])
-def test_comments_above_and_the_comment_form(kernel: Kernel, cell: str) -> None:
+def test_comments_above_the_magic(kernel: Kernel) -> None:
+    cell = "# a note\n\n%%sandbox\n6 * 7"
     assert kernel.run(cell).result == "42"
-    failed = kernel.run(cell.replace("6 * 7", "1/0"))
-    assert f"line {len(cell.splitlines())}" in failed.traceback
+    assert "line 4" in kernel.run(cell.replace("6 * 7", "1/0")).traceback
+
+
+@pytest.mark.parametrize("first", ["# %%sandbox", "# %% sandbox", "# a note\n# %%sandbox"])
+def test_a_commented_magic_runs_nowhere(kernel: Kernel, first: str) -> None:
+    refused = kernel.run(f"{first}\nhere = 1")
+    assert refused.ename == "SandboxUsageError" and "without the #" in refused.traceback
+    assert kernel.run("'here' in globals()").result == "False"
 
 
 def test_completion_in_the_kernel(kernel: Kernel) -> None:
