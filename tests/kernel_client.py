@@ -26,6 +26,7 @@ from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
+from jupyter_core.utils import ensure_event_loop
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -269,6 +270,7 @@ class Kernel:
             # A press that comes after the cell's end would hit the next one.
             if not cell.status:
                 self.interrupt()
+                close_loop()
 
         def on(kind: str, content: dict[str, Any], cell: Cell) -> None:
             if not done and text in cell.stdout:
@@ -279,6 +281,14 @@ class Kernel:
                     timer.start()
 
         return on
+
+
+def close_loop() -> None:
+    """Close the event loop that jupyter_client made for this thread, which is about to end.
+
+    It would be found unclosed whenever the garbage collector comes by, in some later test or after the last.
+    """
+    ensure_event_loop().close()
 
 
 def environment(home: Path, more: dict[str, str | None] | None = None) -> dict[str, str]:

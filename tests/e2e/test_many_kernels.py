@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.kernel_client import Kernel, environment, stop_engine
+from tests.kernel_client import Kernel, close_loop, environment, stop_engine
 
 KERNELS = 20
 #: Seconds for all of them, from the first process to the last cell's end, on two cores.
@@ -62,7 +63,9 @@ def test_twenty_kernels_get_one_engine_and_a_sandbox_each(home: Path) -> None:
     together = threading.Barrier(KERNELS, action=lambda: before.extend(engines_of(home)))
 
     def live(number: int) -> Answer:
-        with Kernel(home, name=f"notebook {number}.ipynb") as kernel:
+        with ExitStack() as stack:
+            stack.callback(close_loop)
+            kernel = stack.enter_context(Kernel(home, name=f"notebook {number}.ipynb"))
             try:
                 together.wait(BOUND)
             except BaseException:
