@@ -74,7 +74,7 @@ class _Anything(web.AbstractResource):
         return URL("/")
 
     def add_prefix(self, prefix: str) -> None:
-        raise NotImplementedError("the application is not mounted in another one")
+        raise RuntimeError("the application is not mounted in another one")
 
     def get_info(self) -> Any:
         return {"path": "*"}

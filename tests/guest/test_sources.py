@@ -44,18 +44,19 @@ def other_pythons() -> list[str]:
     found += [str(p) for p in Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3")]
     real = {os.path.realpath(p): p for p in found if p}
     real.pop(os.path.realpath(sys.executable), None)
-    return list(real.values())
+    return [path for path in real.values() if new_enough(path)]
+
+
+def new_enough(python: str) -> bool:
+    """Whether this Python starts (a version manager's stand-in may not) and is one the guest supports."""
+    check = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 8))"]
+    return subprocess.run(check, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
     "python", other_pythons() or [pytest.param("", marks=pytest.mark.skip("no other Python"))]
 )
 def test_runs_on_another_python(python: str, tmp_path: Path) -> None:
-    version = subprocess.run(
-        [python, "-c", "import sys; print(sys.version_info >= (3, 8))"], capture_output=True, text=True
-    )
-    if version.stdout.strip() != "True":
-        pytest.skip("older than 3.8")
     shutil.copytree(FOLDER, tmp_path / "guest", ignore=shutil.ignore_patterns("__pycache__"))
     from . import harness
 
