@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 _ATTRIBUTE = "_daytona_magics"
 _MAGIC = re.compile(r"\s*%%sandbox\b")
 _COMMENTED = re.compile(r"\s*#+\s*%%\s*sandbox\b")
-#: What a cell becomes whose magic is a comment: nothing of it runs.
+_BARE = re.compile(r"\s*%sandbox\s*$")
+#: What a cell becomes that only looks as if it ran in the sandbox: nothing of it runs.
 _REFUSAL = (
     "raise __import__('daytona_magics.errors', fromlist=['errors']).SandboxUsageError("
-    "'nothing was run: write %%sandbox without the # to run this cell in the sandbox, '"
-    "'or delete that line to run it on this machine')\n"
+    "'nothing was run: {}')\n"
+)
+_REFUSED_COMMENT = _REFUSAL.format(
+    "write %%sandbox without the # to run this cell in the sandbox, "
+    "or delete that line to run it on this machine"
+)
+_REFUSED_BARE = _REFUSAL.format(
+    "%sandbox shows a card and the lines below it would run on this machine; "
+    "write %%sandbox to run them in the sandbox, or %sandbox info for the card"
 )
 
 
@@ -86,12 +94,13 @@ def unregister(shell: InteractiveShell) -> None:
 
 
 def transform(lines: list[str]) -> list[str]:
-    """Make two harmless ways of writing a sandbox cell work, and refuse one; pure and idempotent.
+    """Make two harmless ways of writing a sandbox cell work, and refuse two; pure and idempotent.
 
     Comments and blank lines above ``%%sandbox`` are allowed; an empty body becomes a blank line, because
     IPython refuses empty cell magics before they could explain themselves. The number of lines stays the same
     where line numbers matter. A cell that begins with ``# %%sandbox`` looks as if it ran in the sandbox, and
-    would run on this machine: it is refused.
+    would run on this machine: it is refused. So does one that begins with ``%sandbox``, one sign too few, and
+    goes on with something that is no magic.
 
     In:  transform(["# note\\n", "%%sandbox\\n", "x\\n"])
     Out: ['%%sandbox\\n', '\\n', 'x\\n']
@@ -104,13 +113,21 @@ def transform(lines: list[str]) -> list[str]:
                 body = ["\n"]
             return [magic if magic.endswith("\n") else magic + "\n", *body]
         if _COMMENTED.match(line):
-            return [_REFUSAL]
+            return [_REFUSED_COMMENT]
+        if _BARE.match(line) and any(not _harmless(below) for below in lines[index + 1 :]):
+            return [_REFUSED_BARE]
         if line.strip() and not line.lstrip().startswith("#"):
             return lines
     return lines
 
 
-transform.has_side_effects = False  # type: ignore[attr-defined]
+def _harmless(line: str) -> bool:
+    return not line.strip() or line.lstrip().startswith(("#", "%"))
+
+
+# Tells IPython to leave it out when it only asks whether a cell is complete: the empty body's blank line
+# would end a typed `%%sandbox` at once in a terminal, and the lines after it would run on this machine.
+transform.has_side_effects = True  # type: ignore[attr-defined]
 
 
 def _warm_later() -> None:

@@ -88,7 +88,8 @@ def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> Ba
     lives = {
         "kept": "variables are alive",
         "killed": "its worker was ended: variables were lost, files kept",
-        "new": "it has a new worker: variables were lost, files kept",
+        # Made for this very cell, and living on.
+        "new": "variables are alive",
     }.get(done.worker, "")
     if done.status == "interrupted" or (told and done.status in ("ok", "error")):
         how = told or done.text or "the cell was interrupted"

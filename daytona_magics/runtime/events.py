@@ -105,7 +105,7 @@ class Done:
         exit_code: of a bash cell or an ended process; None otherwise.
         signal: number of the signal that ended the process, or None.
         seconds: run time inside the sandbox.
-        worker: "kept" (variables live), "killed" or "new".
+        worker: "kept", "new" (made for this cell; in both, variables live) or "killed".
         text: a sentence about how it ended; may be empty.
     """
 

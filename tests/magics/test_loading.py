@@ -83,6 +83,32 @@ def test_transform_is_pure_and_idempotent(lines: list[str], expected: list[str])
     assert transform(list(once)) == once
 
 
+@pytest.mark.parametrize("typed", ["%%sandbox", "%%sandbox\n", "%%sandbox bash -q"])
+def test_a_typed_magic_waits_for_its_body(shell: InteractiveShell, typed: str) -> None:
+    """In a terminal Enter must not end the cell here: the next line would run on this machine."""
+    check = shell.input_transformer_manager.check_complete
+    before = check(typed)
+    register(shell)
+    try:
+        assert check(typed) == before
+    finally:
+        unregister(shell)
+    assert before[0] == "incomplete"
+
+
+@pytest.mark.parametrize("below", ["ran = True", "\n# a note\nran = True", "%pwd\nran = True"])
+def test_one_sign_too_few_is_refused_and_not_run_here(shell: InteractiveShell, below: str) -> None:
+    register(shell)
+    try:
+        result = shell.run_cell(f"# a note\n%sandbox\n{below}")
+        assert transform(["%sandbox\n", "%sandbox list\n"]) == ["%sandbox\n", "%sandbox list\n"]
+        assert transform(["%sandbox\n"]) == ["%sandbox\n"]
+    finally:
+        unregister(shell)
+    assert "ran" not in shell.user_ns
+    assert "write %%sandbox to run them in the sandbox" in str(result.error_in_exec)
+
+
 @pytest.mark.parametrize(
     "cell",
     [

@@ -156,6 +156,7 @@ def test_a_capture_forgets_what_was_cleared_and_is_whole_below_its_limit(
         ((Error("KeyError", "'x'", ("line",)),), Done("error", 1), RemoteError, "'x'"),
         ((), Done("error", 4), ExitCodeError, "exit code 4"),
         ((), Done("timeout"), CellTimeout, "timeout of 3 s; variables are alive"),
+        ((), Done("timeout", worker="new"), CellTimeout, "timeout of 3 s; variables are alive"),
         ((), Done("died", None, 11, worker="new"), WorkerDied, "SIGSEGV"),
         ((), Done("died", 3, worker="new"), WorkerDied, "exit code 3"),
         ((), Done("interrupted", worker="killed"), SandboxInterrupted, "variables were lost"),
