@@ -27,7 +27,7 @@ _REFUSED_COMMENT = _REFUSAL.format(
     "or delete that line to run it on this machine"
 )
 _REFUSED_BARE = _REFUSAL.format(
-    "%sandbox shows a card and the lines below it would run on this machine; "
+    "a lone %sandbox, which shows a card, leaves the lines below to this machine; "
     "write %%sandbox to run them in the sandbox, or %sandbox info for the card"
 )
 
