@@ -261,7 +261,7 @@ def test_cell_cwd_and_env_are_for_that_cell_only(client: Client, guest: Guest) -
 def test_threads_and_multiprocessing(client: Client) -> None:
     code = """
     import threading, multiprocessing as mp, os, math
-    ts = [threading.Thread(target=lambda i=i: [print("t%d" % i) for _ in range(2000)]) for i in range(4)]
+    ts = [threading.Thread(target=lambda i=i: [print("t%d\\n" % i, end="") for _ in range(2000)]) for i in range(4)]
     [t.start() for t in ts]; [t.join() for t in ts]
     with mp.get_context("fork").Pool(2) as pool:
         print(pool.map(abs, [-1, -2]))
