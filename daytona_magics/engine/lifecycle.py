@@ -84,7 +84,7 @@ class Sandboxes:
     Args:
         database: opened.
         launcher: started, or one whose start failed.
-        folder: state folder; homes are ``folder/sandboxes/ID``.
+        folder: state folder; what belongs to a sandbox is in ``folder/sandboxes/ID``, its home in ``ID/home``.
     """
 
     def __init__(self, database: Database, launcher: Launcher, folder: Path) -> None:
@@ -181,7 +181,13 @@ class Sandboxes:
 
     def _prepare_home(self, record: SandboxRecord) -> None:
         try:
+            folder = _folder(record)
+            folder.mkdir(exist_ok=True)
+            # The sandbox's uid passes through to its home.
+            folder.chmod(0o711 if record.uid is not None else 0o700)
             self._launcher.prepare_home(Path(record.home), record.uid)
+        except OSError as error:
+            raise ApiError(503, f"the sandbox's folder could not be made: {error}") from error
         except LaunchError as error:
             raise ApiError(503, f"the sandbox could not be created: {error}") from error
 
@@ -192,7 +198,7 @@ class Sandboxes:
             raise ApiError(409, f"Sandbox with name {name} already exists")
         uid = self._pick_uid()
         labels = {**template.labels, ISOLATION_LABEL: self._launcher.level}
-        home = str(self._homes / sandbox_id)
+        home = str(self._homes / sandbox_id / "home")
         record = replace(
             template, id=sandbox_id, name=name, state="creating", home=home, uid=uid, labels=labels
         )
@@ -395,9 +401,9 @@ class Sandboxes:
         """Remove the files and then the row of a sandbox nobody knows any more, in the background."""
         if record.uid is not None:
             self._dead_uids.add(record.uid)
-        home, trash = Path(record.home), self._trash / record.id
-        if home.exists():
-            home.rename(trash)
+        folder, trash = _folder(record), self._trash / record.id
+        if folder.exists():
+            folder.rename(trash)
 
         async def remove() -> None:
             try:
@@ -425,3 +431,8 @@ class Sandboxes:
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a background task failed", exc_info=error)
+
+
+def _folder(record: SandboxRecord) -> Path:
+    """Everything on disk that belongs to one sandbox."""
+    return Path(record.home).parent

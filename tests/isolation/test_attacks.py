@@ -239,7 +239,7 @@ def test_what_must_never_be_reached_is_attacked_and_has_its_control_for_every_us
 AS_USER = r"""
 import os, sys, ctypes
 from pathlib import Path
-from daytona_magics.engine.launch import namespaces, visible
+from daytona_magics.engine.launch import calls, namespaces, visible
 uid, home, repository, target = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 import pytest, pytest_asyncio, _pytest
 libc = ctypes.CDLL(None, use_errno=True)
@@ -250,13 +250,13 @@ def closed(path):
 hidden = {}
 for path in wanted:
     if closed(path):
-        tree = namespaces.clone_tree(path, read_only=path != home)
+        tree = calls.clone_tree(path, read_only=path != home)
         hidden.setdefault(closed(path), []).append((tree, path))
 for folder, trees in hidden.items():
     assert libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"mode=0755") == 0
     for fd, path in trees:
         os.makedirs(path, exist_ok=True)
-        namespaces.attach(fd, path)
+        calls.attach(fd, path)
 namespaces.change_uid(uid)
 os.environ.update(HOME=home, TMPDIR="/tmp", PYTHONDONTWRITEBYTECODE="1")
 os.chdir(repository)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from daytona_magics.engine import daemon
-from daytona_magics.engine.launch import folders, namespaces, seccomp, visible
+from daytona_magics.engine.launch import folders, seccomp, tree, visible
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
 from daytona_magics.engine.store.folder import StateFolder
 from daytona_magics.engine.toolbox import trees
@@ -157,7 +157,7 @@ def test_links_are_resolved_below_the_root(tmp_path: Path) -> None:
             ("/prefix/nothing", None),
         ):
             expected = wanted and str(tmp_path / "root" / wanted)
-            assert namespaces._resolve(top, path) == expected, path
+            assert tree._resolve(top, path) == expected, path
     finally:
         os.close(top)
 
@@ -311,9 +311,9 @@ def test_the_mount_table_holds_what_was_planned(l3: Any) -> None:
 FORBIDDEN = """
 import asyncio, sys
 from pathlib import Path
-from daytona_magics.engine.launch import namespaces, seccomp
+from daytona_magics.engine.launch import privileges, seccomp
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
-namespaces.load_filter(seccomp.program())
+privileges.load_filter(seccomp.program())
 async def main():
     launcher = Launcher(stderr_dir=Path(sys.argv[1]))
     try:

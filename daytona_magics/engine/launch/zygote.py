@@ -31,7 +31,7 @@ if __name__ == "__main__":
     zygote.main(int(sys.argv[1]))
 
 from ..toolbox import agent, wire
-from . import namespaces, seccomp
+from . import calls, namespaces, privileges, seccomp, tree
 
 #: A request brings the far ends of the toolbox's and the status socket, and a file for error output.
 _REQUEST_FDS = 3
@@ -101,9 +101,9 @@ def _close_all_but(*kept: int) -> None:
     """Close every descriptor above stderr except `kept`."""
     low = 3
     for fd in sorted(kept):
-        namespaces.close_range(low, fd - 1)
+        calls.close_range(low, fd - 1)
         low = fd + 1
-    namespaces.close_range(low, _LAST_FD)
+    calls.close_range(low, _LAST_FD)
 
 
 def _keep(
@@ -117,7 +117,7 @@ def _keep(
     """The keeper: start pid 1, report it, wait for its end or for the order to end it."""
     # Read by pid 1: it hangs up when the keeper is gone.
     alive_read, alive_write = os.pipe()
-    sources = namespaces.Sources(config.get("binds", ()), request["home"])
+    sources = tree.Sources(config.get("binds", ()), request["home"])
     try:
         # When memory runs out, sandboxes go before the engine and the notebook.
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:
@@ -127,11 +127,11 @@ def _keep(
                 _take_as_root(sources)
                 namespaces.change_uid(request["uid"])
             namespaces.unshare_all()
-        namespaces.die_with_parent()
+        calls.die_with_parent()
         if os.getppid() != zygote:
             os._exit(1)
         if not config["isolate"]:
-            namespaces.become_subreaper()
+            calls.become_subreaper()
         pid = os.fork()
     except OSError as error:
         _fail(status, error)
@@ -143,7 +143,7 @@ def _keep(
             os._exit(1)
     os.close(alive_read)
     _close_all_but(alive_write, status.fileno())
-    namespaces.set_dumpable(False)
+    calls.set_dumpable(False)
     pidfd = os.pidfd_open(pid)
     with contextlib.suppress(OSError):
         wire.send_fds(status, wire.pack_json({"pid": pid}))
@@ -155,7 +155,7 @@ def _keep(
     os._exit(0)
 
 
-def _take_as_root(sources: namespaces.Sources) -> None:
+def _take_as_root(sources: tree.Sources) -> None:
     """Take the sources with root's rights; where a container's root may not mount, pid 1 takes them."""
     try:
         sources.take()
@@ -210,27 +210,29 @@ def _first_process(
     alive: int,
     toolbox_fd: int,
     status: socket.socket,
-    sources: namespaces.Sources,
+    sources: tree.Sources,
 ) -> None:
     """Pid 1: close the sandbox around itself, then be its toolbox for good."""
     home = request["home"]
     try:
-        namespaces.die_with_parent()
+        calls.die_with_parent()
         poller = select.poll()
         poller.register(alive, 0)
         if poller.poll(0):  # The keeper died before the line above took effect.
             os._exit(1)
         os.setsid()
-        namespaces.set_name(b"toolbox")
+        calls.set_name(b"toolbox")
         os.umask(0o022)
         if config["isolate"]:
-            namespaces.hide_arguments()
-            home = namespaces.HOME
+            calls.hide_arguments()
+            home = tree.HOME
             limits = request["limits"]
-            namespaces.build_root(config, sources, request["hostname"], limits["tmp_size"])
-            namespaces.limit(limits)
-            namespaces.drop_privileges(program)
-            namespaces.set_dumpable(False)
+            tree.build_root(config, sources, request["hostname"], limits["tmp_size"])
+            namespaces.set_hostname(request["hostname"])
+            namespaces.loopback_up()
+            privileges.limit(limits)
+            privileges.drop_privileges(program)
+            calls.set_dumpable(False)
         os.chdir(home)
     except OSError as error:
         traceback.print_exc()
