@@ -84,7 +84,7 @@ class Sandboxes:
     Args:
         database: opened.
         launcher: started, or one whose start failed.
-        folder: state folder; what belongs to a sandbox is in ``folder/sandboxes/ID``, its home in ``ID/home``.
+        folder: state folder; a sandbox has ``sandboxes/ID`` in it, and its home in ``home`` there.
     """
 
     def __init__(self, database: Database, launcher: Launcher, folder: Path) -> None:

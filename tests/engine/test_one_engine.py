@@ -238,7 +238,7 @@ from daytona_magics.engine import address
 os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
 state, runtime, port = pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), int(sys.argv[4])
 for path in [state / "engine.json", state / "endpoint.json", state / "state.db", state / "engine.log",
-             runtime / "daytona-magics", *(state / "sandboxes" / name for name in sys.argv[5:])]:
+             runtime / "daytona-magics", *(state / "sandboxes" / name / "home" for name in sys.argv[5:])]:
     try:
         print("OPENED", path, os.listdir(path) if path.is_dir() else path.read_bytes())
     except PermissionError:
@@ -294,7 +294,7 @@ def test_homes_with_spaces_and_quotes() -> None:
         sandbox.fs.upload_file(b"1", 'it\'s a "file"')
         assert sandbox.process.exec("cat it*").result == "1"
         assert sandbox.process.code_run("print(6*7)").result == "42\n"
-        assert [f.name for f in engine.state.glob("sandboxes/*/it's*")] == ['it\'s a "file"']
+        assert [f.name for f in engine.state.glob("sandboxes/*/home/it's*")] == ['it\'s a "file"']
         daytona.delete(sandbox)
 
 
@@ -496,7 +496,9 @@ def test_level_zero_only_by_name_and_shown() -> None:
         assert "by name" in report["why_not_higher"]
         sandbox = Daytona(engine.config()).create()
         assert sandbox.labels["daytona-magics/isolation"] == "L0"
-        assert sandbox.process.exec("pwd").result.strip() == str(engine.state / "sandboxes" / sandbox.id)
+        assert sandbox.process.exec("pwd").result.strip() == str(
+            engine.state / "sandboxes" / sandbox.id / "home"
+        )
 
 
 def test_unknown_level_fails_closed() -> None:
