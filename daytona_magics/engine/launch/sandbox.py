@@ -42,6 +42,9 @@ class SandboxSpec:
 
     ``home`` is a host folder made by `Launcher.prepare_home`; ``uid`` the host uid and gid to run as, needed
     when the engine is root and None otherwise; ``env`` is set for everything in the sandbox.
+    ``system`` is a host folder for what the sandbox writes into /usr, /etc and /var (None: they are
+    read-only). ``proxy_port`` is the port of the engine's shared egress proxy on 127.0.0.1, for the levels at
+    which a sandbox has no network of its own.
     """
 
     id: str
@@ -50,15 +53,24 @@ class SandboxSpec:
     hostname: str
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    system: Path | None = None
+    proxy_port: int | None = None
 
 
 class SandboxProcess:
-    """A running sandbox: ``id``, ``pid`` (host pid of its pid 1), ``toolbox``, ``alive``."""
+    """A running sandbox: ``id``, ``pid`` (host pid of its pid 1), ``toolbox``, ``alive``.
+
+    ``proxy`` is the listening socket on 127.0.0.1:3128 of the sandbox's own network, to be served by the
+    engine's egress proxy; None where it has no network of its own. ``ports`` are the first port and the number
+    of ports it may listen on where it shares the machine's ports, else None.
+    """
 
     def __init__(self, id: str, status: socket.socket, control: socket.socket) -> None:
         self.id = id
         self.pid = 0
         self.toolbox = Toolbox(control)
+        self.proxy: socket.socket | None = None
+        self.ports: tuple[int, int] | None = None
         self._status = status
         self._ended = asyncio.Event()
         self._callbacks: list[Callable[[SandboxProcess], None]] = []
