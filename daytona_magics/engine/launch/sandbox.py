@@ -61,8 +61,8 @@ class SandboxProcess:
     """A running sandbox: ``id``, ``pid`` (host pid of its pid 1), ``toolbox``, ``alive``.
 
     ``proxy`` is the listening socket on 127.0.0.1:3128 of the sandbox's own network, to be served by the
-    engine's egress proxy; None where it has no network of its own. ``ports`` are the first port and the number
-    of ports it may listen on where it shares the machine's ports, else None.
+    engine's egress proxy; None where it has no network of its own. ``ports`` are the first port and how many
+    it may listen on where it shares the machine's ports, else None.
     """
 
     def __init__(self, id: str, status: socket.socket, control: socket.socket) -> None:
