@@ -36,18 +36,41 @@ class Refused(Exception):
 
 
 class Inside:
-    """What operations know of the sandbox: ``home``, ``env`` for its processes, ``shell``, ``children``."""
+    """What operations know of the sandbox: ``home``, ``env`` for its processes, ``shell``, ``children``.
+
+    Programs written for the cloud name ``/home/daytona`` and ``/tmp`` in requests. Below L3 a sandbox has
+    neither: such paths then mean its home and its TMPDIR. Only requests are read this way; what runs in the
+    sandbox sees the paths as they are, and so do answers.
+    """
 
     def __init__(self, home: str, env: dict[str, str]) -> None:
         self.home = home
         self.env = {"HOME": home, **env}
+        stands_for = {"/home/daytona": home, "/tmp": self.env.get("TMPDIR") or home}
+        self._places = {name: place for name, place in stands_for.items() if not _can_list(name)}
         self.shell = find_shell(self.env)
         self.env.setdefault("SHELL", self.shell)
         self.children = Children()
 
     def path(self, request: dict[str, Any], key: str = "path") -> str:
         """The path in `request`, made absolute from the home and without ``.`` and ``..``."""
-        return os.path.normpath(os.path.join(self.home, str(request[key])))
+        path = os.path.normpath(os.path.join(self.home, str(request[key])))
+        # Two leading slashes are kept by normpath and mean the same here.
+        path = "/" + path.lstrip("/")
+        if path == self.home or path.startswith(self.home + "/"):
+            return path  # The home itself may lie in the machine's /tmp.
+        for name, place in self._places.items():
+            if path == name or path.startswith(name + "/"):
+                return place + path[len(name) :]
+        return path
+
+
+def _can_list(folder: str) -> bool:
+    try:
+        os.scandir(folder).close()
+    except OSError:
+        return False
+    return True
 
 
 def find_shell(env: dict[str, str]) -> str:

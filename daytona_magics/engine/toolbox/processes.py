@@ -152,7 +152,7 @@ def environment(inside: "Inside", request: dict[str, Any]) -> dict[str, str]:
 
 def work_dir(inside: "Inside", request: dict[str, Any]) -> str:
     """The folder for one command."""
-    return os.path.join(inside.home, str(request.get("cwd") or "."))
+    return inside.path({"path": request.get("cwd") or "."})
 
 
 class _Run:
