@@ -38,9 +38,9 @@ class SandboxConfig(Configurable):  # type: ignore[misc]
     ).tag(config=True)
     min_isolation = Enum(
         LEVELS,
-        default_value="L3",
-        help=_help("""Lowest isolation level of the embedded engine that cells may run at. "L0" is no
-        isolation at all: ask for it only where the machine itself is disposable."""),
+        default_value="L1",
+        help=_help("""Lowest isolation level of the embedded engine that cells may run at (L0 < L0.5 < L1 <
+        L2 < L3). "L0" is no isolation at all: ask for it only where the machine itself is disposable."""),
     ).tag(config=True)
     auto_stop = Int(
         15, help=_help("""Minutes without activity after which a new sandbox stops itself; 0: never.""")
@@ -130,7 +130,7 @@ def make_config(parent: Any) -> tuple[SandboxConfig, str]:
 def level_at_least(level: str, wanted: str) -> bool:
     """Say whether isolation ``level`` satisfies ``wanted``; an unknown level satisfies nothing but L0.
 
-    In:  level_at_least("L0", "L3"), level_at_least("L3", "L3")
+    In:  level_at_least("L0.5", "L1"), level_at_least("L2", "L1")
     Out: (False, True)
     """
     have = LEVELS.index(level) if level in LEVELS else 0

@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from daytona_magics import __version__
 from daytona_magics.engine import address
 
 _EPILOG = """\
@@ -167,40 +166,13 @@ def _status(as_json: bool) -> int:
 
 
 def _doctor(as_json: bool) -> int:
-    address.ensure()
-    status = _ask("GET", "/api/engine/status")
-    if status is None:
-        raise address.EngineStartError("the embedded engine does not answer")
-    unavailable = status["unavailable"]
-    block = status["uid_block"]
-    report = {
-        "ok": not unavailable,
-        "isolation": status["isolation"],
-        "why_not_higher": unavailable or status["why_not_higher"] or "nothing is missing",
-        "engine": status["version"],
-        "package": __version__,
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "api_version": status["api_version"],
-        "schema": status["schema"],
-        "url": status["url"],
-        "port": status["port"],
-        "pid": status["pid"],
-        "state_folder": status["state_folder"],
-        "state_folder_message": status["state_folder_message"] or "as asked for",
-        "journal": status["journal"],
-        "runtime_folder": str(address.runtime_dir()),
-        "shell": status["shell"],
-        "uids": f"{block[0]}-{block[0] + block[1] - 1}, one per sandbox"
-        if block
-        else "one for all sandboxes",
-    }
+    from daytona_magics.engine import doctor
+
+    report = doctor.collect()
     if as_json:
         print(json.dumps(report, indent=2))
     else:
-        width = max(map(len, report))
-        for name, value in report.items():
-            print(f"{name.replace('_', ' '):<{width}}  {value}")
+        print(doctor.text(doctor.sections(report), shutil.get_terminal_size((100, 24)).columns))
     return 0 if report["ok"] else 1
 
 

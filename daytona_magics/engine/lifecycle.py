@@ -109,6 +109,11 @@ class Sandboxes:
         return "none" if self.unavailable else self._launcher.level
 
     @property
+    def launcher(self) -> Launcher:
+        """What starts the sandboxes; it knows what this machine allows."""
+        return self._launcher
+
+    @property
     def uid_block(self) -> UidBlock | None:
         """The host uids given to sandboxes; None when they share the engine's."""
         return self._block

@@ -191,18 +191,25 @@ def check_level(level: str, wanted: str) -> None:
     found = "cannot isolate on this machine" if level == "none" else f"isolates at level {level} only"
     raise IsolationUnavailable(
         f"the embedded engine {found}, and the setting min_isolation asks for {wanted}",
-        hint=f"`%sandbox doctor` says what is missing.\n{_unsafe(level)}",
+        hint=f"`%sandbox doctor` says why, and what to install or change.\n{_accepting(level)}",
     )
 
 
-def _unsafe(level: str) -> str:
-    """How to run without isolation all the same; what of it is done already is left out."""
-    allow = "`%sandbox config min_isolation=L0`"
+def _accepting(level: str) -> str:
+    """How to run at the level there is, and what that means; what of it is done already is left out."""
+    accept = f"`%sandbox config min_isolation={'L0' if level == 'none' else level}`"
+    if level not in ("none", "L0"):
+        risk = (
+            "; cells can then send signals to your other processes: for a machine that is disposable"
+            if level == "L0.5"
+            else ""
+        )
+        return f"To run at {level} all the same: {accept}{risk}."
     if level == "none":
         steps = (
             "`python -m daytona_magics.engine stop`, then DAYTONA_MAGICS_ISOLATION=L0 in the environment of "
-            f"this kernel (`%env DAYTONA_MAGICS_ISOLATION=L0`), then {allow}"
+            f"this kernel (`%env DAYTONA_MAGICS_ISOLATION=L0`), then {accept}"
         )
     else:
-        steps = f"{allow} accepts what the engine was told by DAYTONA_MAGICS_ISOLATION={level}"
+        steps = f"{accept} accepts what the engine was told by DAYTONA_MAGICS_ISOLATION=L0"
     return f"UNSAFE, cells then reach everything you can; only where the machine is disposable: {steps}."

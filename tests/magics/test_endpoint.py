@@ -171,6 +171,20 @@ def test_levels() -> None:
         check_level("L0", "L3")
     with pytest.raises(IsolationUnavailable, match="cannot isolate"):
         check_level("none", "L3")
+    order = ("L0", "L0.5", "L1", "L2", "L3")
+    for have in order:
+        for wanted in order:
+            assert level_at_least(have, wanted) == (order.index(have) >= order.index(wanted))
+
+
+@pytest.mark.parametrize("level", ["L0.5", "L1", "L2"])
+def test_a_refused_level_can_be_accepted_by_one_setting(level: str) -> None:
+    with pytest.raises(
+        IsolationUnavailable, match=f"level {level} only, and the setting min_isolation"
+    ) as got:
+        check_level(level, "L3")
+    assert f"%sandbox config min_isolation={level}" in got.value.hint and "doctor" in got.value.hint
+    assert ("disposable" in got.value.hint) == (level == "L0.5") and "UNSAFE" not in got.value.hint
 
 
 def test_the_way_around_isolation_is_complete_and_called_unsafe() -> None:
@@ -219,7 +233,7 @@ class TestSettings:
         assert (config.on_exit, config.on_restart, config.min_isolation, config.trust) == (
             "stop",
             "keep",
-            "L3",
+            "L1",
             False,
         )
 
@@ -233,5 +247,5 @@ class TestSettings:
         shell = Configurable()
         shell.config = Config({"SandboxConfig": {"min_isolation": "L9"}})
         config, ignored = make_config(shell)
-        assert config.min_isolation == "L3" and "min_isolation" in ignored
+        assert config.min_isolation == "L1" and "min_isolation" in ignored
         assert make_config(shell)[1] == ""

@@ -11,6 +11,7 @@ from daytona_magics.engine.address import API_VERSION
 from daytona_magics.engine.api.context import Context, context
 from daytona_magics.engine.api.models import DEFAULT_SNAPSHOT, MAX_AUTO_ARCHIVE, ORGANIZATION, REGION
 from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.launch.launcher import Launcher
 
 routes = web.RouteTableDef()
 
@@ -81,6 +82,21 @@ async def regions(request: web.Request) -> web.Response:
     return web.json_response([region])
 
 
+def _isolation(launcher: Launcher) -> dict[str, Any]:
+    """What the launcher found out about this machine, as of now: a zygote that died was started anew."""
+    attempts = getattr(launcher, "attempts", ())
+    return {
+        "launcher": getattr(launcher, "launcher", ""),
+        "landlock_abi": getattr(launcher, "landlock_abi", 0),
+        "why_not_higher": launcher.reason,
+        "attempts": [
+            {"level": tried.level, "launcher": tried.launcher, "problem": tried.problem} for tried in attempts
+        ],
+        "open": list(getattr(launcher, "open", ())),
+        "asked_for": os.environ.get("DAYTONA_MAGICS_ISOLATION", ""),
+    }
+
+
 @routes.get("/api/engine/status")
 async def status(request: web.Request) -> web.Response:
     """What ``status`` and ``doctor`` print; no secrets."""
@@ -89,6 +105,7 @@ async def status(request: web.Request) -> web.Response:
     return web.json_response(
         {
             **ctx.facts,
+            **_isolation(ctx.sandboxes.launcher),
             "pid": os.getpid(),
             "version": ctx.version,
             "api_version": API_VERSION,

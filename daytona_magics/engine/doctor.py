@@ -1,0 +1,272 @@
+"""What ``doctor`` says: one report, and the same report as sections of lines for people.
+
+The report is flat JSON. The engine's part of it comes from ``GET /api/engine/status``, the rest from looking
+at this machine (:mod:`.machine`), so there is a report also when no engine can be started; then ``problem``
+says why. The command line of the engine, the ``%sandbox doctor`` magic and ``--json`` all show this report.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daytona_magics.engine import address, machine
+
+#: Signs of a line: fine; worth knowing; wrong; a plain fact.
+OK, NOTE, WRONG, FACT = "ok", "note", "failed", ""
+
+#: What the engine tells about itself; without an engine each is None.
+ENGINE_FACTS = (
+    *("isolation", "launcher", "landlock_abi", "why_not_higher", "attempts", "open", "asked_for"),
+    *("limits", "network", "system", "shell", "uids", "journal"),
+    *("engine", "api_version", "schema", "url", "port", "pid"),
+)
+
+
+@dataclass
+class Section:
+    """A heading with lines ``(sign, label, text)``; sign is one of OK, NOTE, WRONG, FACT."""
+
+    title: str
+    lines: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def add(self, sign: str, label: str, text: object) -> None:
+        """Add a line, unless there is nothing to say."""
+        if text not in ("", None):
+            self.lines.append((sign, label, str(text)))
+
+
+def collect(*, start: bool = True) -> dict[str, Any]:
+    """The report. Blocks up to 20 s when an engine has to be started; never raises for what it reports on.
+
+    Args:
+        start: start the engine when none is running; else only a running one is asked.
+
+    In:  collect()["isolation"]
+    Out: "L3"
+    """
+    status, problem = _status(start)
+    status = dict(status or {})
+    block = status.pop("uid_block", None)
+    if block:
+        status["uids"] = f"{block[0]}-{block[0] + block[1] - 1}, one per sandbox"
+    elif status:
+        status["uids"] = "one for all sandboxes"
+    status["engine"] = status.pop("version", None)
+    unavailable = str(status.get("unavailable") or "")
+    report: dict[str, Any] = {"ok": not (problem or unavailable), "problem": problem or unavailable}
+    report |= {name: status.get(name) for name in ENGINE_FACTS}
+    report |= machine.facts()
+    if status.get("state_folder"):
+        report["state_folder"] = status["state_folder"]
+        report |= machine.disk(Path(status["state_folder"]))
+    report["state_folder_message"] = status.get("state_folder_message") or ""
+    if report["state_folder_message"]:
+        report["state_folder_from"] = "the fallback"
+    report["runtime_folder"] = _runtime_folder()
+    if report["engine"] and not report["why_not_higher"]:
+        report["why_not_higher"] = unavailable or "nothing is missing"
+    level = report["isolation"] or ("none" if problem else "L3")
+    report["advice"] = machine.advice(level, str(report["asked_for"] or ""))
+    return report
+
+
+def _status(start: bool) -> tuple[dict[str, Any] | None, str]:
+    """(the engine's status, why there is none)."""
+    try:
+        if start:
+            address.ensure()
+        record = address.live_record()
+    except address.EngineStartError as error:
+        return None, str(error)
+    except OSError as error:
+        return None, f"the embedded engine cannot run here: {error}"
+    status = address.call(record, "GET", "/api/engine/status") if record else None
+    if status is None and (start or record):
+        return None, "the embedded engine does not answer"
+    return status, ""
+
+
+def _runtime_folder() -> str:
+    try:
+        return str(address.runtime_dir())
+    except address.EngineStartError as error:
+        return f"none: {error}"
+
+
+# -- for people
+
+
+def sections(report: Mapping[str, Any]) -> list[Section]:
+    """The report in the order in which one looks for a fault."""
+    made = [
+        _engine(report),
+        _isolation(report),
+        _limits(report),
+        _network(report),
+        _system(report),
+        _parts(report),
+        _versions(report),
+        _places(report),
+    ]
+    return [section for section in made if section.lines]
+
+
+def _engine(report: Mapping[str, Any]) -> Section:
+    section = Section("Embedded engine")
+    if report["problem"]:
+        section.add(WRONG, "problem", report["problem"])
+    elif report["engine"]:
+        section.add(OK, "engine", f"{report['engine']}, pid {report['pid']}, port {report['port']}")
+    else:
+        section.add(FACT, "engine", "not running; the first cell starts it")
+    return section
+
+
+def _isolation(report: Mapping[str, Any]) -> Section:
+    section, level = Section("Isolation"), report["isolation"]
+    if level:
+        below = level not in ("L3", "none")
+        how = f", launched by {report['launcher']}" if report["launcher"] else ""
+        if report["landlock_abi"]:
+            how += f", Landlock ABI {report['landlock_abi']}"
+        section.add(WRONG if level == "none" else NOTE if below else OK, "isolation", level + how)
+        section.add(FACT, "why not higher", report["why_not_higher"])
+    for attempt in report["attempts"] or ():
+        if attempt["problem"]:
+            how = f" by {attempt['launcher']}" if attempt["launcher"] else ""
+            section.add(FACT, "tried", f"{attempt['level']}{how}: {attempt['problem']}")
+    for phrase in report["open"] or ():
+        section.add(NOTE, "open", phrase)
+    for sentence in report["advice"]:
+        section.add(NOTE, "to do", sentence)
+    return section
+
+
+def _limits(report: Mapping[str, Any]) -> Section:
+    section = Section("Limits of a sandbox")
+    for name, text, sign in _pairs(report["limits"]):
+        section.add(sign, name, text)
+    cpus, memory = report["cpus"], report["memory_bytes"]
+    section.add(FACT, "this machine", f"{cpus:g} CPUs, {size(memory)} memory" if memory else f"{cpus:g} CPUs")
+    return section
+
+
+def _network(report: Mapping[str, Any]) -> Section:
+    section = Section("Network of a sandbox")
+    for name, text, sign in _pairs(report["network"]):
+        section.add(sign, name, text)
+    return section
+
+
+def _system(report: Mapping[str, Any]) -> Section:
+    section = Section("Installing inside")
+    for name, text, sign in _pairs(report["system"]):
+        section.add(sign, name, text)
+    return section
+
+
+def _pairs(facts: object) -> Iterator[tuple[str, str, str]]:
+    """(name, text, sign) of what a part of the engine says: texts by name, or {state, reason} by name."""
+    if isinstance(facts, str):
+        yield "", facts, FACT
+    if not isinstance(facts, Mapping):
+        return
+    for name, value in facts.items():
+        label, sign = name.replace("_", " "), FACT
+        if isinstance(value, Mapping):
+            state = str(value.get("state", ""))
+            sign = {"enforced": OK, "approximated": NOTE, "advisory": NOTE}.get(state, FACT)
+            reason = str(value.get("reason", ""))
+            yield label, f"{state}: {reason}" if state and reason else state or reason, sign
+        elif isinstance(value, bool):
+            yield label, "yes" if value else "no", sign
+        elif isinstance(value, list | tuple):
+            yield label, ", ".join(map(str, value)) or "none", sign
+        elif value is not None:
+            yield label, str(value), sign
+
+
+def _parts(report: Mapping[str, Any]) -> Section:
+    section = Section("Programs a sandbox finds here")
+    tools, shells = report["tools"], report["shells"]
+    section.add(FACT, "shell", report["shell"] or next(filter(None, shells.values()), "none"))
+    for label, found, known in (
+        ("tools", tools, machine.TOOLS),
+        ("desktop", report["desktop"], machine.DESKTOP),
+        ("language servers", report["language_servers"], machine.LANGUAGE_SERVERS),
+    ):
+        there = [name for name, path in found.items() if path]
+        absent = [f"{name} (`{known[name]}`)" for name, path in found.items() if not path]
+        text = ", ".join(there) or "none"
+        section.add(FACT, label, text + (f"; not here: {', '.join(absent)}" if absent else ""))
+    return section
+
+
+def _versions(report: Mapping[str, Any]) -> Section:
+    section = Section("Versions")
+    known = [f"{name} {text}" for name, text in report["versions"].items() if text]
+    missing = [name for name, text in report["versions"].items() if not text]
+    section.add(
+        FACT, "packages", ", ".join(known) + (f"; not installed: {', '.join(missing)}" if missing else "")
+    )
+    abi = report["kernel_landlock_abi"]
+    box = f", in a container or virtual system ({report['container']})" if report["container"] else ""
+    section.add(
+        FACT,
+        "kernel",
+        f"{report['kernel']} {report['architecture']}, "
+        + (f"Landlock ABI {abi}" if abi else "no Landlock")
+        + box,
+    )
+    return section
+
+
+def _places(report: Mapping[str, Any]) -> Section:
+    section = Section("Folders")
+    section.add(FACT, "state folder", f"{report['state_folder']} ({report['state_folder_from']})")
+    section.add(NOTE, "instead of", report["state_folder_message"])
+    if report["disk_free_bytes"] is not None:
+        free, total = report["disk_free_bytes"], report["disk_total_bytes"]
+        section.add(NOTE if free < 1 << 30 else FACT, "disk free", f"{size(free)} of {size(total)}")
+    section.add(FACT, "runtime folder", report["runtime_folder"])
+    section.add(FACT, "user ids", report["uids"])
+    return section
+
+
+def size(count: float) -> str:
+    """In: size(1536 << 20)  Out: "1.5 GiB" """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+_SIGNS = {OK: "✓", NOTE: "!", WRONG: "✗", FACT: " "}
+
+
+def text(found: list[Section], width: int = 100) -> str:
+    """Sections for a terminal; long lines are wrapped below where their text begins.
+
+    Args:
+        width: columns of the terminal.
+    """
+    labels = max((len(label) for section in found for _, label, _ in section.lines), default=0)
+    indent = " " * (labels + 6)
+    room = max(width - len(indent), 30)
+    lines: list[str] = []
+    for section in found:
+        lines += ["", section.title] if lines else [section.title]
+        for sign, label, said in section.lines:
+            parts = [
+                part
+                for line in said.splitlines() or [""]
+                for part in textwrap.wrap(line, room, break_on_hyphens=False) or [""]
+            ]
+            lines.append(f"  {_SIGNS[sign]} {label:<{labels}}  {parts[0]}".rstrip())
+            lines += [indent + part for part in parts[1:]]
+    return "\n".join(lines)
