@@ -1,8 +1,8 @@
 """Commands in containers as Docker and Podman make them, without a container engine: plain ``runc``.
 
 The container's root is put together of this machine's own folders, read-only (``/usr``, ``/etc``, ``/var``
-and so on), the repository and this Python, so nothing is pulled or built. What decides about isolation is like
-the real thing: the system call profiles that Docker and Podman ship (Debian has both as files), the
+and so on), the repository and this Python, so nothing is pulled or built. What decides about isolation is
+like the real thing: the system call profiles that Docker and Podman ship (Debian has both as files), the
 capabilities a Docker container's root keeps, no_new_privs as in a Kubernetes pod, masked and read-only places
 of /proc, cgroups where this machine lets us. It works in the closed network of ``python -m tests`` too.
 
@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCKER = Path("/usr/share/gocode/src/github.com/docker/docker/profiles/seccomp/default.json")
 PODMAN = Path("/usr/share/containers/seccomp.json")
 
-#: docker: no namespaces. podman: all of them. mount denied: namespaces but no mounts, which is what AppArmor's
-#: docker-default allows on Ubuntu; here a system call profile says it. unconfined: Kubernetes' default.
+#: docker: no namespaces. podman: all of them. mount denied: namespaces but no mounts, which is what AppArmor
+#: leaves on Ubuntu (docker-default); here a system call profile says it. unconfined: Kubernetes' default.
 #: In all of them the masked places of /proc keep anybody from mounting a proc of his own, except with
 #: ``masked=False`` (``podman run --security-opt unmask=ALL``).
 PROFILES = ("docker", "podman", "mount denied", "unconfined")
