@@ -290,7 +290,15 @@ VERBS: tuple[Command, ...] = (
         (Argument("settings", "NAME=VALUE, or NAME to show one", "*", values=SETTING),),
         examples=("%sandbox config auto_stop=60 timeout=300",),
     ),
-    Command("doctor", "Check every part of the way to the sandbox.", "line_about:doctor"),
+    Command(
+        "doctor",
+        "Check every part of the way to the sandbox; say what is isolated, limited, open and missing here.",
+        "line_doctor:doctor",
+        options=(
+            Option(("--json",), "the report as JSON"),
+            Option(("--offline",), "ask nothing of an endpoint that is not on this machine"),
+        ),
+    ),
     Command(
         "help",
         "Show this list, or the help of one verb.",

@@ -1,22 +1,17 @@
-"""The verbs about the magics themselves: config, doctor, help."""
+"""The verbs about the magics themselves: config, help."""
 
 from __future__ import annotations
 
-import sys
-import time
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from traitlets import TraitError
 
 from daytona_magics import sandboxes
-from daytona_magics.errors import SandboxError, SandboxUsageError
+from daytona_magics.errors import SandboxUsageError
 from daytona_magics.magics import grammar, helptext
 from daytona_magics.magics.parser import did_you_mean
-from daytona_magics.notebook.card import Card, Help, Table, counted
-from daytona_magics.notebook.status import wait
-from daytona_magics.sandboxes import attaching
-from daytona_magics.sandboxes.endpoint import choose, connect
+from daytona_magics.notebook.card import Help, Table
+from daytona_magics.sandboxes.endpoint import choose
 
 
 def settings(config: Any) -> dict[str, Any]:
@@ -81,70 +76,6 @@ def _set(config: Any, name: str, text: str) -> None:
         raise SandboxUsageError(more) from None
 
 
-def doctor(shell: Any, options: Any) -> Table:
-    """``%sandbox doctor``"""
-    binding = sandboxes.current()
-    rows: list[tuple[str, str, str]] = []
-    rows.append(("ok", "versions", _versions()))
-    choice = choose(binding.config)
-    rows.append(
-        (
-            "ok",
-            "endpoint chosen",
-            f"{choice.kind}: {choice.reason}" + (f". {choice.offer}" if choice.offer else ""),
-        )
-    )
-
-    def check(name: str, probe: Any) -> bool:
-        start = time.monotonic()
-        try:
-            said = probe()
-        except SandboxError as error:
-            rows.append(("failed", name, f"{error} {error.hint}".strip()))
-            return False
-        rows.append(("ok", name, f"{said} ({(time.monotonic() - start) * 1000:.0f} ms)"))
-        return True
-
-    async def found(tell: Any) -> str:
-        import asyncio
-
-        return (await asyncio.to_thread(connect, binding.config)).title
-
-    async def answers(tell: Any) -> str:
-        client = await binding.connect(tell)
-        boxes = await attaching.find(client, {}, tell)
-        return f"the API answers, {counted(len(boxes), 'sandbox')}"
-
-    async def cell(tell: Any) -> str:
-        channel = await binding.ready(tell)
-        info = channel.info
-        assert info is not None
-        running = await channel.status()
-        contexts = counted(len(running.get("contexts", ())), "context")
-        return f"{binding.bound().name}: Python {info.python}, guest {info.version}, {contexts}"
-
-    reached = check("endpoint found", lambda: wait(found, "finding the endpoint"))
-    if (
-        reached
-        and check("endpoint answers", lambda: wait(answers, "asking the endpoint"))
-        and binding.sandbox is not None
-    ):
-        check("sandbox", lambda: wait(cell, "connecting"))
-    elif reached:
-        rows.append(("ok", "sandbox", "none yet; the first %%sandbox cell creates one"))
-    return Table(("check", "part", "finding"), rows, rows)
-
-
-def _versions() -> str:
-    found = [f"Python {sys.version.split()[0]}"]
-    for name in ("daytona-magics", "daytona", "ipython", "ipykernel"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            found.append(f"{name} not installed")
-    return ", ".join(found)
-
-
 def help_(shell: Any, options: Any) -> Help:
     """``%sandbox help [VERB]``"""
     if options.verb is None:
@@ -158,4 +89,4 @@ def help_(shell: Any, options: Any) -> Help:
     return Help(helptext.of(command))
 
 
-__all__ = ["Card", "config", "doctor", "help_", "settings"]
+__all__ = ["config", "help_", "settings"]

@@ -11,6 +11,7 @@ from daytona_magics.magics import secrets
 from daytona_magics.notebook.card import Card, Table, duration
 from daytona_magics.notebook.status import Teller, note, wait
 from daytona_magics.sandboxes import actions, labels
+from daytona_magics.sandboxes.endpoint import engine_facts
 from daytona_magics.sandboxes.report import state_of
 
 if TYPE_CHECKING:
@@ -60,15 +61,10 @@ def card(binding: Binding, sandbox: Any) -> Card:
     bound = binding.sandbox is not None and binding.sandbox.id == sandbox.id
     level = sandbox.labels.get(labels.ISOLATION, "")
     where = endpoint.title if endpoint else ""
-    if level and endpoint and endpoint.kind == "embedded":
+    embedded = endpoint is not None and endpoint.kind == "embedded"
+    facts = engine_facts() if embedded else {}
+    if level and embedded:
         where = f"embedded engine, isolation {level}"
-    size = (
-        f"{sandbox.cpu:g} CPU, {sandbox.memory:g} GiB memory, {sandbox.disk:g} GiB disk"
-        if sandbox.cpu
-        else ""
-    )
-    if size and endpoint and endpoint.kind == "embedded":
-        size += " (asked for; the embedded engine does not enforce it)"
     info = binding.channel.info if bound and binding.channel is not None else None
     auto_delete = sandbox.auto_delete_interval
     deletes = "when it stops" if auto_delete == 0 else f"{duration(auto_delete)} after it stopped"
@@ -78,7 +74,9 @@ def card(binding: Binding, sandbox: Any) -> Card:
             ("runs on", where),
             ("because", endpoint.reason if endpoint else ""),
             ("id", sandbox.id),
-            ("size", size),
+            ("open", "; ".join(facts.get("open") or ()) if level != "L3" else ""),
+            ("size", _size(sandbox, facts.get("limits"))),
+            ("network", _network(sandbox, facts.get("network"), embedded=embedded)),
             ("Python", info.python if info else ""),
             ("context", binding.context if bound else ""),
             (
@@ -95,6 +93,38 @@ def card(binding: Binding, sandbox: Any) -> Card:
         if bound
         else ("Not this notebook's sandbox: `%sandbox use " + str(sandbox.name) + "` binds to it.",),
     )
+
+
+def _size(sandbox: Any, limits: Any) -> str:
+    """What the sandbox may use; for the embedded engine with how far each is more than a wish.
+
+    Args:
+        limits: the engine's own words, {state, reason} by name; None for another endpoint.
+    """
+    asked = {
+        "cpu": f"{sandbox.cpu:g} CPU",
+        "memory": f"{sandbox.memory:g} GiB memory",
+        "disk": f"{sandbox.disk:g} GiB disk",
+    }
+    if not sandbox.cpu:
+        return ""
+    if not isinstance(limits, dict):
+        return ", ".join(asked.values())
+    states = {name: (limits.get(name) or {}).get("state", "advisory") for name in asked}
+    return ", ".join(f"{text} ({states[name]})" for name, text in asked.items())
+
+
+def _network(sandbox: Any, facts: Any, *, embedded: bool) -> str:
+    """What the sandbox may reach, by its own settings."""
+    if embedded and not facts:
+        return "none"
+    if getattr(sandbox, "network_block_all", False):
+        return "blocked"
+    allowed = [getattr(sandbox, f"{kind}_allow_list", None) for kind in ("network", "domain")]
+    listed = ", ".join(item for item in allowed if item)
+    if listed:
+        return f"only {listed}"
+    return "public addresses, by HTTP and HTTPS through the engine's proxy" if embedded else ""
 
 
 def _when(stamp: Any) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 
 from daytona_magics.errors import printable
 
-_BORDER = "1px solid var(--jp-border-color2,rgba(128,128,128,.35))"
-_SOFT = "color:var(--jp-ui-font-color2,GrayText)"
+BORDER = "1px solid var(--jp-border-color2,rgba(128,128,128,.35))"
+SOFT = "color:var(--jp-ui-font-color2,GrayText)"
 _CELL = "text-align:left;padding:2px 12px 2px 0;vertical-align:top"
 _DOT = {
     "started": "var(--jp-success-color1,#2e7d32)",
@@ -26,7 +26,7 @@ _DOT = {
     "build_failed": "var(--jp-error-color1,#c62828)",
     "failed": "var(--jp-error-color1,#c62828)",
 }
-_SIGN = {"ok": "✓", "failed": "✗"}
+_SIGN = {"ok": "✓", "failed": "✗", "note": "!"}
 
 
 def escape(text: object) -> str:
@@ -41,6 +41,12 @@ def _state(state: str) -> str:
     """A state as HTML: a coloured sign and the word, never colour alone."""
     color = _DOT.get(state, "var(--jp-warn-color1,#b26a00)")
     return f'<span style="color:{color}">{_SIGN.get(state, "●")}</span> {html.escape(printable(state))}'
+
+
+def state_sign(state: str) -> str:
+    """The coloured sign of a state as HTML, in a place as wide as any other's; a space for ""."""
+    shown, color = _SIGN.get(state, "●") if state else "", _DOT.get(state, "var(--jp-warn-color1,#b26a00)")
+    return f'<span style="display:inline-block;width:1.2em;color:{color}">{shown}</span>'
 
 
 def _cell(column: str, value: object) -> str:
@@ -76,14 +82,14 @@ class Card:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<tr style="background:none"><td style="{_CELL};{_SOFT}">{html.escape(label)}</td>'
+            f'<tr style="background:none"><td style="{_CELL};{SOFT}">{html.escape(label)}</td>'
             f'<td style="{_CELL}">{escape(value)}</td></tr>'
             for label, value in self._shown()
         )
-        foot = "".join(f'<div style="{_SOFT};margin-top:4px">{escape(line)}</div>' for line in self.foot)
+        foot = "".join(f'<div style="{SOFT};margin-top:4px">{escape(line)}</div>' for line in self.foot)
         state = f' <span style="margin-left:8px">{_state(self.state)}</span>' if self.state else ""
         return (
-            f'<div style="border:{_BORDER};border-radius:4px;padding:8px 12px;margin:4px 0;'
+            f'<div style="border:{BORDER};border-radius:4px;padding:8px 12px;margin:4px 0;'
             f'display:inline-block;min-width:22em"><div><strong>{html.escape(printable(self.title))}</strong>{state}</div>'
             f'<table style="border:none;margin:4px 0 0 0">{rows}</table>{foot}</div>'
         )
@@ -131,9 +137,9 @@ class Table:
 
     def _repr_html_(self) -> str:
         if not self.rows:
-            return f'<div style="{_SOFT}">{escape(self.empty)}</div>'
+            return f'<div style="{SOFT}">{escape(self.empty)}</div>'
         head = "".join(
-            f'<th style="{_CELL};border-bottom:{_BORDER}">{html.escape(str(name))}</th>' for name in self.head
+            f'<th style="{_CELL};border-bottom:{BORDER}">{html.escape(str(name))}</th>' for name in self.head
         )
         body = "".join(
             '<tr style="background:none">'
@@ -144,7 +150,7 @@ class Table:
             + "</tr>"
             for row in self.rows
         )
-        foot = f'<div style="{_SOFT}">{escape(self.foot)}</div>' if self.foot else ""
+        foot = f'<div style="{SOFT}">{escape(self.foot)}</div>' if self.foot else ""
         return (
             f'<table style="border:none;margin:4px 0"><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table>{foot}"
@@ -162,7 +168,7 @@ class Help:
 
     def _repr_html_(self) -> str:
         shown = _emphasise(html.escape(self.text))
-        return preformatted(shown, _SOFT)
+        return preformatted(shown, SOFT)
 
 
 def preformatted(markup: str, style: str = "") -> str:

@@ -52,6 +52,7 @@ class Binding:
         endpoint: where the sandbox lives; None before the first use.
         sandbox: the SDK's sandbox; None when none is bound.
         context: name of the guest context cells run in.
+        told_open: this kernel has been told what its isolation level leaves open.
     """
 
     def __init__(self, config: SandboxConfig, who: Callable[[], identity.Identity]) -> None:
@@ -62,6 +63,7 @@ class Binding:
         self.sandbox: AsyncSandbox | None = None
         self.channel: Channel | None = None
         self.context = ""
+        self.told_open = False
         self._gone: SandboxGone | None = None
         self._boot = ""
         self._unseen = False

@@ -16,7 +16,7 @@ from daytona_magics.errors import IsolationUnavailable, SandboxError
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint as endpoints
 from daytona_magics.sandboxes import identity, labels
-from daytona_magics.sandboxes.report import Reporter, state_of
+from daytona_magics.sandboxes.report import Reporter, openness, state_of
 
 if TYPE_CHECKING:
     from daytona import AsyncDaytona, AsyncSandbox
@@ -73,10 +73,22 @@ async def create(
     took = time.monotonic() - start
     shown = f"{took:.1f} s" if took >= 1 else f"{took * 1000:.0f} ms"
     tell.note(f"created sandbox {sandbox.name} in {shown} · {endpoint.title}")
+    await _tell_open(binding, sandbox, tell)
     offer = endpoints.choose(config).offer
     if offer:
         tell.note(offer)
     return sandbox
+
+
+async def _tell_open(binding: Binding, sandbox: AsyncSandbox, tell: Reporter) -> None:
+    """Below L3, say once per kernel what is open, before the first cell runs there."""
+    assert binding.endpoint is not None
+    level = sandbox.labels.get(labels.ISOLATION, binding.endpoint.isolation)
+    if binding.endpoint.kind != "embedded" or level == "L3" or binding.told_open:
+        return
+    binding.told_open = True
+    facts = await asyncio.to_thread(endpoints.engine_facts)
+    tell.note(openness(level, facts.get("open") or ()))
 
 
 class _Creation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 
@@ -28,3 +29,24 @@ class Silent:
 def state_of(sandbox: Any) -> str:
     """The state as a plain word: "started", "stopped", "error", ..."""
     return str(getattr(sandbox.state, "value", sandbox.state) or "unknown")
+
+
+def openness(level: str, phrases: Sequence[str]) -> str:
+    """What a level below L3 leaves open, as the sentence for the first creation; "" at L3.
+
+    Args:
+        level: of the embedded engine's sandboxes.
+        phrases: what the engine says is open, a short phrase each.
+
+    In:  openness("L1", ["the host name can be read"])
+    Out: "isolation L1 leaves open: the host name can be read. There is no /home/daytona here, write `~`. ..."
+    """
+    if level == "L3":
+        return ""
+    if level == "L0":
+        said = "isolation L0: nothing is isolated, cells reach everything you can"
+    else:
+        said = f"isolation {level} leaves open: {'; '.join(phrases) or 'see the doctor'}"
+    return (
+        f"{said}. There is no /home/daytona here, write `~`. `%sandbox doctor` says why and what would help."
+    )
