@@ -17,6 +17,8 @@ from typing import Any
 
 from daytona_magics.runtime.guest import frames, processes
 
+from . import no_unix_sockets
+
 MODULE = [sys.executable, "-m", "daytona_magics.runtime.guest"]
 
 
@@ -27,9 +29,14 @@ def alive(pid: int) -> bool:
 
 
 class Guest:
-    """A daemon of its own; ``close`` ends it and everything it started."""
+    """A daemon of its own; ``close`` ends it and everything it started.
 
-    def __init__(self, **env: str) -> None:
+    Args:
+        pipes: unix sockets are refused to it and to its clients, so that they speak through named pipes.
+    """
+
+    def __init__(self, pipes: bool = False, **env: str) -> None:
+        self.pipes = pipes
         self.home = tempfile.mkdtemp(prefix="dm-")
         self.run = os.path.join(self.home, ".daytona-magics", "run")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MPL"))}
@@ -40,7 +47,12 @@ class Guest:
 
     def daemon(self) -> dict[str, Any]:
         done = subprocess.run(
-            [*MODULE, "daemon"], env=self.env, stdout=subprocess.PIPE, timeout=20, check=False
+            [*MODULE, "daemon"],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            timeout=20,
+            check=False,
+            preexec_fn=no_unix_sockets.refuse if self.pipes else None,
         )
         return json.loads(done.stdout)
 
@@ -153,6 +165,8 @@ class Client:
         self.number = 0
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            if guest.pipes:
+                no_unix_sockets.refuse()
             os.execve(MODULE[0], [*MODULE, "attach"], guest.env)
         self.closed = False
         # The next client must not inherit this terminal, or closing it here would hang up nobody.

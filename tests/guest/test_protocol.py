@@ -1,5 +1,5 @@
 # ruff: noqa: E501, UP031  (cells are written as they are typed)
-"""Nothing lost, nothing twice: cuts, windows, hostile clients, long outputs."""
+"""Nothing lost, nothing twice: cuts, windows, hostile clients, long outputs; over sockets and over pipes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,28 @@ import pytest
 
 from daytona_magics.runtime.guest import frames
 
+from . import no_unix_sockets
 from .harness import Client, Guest, Run, alive
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["socket", "pipes"])
+def pipes(request: pytest.FixtureRequest) -> bool:
+    """Every test here runs over both kinds of line."""
+    if request.param and not no_unix_sockets.supported():
+        pytest.skip("the system call numbers of this machine are not known to the test")
+    return bool(request.param)
+
+
+@pytest.fixture(scope="module")
+def guest(pipes: bool) -> Iterator[Guest]:
+    one = Guest(pipes)
+    yield one
+    one.close()
+
+
 @pytest.fixture
-def small_spool() -> Iterator[Guest]:
-    guest = Guest(DAYTONA_MAGICS_SPOOL_HEAD=str(2 << 20), DAYTONA_MAGICS_SPOOL_TAIL=str(4 << 20))
+def small_spool(pipes: bool) -> Iterator[Guest]:
+    guest = Guest(pipes, DAYTONA_MAGICS_SPOOL_HEAD=str(2 << 20), DAYTONA_MAGICS_SPOOL_TAIL=str(4 << 20))
     yield guest
     guest.close()
 
@@ -35,8 +51,8 @@ def test_daemon_is_started_once(guest: Guest) -> None:
     assert guest.hello["started"] is True and guest.hello["protocol"] == frames.PROTOCOL
 
 
-def test_a_long_home_path_does_not_matter(tmp_path: object) -> None:
-    guest = Guest()
+def test_a_long_home_path_does_not_matter(pipes: bool) -> None:
+    guest = Guest(pipes)
     guest.close()
     deep = os.path.join(guest.home, *["d" * 60] * 3)
     os.makedirs(deep)
@@ -278,8 +294,8 @@ def test_first_output_comes_at_once_and_idle_costs_nothing(client: Client, guest
     assert switches() == before
 
 
-def test_shutdown_ends_everything() -> None:
-    guest = Guest()
+def test_shutdown_ends_everything(pipes: bool) -> None:
+    guest = Guest(pipes)
     client = guest.client()
     client.run("1")
     worker = client.request("status")["contexts"][0]["worker_pid"]

@@ -1,4 +1,4 @@
-"""``attach``: a raw byte relay between this terminal and the daemon's unix socket.
+"""``attach``: a raw byte relay between this terminal and a line to the daemon.
 
 It runs under the platform's pseudo-terminal. The terminal is made raw before anything is sent, so nothing is
 echoed or translated. It ends when either side closes; losing it loses nothing, the daemon lives on.
@@ -11,7 +11,7 @@ import select
 import sys
 import time
 
-from . import paths
+from . import doors, paths
 
 #: A pty read on the other side is at most 4,095 bytes: a larger write would only be cut up there.
 CHUNK = 4000
@@ -19,28 +19,6 @@ CHUNK = 4000
 BACKLOG = 65536
 #: Seconds for which ``attach-soon`` waits for a daemon that is being started beside it.
 SOON = 5.0
-
-
-def connect() -> int:
-    """A non-blocking descriptor connected to the daemon; raises OSError when no daemon listens."""
-    # _socket is the C module under socket, whose own import takes 8 ms of the 25 we allow ourselves.
-    import _socket
-
-    here = os.open(".", os.O_RDONLY)
-    try:
-        os.chdir(paths.run_folder())
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        try:
-            sock.connect(paths.SOCKET)
-        except OSError:
-            sock.close()
-            raise
-    finally:
-        os.fchdir(here)
-        os.close(here)
-    fd: int = sock.detach()
-    os.set_blocking(fd, False)
-    return fd
 
 
 def make_raw(fd: int) -> None:
@@ -97,9 +75,9 @@ class Relay:
             self.backlog.clear()
 
 
-def relay(sock: int, stdin: int, stdout: int) -> None:
-    """Copy both ways until either side ends."""
-    inward, outward = Relay(stdin, sock), Relay(sock, stdout)
+def relay(line: tuple[int, int], stdin: int, stdout: int) -> None:
+    """Copy both ways until either side ends; ``line`` is what is read from and what is written to."""
+    inward, outward = Relay(stdin, line[1]), Relay(line[0], stdout)
     while not (inward.ended or (outward.ended and not outward.backlog)):
         poll = select.poll()
         wanted: dict[int, int] = {}
@@ -124,7 +102,7 @@ def main(patience: float = 0.0) -> int:
     deadline = time.monotonic() + patience
     while True:
         try:
-            sock = connect()
+            line = doors.connect(paths.run_folder())
             break
         except OSError as error:
             if time.monotonic() >= deadline:
@@ -133,5 +111,5 @@ def main(patience: float = 0.0) -> int:
             time.sleep(0.002)
     for fd in (0, 1):
         os.set_blocking(fd, False)
-    relay(sock, 0, 1)
+    relay(line, 0, 1)
     return 0

@@ -32,7 +32,7 @@ class Connection:
     """A connected client.
 
     Args:
-        fd: its non-blocking socket.
+        read, write: the two directions of its line, non-blocking (never the same descriptor).
         on_request: called as ``on_request(connection, request)`` with each decoded CONTROL object.
         on_close: called once with the connection.
     """
@@ -40,12 +40,14 @@ class Connection:
     def __init__(
         self,
         loop: Loop,
-        fd: int,
+        read: int,
+        write: int,
         on_request: Callable[[Connection, dict[str, Any]], Any],
         on_close: Callable[[Connection], Any],
     ) -> None:
         self._loop = loop
-        self._fd = fd
+        self._read_fd = read
+        self._write_fd = write
         self._on_request = on_request
         self._on_close = on_close
         self._decoder = frames.Decoder()
@@ -58,24 +60,16 @@ class Connection:
         self._written = 0  # bytes of frames written
         self._unacked: collections.deque[int] = collections.deque()  # ``_written`` after each open write
         self._acked = 0
-        self._waiting = False  # for the socket to take more
+        self._waiting = False  # for the line to take more
         self._scheduled = False
         self.closed = False
-        loop.add(fd, self._event)
+        loop.add(read, self._receive)
 
     # -- in ------------------------------------------------------------------------------------------------
 
-    def _event(self, events: int) -> None:
-        if events & loop.OUT:
-            self._waiting = False
-            self._loop.change(self._fd, loop.IN)
-            self.pump()
-        if events & ~loop.OUT and not self.closed:
-            self._receive()
-
-    def _receive(self) -> None:
+    def _receive(self, events: int) -> None:
         try:
-            data = os.read(self._fd, 65536)
+            data = os.read(self._read_fd, 65536)
         except BlockingIOError:
             return
         except OSError:
@@ -153,6 +147,11 @@ class Connection:
             self._scheduled = True
             self._loop.soon(self.pump)
 
+    def _writable(self, events: int) -> None:
+        self._waiting = False
+        self._loop.remove(self._write_fd)
+        self.pump()
+
     def _window_open(self) -> bool:
         return len(self._unacked) < WINDOW_WRITES and self._written - self._acked < WINDOW_BYTES
 
@@ -179,7 +178,7 @@ class Connection:
         return b"".join(parts)
 
     def pump(self) -> None:
-        """Write as much as the socket and the window take."""
+        """Write as much as the line and the window take."""
         self._scheduled = False
         while not self._waiting and not self.closed:
             if not self._partial:
@@ -189,7 +188,7 @@ class Connection:
                 self._written += len(self._partial)
                 self._unacked.append(self._written)
             try:
-                sent = os.write(self._fd, self._partial)
+                sent = os.write(self._write_fd, self._partial)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -198,13 +197,15 @@ class Connection:
             self._partial = self._partial[sent:]
             if self._partial:
                 self._waiting = True
-                self._loop.change(self._fd, loop.IN | loop.OUT)
+                self._loop.add(self._write_fd, self._writable, loop.OUT)
 
     def close(self) -> None:
         """Drop the client; what it was subscribed to goes on."""
         if self.closed:
             return
         self.closed = True
-        self._loop.remove(self._fd)
-        os.close(self._fd)
+        self._loop.remove(self._read_fd)
+        self._loop.remove(self._write_fd)
+        os.close(self._read_fd)
+        os.close(self._write_fd)
         self._on_close(self)

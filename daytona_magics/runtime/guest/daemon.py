@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
+import select
 import sys
 import time
 
-from . import VERSION, frames, paths, processes
+from . import VERSION, doors, frames, paths, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,25 +53,24 @@ def _ask(folder: str) -> dict[str, Any]:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(PATIENCE)
-                here = os.getcwd()
-                os.chdir(folder)
-                try:
-                    sock.connect(paths.SOCKET)
-                finally:
-                    os.chdir(here)
-                return _hello(sock)
+            line = doors.connect(folder, PATIENCE)
+            try:
+                return _hello(line[0], deadline)
+            finally:
+                for fd in line:
+                    os.close(fd)
         except OSError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.005)
 
 
-def _hello(sock: socket.socket) -> dict[str, Any]:
+def _hello(line: int, deadline: float) -> dict[str, Any]:
     decoder = frames.Decoder()
     while True:
-        data = sock.recv(4096)
+        if not select.select([line], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise TimeoutError("the daemon does not answer")
+        data = os.read(line, 4096)
         if not data:
             raise OSError("the daemon closed the connection")
         for frame in decoder.feed(data):
@@ -121,7 +120,7 @@ def _detach(folder: str, lock: int, report: int) -> None:
             except OSError:
                 continue
     try:
-        listener = _listen(folder)
+        door = doors.listen(folder)
     except OSError as error:
         os.write(report, json.dumps({"failed": "the guest cannot listen: %s" % error}).encode())
         os._exit(1)
@@ -135,12 +134,12 @@ def _detach(folder: str, lock: int, report: int) -> None:
     }
     os.write(report, json.dumps(hello).encode())
     os.close(report)
-    # Answered: who connects now waits in the listener's queue while the rest is imported (30 ms).
-    _serve(folder, listener, hello)
+    # Answered: who connects now waits at the door while the rest is imported (30 ms).
+    _serve(folder, door, hello)
     os._exit(0)
 
 
-def _serve(folder: str, listener: socket.socket, hello: dict[str, Any]) -> None:
+def _serve(folder: str, door: doors.SocketDoor | doors.PipeDoor, hello: dict[str, Any]) -> None:
     import shutil
 
     from .loop import Loop
@@ -157,21 +156,10 @@ def _serve(folder: str, listener: socket.socket, hello: dict[str, Any]) -> None:
     loop.watch_children()
     head = _limit("DAYTONA_MAGICS_SPOOL_HEAD", 64 << 20)
     tail = _limit("DAYTONA_MAGICS_SPOOL_TAIL", 192 << 20)
-    Server(loop, listener, folder, hello, head, tail)
+    Server(loop, door, folder, hello, head, tail)
     loop.run()
 
 
 def _limit(name: str, default: int) -> int:
     text = os.environ.get(name, "")
     return int(text) if text.isdigit() else default
-
-
-def _listen(folder: str) -> socket.socket:
-    os.chdir(folder)
-    if os.path.lexists(paths.SOCKET):
-        os.unlink(paths.SOCKET)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(paths.SOCKET)
-    os.chmod(paths.SOCKET, 0o600)
-    listener.listen(16)
-    return listener

@@ -1,14 +1,11 @@
-"""Where the guest keeps its files: ``~/.daytona-magics/run`` (0700).
-
-A unix socket's path may be 107 bytes at most, a home can be longer: so the socket is bound and connected
-from inside its folder, by its bare name.
-"""
+"""Where the guest keeps its files: ``~/.daytona-magics/run`` (0700)."""
 
 from __future__ import annotations
 
 import os
 
-SOCKET = "guest.sock"
+#: The daemon's door is one of the two (see doors.py).
+SOCKET, DOOR = "guest.sock", "guest.door"
 LOCK = "guest.lock"
 ERRORS = "guest.err"
 

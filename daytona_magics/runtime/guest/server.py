@@ -1,4 +1,4 @@
-"""The daemon's front: accepts clients on the unix socket and answers their requests."""
+"""The daemon's front: lets clients in at the door and answers their requests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .supervisor import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from typing import Any, Callable
 
+    from .doors import PipeDoor, SocketDoor
     from .execution import Execution
     from .loop import Loop
 
@@ -29,7 +29,7 @@ class Server:
     """Clients, and what they may ask.
 
     Args:
-        listener: the bound, listening unix socket.
+        door: where clients come in.
         hello: what every client is told first.
         head, tail: limits of each execution's journal, bytes.
     """
@@ -37,14 +37,14 @@ class Server:
     def __init__(
         self,
         loop: Loop,
-        listener: socket.socket,
+        door: SocketDoor | PipeDoor,
         folder: str,
         hello: dict[str, Any],
         head: int = 64 << 20,
         tail: int = 192 << 20,
     ) -> None:
         self._loop = loop
-        self._listener = listener
+        self._door = door
         self.supervisor = Supervisor(loop, folder, self._changed, head, tail)
         self._hello = hello
         self._clients: list[Connection] = []
@@ -57,21 +57,16 @@ class Server:
             "forget": self._forget,
             "ping": lambda client, request: {},
         }
-        listener.setblocking(False)
-        loop.add(listener.fileno(), self._accept)
+        loop.add(door.fd, self._accept)
 
     def _accept(self, events: int) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return
-        if len(self._clients) >= MAX_CLIENTS:
-            sock.close()
-            return
-        sock.setblocking(False)
-        client = Connection(self._loop, sock.detach(), self._request, self._clients.remove)
-        self._clients.append(client)
-        client.send(self._hello)
+        for read, write in self._door.accept():
+            client = Connection(self._loop, read, write, self._request, self._clients.remove)
+            self._clients.append(client)
+            if len(self._clients) > MAX_CLIENTS:
+                client.close()
+            else:
+                client.send(self._hello)
 
     def _changed(self, execution: Execution) -> None:
         for client in list(self._clients):
