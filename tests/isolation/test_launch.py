@@ -210,9 +210,9 @@ def test_the_filter_is_well_formed() -> None:
 
 
 def test_other_architectures_fail_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert "aarch64" in (visible.obstacle() or "")
-    with pytest.raises(OSError, match="aarch64"):
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert "riscv64" in (visible.obstacle() or "")
+    with pytest.raises(OSError, match="riscv64"):
         seccomp.program()
 
 
@@ -245,7 +245,7 @@ def test_socket_pairs_and_segment_tables(l3: Any, l0: Any) -> None:
 # -- levels
 
 
-@pytest.mark.parametrize("name", ["L1", "L2", "l0", "none", " "])
+@pytest.mark.parametrize("name", ["L4", "l0", "none", " "])
 async def test_levels_that_are_not_offered(tmp_path: Path, name: str) -> None:
     with pytest.raises(LaunchError, match="not offered"):
         await Launcher(isolation=name, stderr_dir=tmp_path).start()
@@ -315,7 +315,7 @@ from daytona_magics.engine.launch import privileges, seccomp
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
 privileges.load_filter(seccomp.program())
 async def main():
-    launcher = Launcher(stderr_dir=Path(sys.argv[1]))
+    launcher = Launcher(isolation="L3", stderr_dir=Path(sys.argv[1]))
     try:
         await launcher.start()
     except LaunchError as error:

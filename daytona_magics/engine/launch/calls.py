@@ -1,5 +1,6 @@
 """System calls behind a sandbox that Python does not offer; a failure is an OSError saying what was tried."""
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -14,7 +15,9 @@ _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC, _MOVE_MOUNT_F_EMPTY_PATH = 1, os.O_CLOEXEC
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 #: The same numbers on every architecture.
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLOSE_RANGE, _SYS_MOUNT_SETATTR = 428, 429, 436, 442
+_LAST_FD = 0xFFFFFFFF
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 4, 15, 36
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 def check(result: int, what: str) -> int:
@@ -40,6 +43,35 @@ def close_range(first: int, last: int) -> None:
         os.closerange(first, min(last, 65536) + 1)  # A kernel before 5.9.
 
 
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor above stderr except `kept`."""
+    low = 3
+    for fd in sorted(kept):
+        close_range(low, fd - 1)
+        low = fd + 1
+    close_range(low, _LAST_FD)
+
+
+def children() -> list[int]:
+    """Process numbers of this process's children, ended ones included."""
+    own = os.getpid()
+    try:
+        with open(f"/proc/self/task/{own}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except FileNotFoundError:
+        return _children_by_looking(own)
+
+
+def _children_by_looking(parent: int) -> list[int]:
+    """The same for a kernel made without the list."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            if int(file.read().rpartition(b")")[2].split()[1]) == parent:
+                found.append(int(name))
+    return found
+
+
 def die_with_parent() -> None:
     """Have the kernel SIGKILL this process when its parent ends. Check afterwards that it has not already."""
     prctl(_PR_SET_PDEATHSIG, 9, "setting the parent-death signal")
@@ -53,6 +85,11 @@ def become_subreaper() -> None:
 def set_dumpable(value: bool) -> None:
     """Whether other processes of the same uid may look into this one through /proc or ptrace."""
     prctl(_PR_SET_DUMPABLE, int(value), "setting dumpable")
+
+
+def set_no_new_privileges() -> None:
+    """Have exec never give privileges to this process and all to come. Raises OSError."""
+    prctl(_PR_SET_NO_NEW_PRIVS, 1, "setting no_new_privs")
 
 
 def set_name(name: bytes) -> None:

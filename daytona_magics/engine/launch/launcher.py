@@ -24,12 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from ..toolbox import trees, wire
+from ..toolbox.answers import ExecuteResult
 from ..toolbox.client import ToolboxError
 from ..toolbox.wire import WireError
-from . import folders, visible
+from . import choice, folders, landlock, levels, visible
+from .choice import Attempt, Candidate
+from .ports import PortBlocks
 from .sandbox import READY_TIMEOUT, LaunchError, Limits, SandboxProcess, SandboxSpec
 
-__all__ = ["LaunchError", "Launcher", "Limits", "SandboxProcess", "SandboxSpec"]
+__all__ = ["Attempt", "LaunchError", "Launcher", "Limits", "SandboxProcess", "SandboxSpec"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,18 +43,31 @@ PROBE_UID = 65534
 class Launcher:
     """Starts sandboxes at the best isolation level that really works here.
 
-    Parameters: `isolation` is None (the best level that works; L3 is the only one offered so far) or "L0" (no
-    isolation at all, by name only). `stderr_dir` takes ``zygote.err`` and one ``<id>.err`` per sandbox.
+    Parameters: `isolation` is None (the best level that works) or a level's name (exactly this level; L0, no
+    isolation at all, is had by name only). `launcher` forces one of the ways in `choice`. `landlock_abi` is
+    the newest version of Landlock to use. `stderr_dir` takes ``zygote.err`` and one ``<id>.err`` per sandbox.
     `private` are further folders that no sandbox may see.
 
-    Attributes: ``level`` ("L3" or "L0") and ``reason`` (why not higher) are known after `start`;
-    ``on_zygote_death`` is called on the loop when the zygote ends though nobody asked it to.
+    Attributes, known after `start`: ``level``; ``launcher``; ``landlock_abi`` (0: not used); ``reason`` (one
+    sentence why not higher); ``attempts`` (what did not work); ``open`` (a phrase for each thing that is open
+    at this level). ``on_zygote_death`` is called on the loop when the zygote ends though nobody asked it to.
     """
 
     def __init__(
-        self, *, isolation: str | None = None, stderr_dir: Path, private: Sequence[Path] = ()
+        self,
+        *,
+        isolation: str | None = None,
+        launcher: str | None = None,
+        landlock_abi: int | None = None,
+        stderr_dir: Path,
+        private: Sequence[Path] = (),
     ) -> None:
-        self._wanted = isolation or "L3"
+        self._wanted = isolation or None
+        self._wanted_launcher = launcher or os.environ.get("DAYTONA_MAGICS_LAUNCHER") or None
+        limit = os.environ.get("DAYTONA_MAGICS_LANDLOCK_ABI", "")
+        self._abi_limit = (
+            landlock_abi if landlock_abi is not None else int(limit) if limit.isdigit() else None
+        )
         self._stderr_dir = Path(stderr_dir)
         self._private = (self._stderr_dir, *private)
         self._zygote: subprocess.Popen[bytes] | None = None
@@ -61,43 +77,91 @@ class Launcher:
         self._send_lock = asyncio.Lock()
         self._stopping = False
         self._plan = visible.Plan()
+        self._ports = PortBlocks()
         self.level = ""
+        self.launcher = ""
+        self.landlock_abi = 0
         self.reason = ""
+        self.attempts: list[Attempt] = []
+        self.open: tuple[str, ...] = ()
         self.on_zygote_death: Callable[[], None] | None = None
 
     # -- life of the zygote
 
     async def start(self) -> None:
-        """Start the zygote and try a sandbox for real.
+        """Find the way to isolate that works, and start the zygote.
 
         Raises LaunchError when the wanted isolation cannot be had here; nothing is left running then.
         """
-        if self._wanted not in ("L3", "L0"):
-            raise LaunchError(f"isolation {self._wanted!r} is not offered; it is L3, or L0 by name")
+        try:
+            found = choice.candidates(self._wanted, self._wanted_launcher)
+        except ValueError as error:
+            raise LaunchError(str(error)) from None
         self._stderr_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._plan = visible.plan()
+        self.attempts = []
         if self._wanted != "L0":
             self._check_private()
-        try:
-            if self._wanted == "L0":
-                await self._start_zygote()
-                self.level, self.reason = "L0", "asked for by name: nothing is isolated"
-                return
             if (obstacle := visible.obstacle()) is not None:
                 raise LaunchError(obstacle)
-            await self._start_zygote()
-            missing = await self._probe()
-            if missing:
-                self._plan = self._plan.with_libraries(missing)
+        for candidate in found:
+            self._take_candidate(candidate)
+            try:
+                await self._try(candidate)
+            except LaunchError as error:
                 await self.stop()
-                await self._start_zygote()
-                await self._probe()
-            self.level = "L3"
-        except LaunchError as error:
+                self.attempts.append(Attempt(candidate.level, candidate.launcher, str(error)))
+                continue
+            self._settle()
+            return
+        self.level = self.launcher = ""
+        problem = "; ".join(f"{attempt.level}: {attempt.problem}" for attempt in self.attempts)
+        wanted = f" (level {self._wanted})" if self._wanted else ""
+        raise LaunchError(f"this machine cannot isolate sandboxes{wanted}: {problem}")
+
+    def _take_candidate(self, candidate: Candidate) -> None:
+        self.level, self.launcher = candidate.level, candidate.launcher
+        self.landlock_abi = 0 if candidate.level in ("L3", "L0") else landlock.abi(self._abi_limit)
+
+    async def _try(self, candidate: Candidate) -> None:
+        """Start a zygote for a candidate and a sandbox by it. Raises LaunchError when that does not work."""
+        if (problem := self._impossible(candidate)) is not None:
+            raise LaunchError(problem)
+        await self._start_zygote()
+        if candidate.level == "L0":
+            return
+        missing = await self._probe()
+        if missing:
+            self._plan = self._plan.with_libraries(missing)
             await self.stop()
-            if self._wanted == "L3":
-                raise LaunchError(f"this machine cannot isolate sandboxes (level L3): {error}") from error
-            raise
+            await self._start_zygote()
+            await self._probe()
+
+    def _impossible(self, candidate: Candidate) -> str | None:
+        """Why a candidate needs no try, in one sentence; None when it does."""
+        if candidate.launcher != "ctypes":
+            return "not built yet"
+        if candidate.level in ("L3", "L0"):
+            return None
+        if self.landlock_abi == 0:
+            return "this kernel has no Landlock, or it is switched off (it needs Linux 5.13)"
+        stops_signals = self.landlock_abi >= 6 or os.geteuid() == 0
+        if candidate.level == "L1" and not stops_signals:
+            return (
+                "this kernel's Landlock cannot stop signals to processes of the same account"
+                f" (version {self.landlock_abi}; it needs Linux 6.12)"
+            )
+        if candidate.level == "L0.5" and stops_signals:
+            return "L0.5 is L1 where signals cannot be stopped; here they can"
+        return None
+
+    def _settle(self) -> None:
+        own_uids = os.geteuid() == 0
+        self.open = levels.opened(self.level, landlock_abi=self.landlock_abi, own_uids=own_uids)
+        if self.level == "L0":
+            self.reason = "asked for by name: nothing is isolated"
+        else:
+            self.reason = "; ".join(f"{attempt.level}: {attempt.problem}" for attempt in self.attempts)
 
     def _check_private(self) -> None:
         """Raise LaunchError if sandboxes would see the engine's key or each other's homes."""
@@ -123,7 +187,6 @@ class Launcher:
         config = {
             "v": wire.VERSION,
             "op": "configure",
-            "isolate": self._wanted != "L0",
             **self._plan.message(),
         }
         await wire.send_packet(near, config)
@@ -195,11 +258,16 @@ class Launcher:
         """
         with tempfile.TemporaryDirectory(prefix="dm-probe-") as folder:
             home = Path(folder) / "home"
+            # Below L3 the sandbox's uid itself walks there.
+            os.chmod(folder, 0o711)
             uid = PROBE_UID if os.geteuid() == 0 else None
             self.prepare_home(home, uid)
             box = await self.spawn(SandboxSpec("probe", home, uid, "probe"))
             try:
-                result = await box.toolbox.run_program([sys.executable, *visible.IMPORT_PROBE], timeout=30)
+                result = await self._import_inside(box, sys.executable)
+                if result.exit_code == -1 and self.level not in levels.OWN_TREE:
+                    # Python may lie where only the engine's user can go, and then another has to do.
+                    result = await self._import_inside(box, "python3")
             except ToolboxError as error:
                 raise LaunchError(f"the trial sandbox failed: {error.message}") from error
             finally:
@@ -211,6 +279,10 @@ class Launcher:
             output = result.output.decode("utf-8", "replace")[-500:]
             raise LaunchError(f"Python does not run inside a sandbox: {output}")
         return missing
+
+    @staticmethod
+    async def _import_inside(box: SandboxProcess, python: str) -> ExecuteResult:
+        return await box.toolbox.run_program([python, *visible.IMPORT_PROBE], timeout=30)
 
     # -- homes
 
@@ -241,7 +313,12 @@ class Launcher:
         control = self._control
         if control is None:
             raise LaunchError("the embedded engine is not ready to start sandboxes")
-        request = self._request(spec)
+        ports = self._ports.take() if levels.with_shared_network(self.level) else None
+        try:
+            request = self._request(spec, ports)
+        except LaunchError:
+            self._ports.give_back(ports)
+            raise
         sockets = [
             *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
             *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
@@ -265,15 +342,17 @@ class Launcher:
         except (OSError, ValueError) as error:
             box_control.close()
             box_status.close()
+            self._ports.give_back(ports)
             raise LaunchError(f"the sandbox cannot be started: {error}") from error
         finally:
             far_control.close()
             far_status.close()
         box = SandboxProcess(spec.id, box_status, box_control)
+        box.ports = ports
         self._boxes.add(box)
-        box.add_exit_callback(self._boxes.discard)
+        box.add_exit_callback(self._forget)
         try:
-            await box.begin()
+            await box.begin(own_network=self.level in levels.OWN_NETWORK)
         except BaseException:
             with contextlib.suppress(OSError):
                 box_status.shutdown(socket.SHUT_WR)
@@ -282,27 +361,45 @@ class Launcher:
             raise
         return box
 
-    def _request(self, spec: SandboxSpec) -> dict[str, Any]:
+    def _forget(self, box: SandboxProcess) -> None:
+        self._boxes.discard(box)
+        self._ports.give_back(box.ports)
+
+    def _request(self, spec: SandboxSpec, ports: tuple[int, int] | None) -> dict[str, Any]:
         """The spawn message for the zygote. Raises LaunchError for a spec that cannot be isolated."""
-        if self._wanted != "L0":
+        if self.level != "L0":
             if os.geteuid() == 0 and not spec.uid:
                 raise LaunchError("an engine that runs as root needs a host uid of its own for each sandbox")
             if os.geteuid() != 0 and spec.uid not in (None, os.geteuid()):
                 raise LaunchError("only an engine that runs as root can give a sandbox another uid")
         if not spec.id or "/" in spec.id or "\0" in spec.id:
             raise LaunchError(f"{spec.id!r} cannot be a sandbox's id")
-        host_env = dict(os.environ) if self._wanted == "L0" else {}
-        host_env.pop("HOME", None)
         return {
             "v": wire.VERSION,
             "op": "spawn",
             "id": spec.id,
+            "level": self.level,
+            "landlock_abi": self.landlock_abi,
             "home": str(spec.home),
+            "system": None if spec.system is None else str(spec.system),
             "uid": spec.uid if os.geteuid() == 0 else None,
             "hostname": spec.hostname[:63],
-            "env": {**host_env, **visible.base_environment(spec.id), **spec.env},
+            "env": self._environment(spec, ports),
             "limits": asdict(spec.limits),
+            "proxy_port": spec.proxy_port,
+            "ports": ports,
         }
+
+    def _environment(self, spec: SandboxSpec, ports: tuple[int, int] | None) -> dict[str, str]:
+        """The environment of everything in a sandbox; the toolbox adds HOME and SHELL."""
+        found = dict(os.environ) if self.level == "L0" else {}
+        found.pop("HOME", None)
+        found.update(visible.base_environment(spec.id))
+        if self.level not in ("L0", *levels.OWN_TREE):
+            found["TMPDIR"] = f"{spec.home}/.tmp"
+        if ports is not None:
+            found["PORT"] = str(ports[0])
+        return {**found, **spec.env}
 
 
 def _reap(zygote: "subprocess.Popen[bytes]") -> None:

@@ -5,14 +5,18 @@ Anything that fails raises, and a process that has raised here never runs a sand
 
 import contextlib
 import ctypes
+import errno
+import os
+import platform
 import resource
 import struct
 from typing import Any
 
-from .calls import check, libc, prctl
+from .calls import check, libc, set_no_new_privileges
+from .numbers import ARCHITECTURES
 
-_SYS_KEYCTL_X86_64, _KEYCTL_JOIN_SESSION_KEYRING = 250, 1
-_PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 22, 24, 38, 47
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_PR_SET_SECCOMP, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT = 22, 23, 24, 47
 
 
 def limit(limits: dict[str, Any]) -> None:
@@ -22,6 +26,10 @@ def limit(limits: dict[str, Any]) -> None:
     _limit(resource.RLIMIT_NPROC, limits["processes"])
     if limits["file_size"] is not None:
         _limit(resource.RLIMIT_FSIZE, limits["file_size"])
+    if limits["data"] is not None:
+        _limit(resource.RLIMIT_DATA, limits["data"])
+    if limits["nice"]:
+        os.setpriority(os.PRIO_PROCESS, 0, limits["nice"])
 
 
 def _limit(which: int, value: int) -> None:
@@ -31,29 +39,51 @@ def _limit(which: int, value: int) -> None:
     resource.setrlimit(which, (value, value))
 
 
-def drop_privileges(filter_program: bytes) -> None:
-    """Give up every capability and load the system call filter, for this process and all to come.
+def drop_capabilities() -> None:
+    """Give up every capability, and the way to new ones by exec, for this process and all to come.
 
     Raises OSError.
     """
     # A session keyring of the host would otherwise come along; without the call there are no keys to hide.
     with contextlib.suppress(OSError):
-        check(libc.syscall(_SYS_KEYCTL_X86_64, _KEYCTL_JOIN_SESSION_KEYRING, None), "keyctl")
-    capability = 0
-    while libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
-        capability += 1
-    if capability == 0:
-        check(-1, "emptying the capability bounding set")
+        check(libc.syscall(_keyctl(), _KEYCTL_JOIN_SESSION_KEYRING, None), "keyctl")
+    empty_bounding_set()
     with contextlib.suppress(OSError):  # Ambient capabilities are empty already; old kernels lack the call.
         check(libc.prctl(_PR_CAP_AMBIENT, 4, 0, 0, 0), "clearing ambient capabilities")
     header = struct.pack("Ii", 0x20080522, 0)
     check(libc.capset(header, struct.pack("6I", *[0] * 6)), "dropping capabilities")
-    load_filter(filter_program)
+    set_no_new_privileges()
+
+
+def _keyctl() -> int:
+    return ARCHITECTURES[platform.machine()].numbers["keyctl"]
+
+
+def empty_bounding_set() -> None:
+    """Drop all capabilities from the bounding set, which needs one of them.
+
+    An ordinary user without a user namespace has none, and keeps the set: without gaining privileges by exec
+    nothing can be taken from it. Raises OSError when somebody with privileges fails.
+    """
+    for capability in range(64):
+        state = libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0)
+        if state < 0:
+            return
+        if state and libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            if ctypes.get_errno() == errno.EPERM and not _has_capabilities():
+                return
+            check(-1, "emptying the capability bounding set")
+
+
+def _has_capabilities() -> bool:
+    header, data = struct.pack("Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
+    check(libc.capget(header, data), "reading capabilities")
+    return any(data.raw)
 
 
 def load_filter(filter_program: bytes) -> None:
     """Give up gaining privileges by exec, and load the system call filter. Raises OSError."""
-    prctl(_PR_SET_NO_NEW_PRIVS, 1, "setting no_new_privs")
+    set_no_new_privileges()
     buffer = ctypes.create_string_buffer(filter_program, len(filter_program))
     fprog = struct.pack("HxxxxxxQ", len(filter_program) // 8, ctypes.addressof(buffer))
     check(libc.prctl(_PR_SET_SECCOMP, 2, fprog, 0, 0), "loading the system call filter")

@@ -27,13 +27,16 @@ class Limits:
     """What one sandbox may use at most. Sizes in bytes; None: no limit.
 
     ``processes`` and threads together, ``open_files`` per process, ``file_size`` of one file, ``tmp_size`` of
-    /tmp, /var/tmp, /run and /dev/shm together (they live in memory).
+    /tmp, /var/tmp, /run and /dev/shm together (they live in memory), ``data`` private memory of one process,
+    ``nice`` how far it stands back from others that want the CPU (0 to 19).
     """
 
     processes: int = 512
     open_files: int = 4096
     file_size: int | None = None
     tmp_size: int = 256 << 20
+    data: int | None = None
+    nice: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,22 +114,35 @@ class SandboxProcess:
                 f"sandbox {self.id} (pid {self.pid}) has not ended {KILL_TIMEOUT:g} s after it was killed"
             ) from None
 
-    async def begin(self) -> None:
+    async def begin(self, *, own_network: bool) -> None:
         """Wait for the keeper's report and the toolbox's greeting, then watch for the end.
+
+        `own_network`: the egress proxy's listener comes from inside, too.
 
         Raises LaunchError with the keeper's reason.
         """
         try:
-            packet = await asyncio.wait_for(wire.recv_packet(self._status), READY_TIMEOUT)
-            report = report_of(packet)
-            if "error" in report:
-                raise LaunchError(str(report["error"])[:2000])
-            self.pid = int(report.get("pid", 0))
+            while not self.pid or (own_network and self.proxy is None):
+                self._take(await asyncio.wait_for(wire.recv_packet(self._status), READY_TIMEOUT))
             self._watcher = asyncio.ensure_future(self._watch())
             await self.toolbox.handshake(READY_TIMEOUT)
         except (asyncio.TimeoutError, WireError, ToolboxError, ValueError) as error:
             reason = await self._last_words()
             raise LaunchError(reason or f"the sandbox did not start: {error or 'no answer'}") from error
+
+    def _take(self, packet: tuple[dict[str, Any], list[int]] | None) -> None:
+        """Take in one report of the start. Raises LaunchError if it is of a failure, or none comes."""
+        if packet is None:
+            raise LaunchError("the sandbox ended before it was ready; the log of the zygote may say why")
+        report, fds = packet
+        if report.get("proxy") and len(fds) == 1 and self.proxy is None:
+            self.proxy = socket.socket(fileno=fds[0])
+            self.proxy.setblocking(False)
+            return
+        wire.close_fds(fds)
+        if "error" in report:
+            raise LaunchError(str(report["error"])[:2000])
+        self.pid = int(report.get("pid", self.pid))
 
     async def _last_words(self) -> str:
         """What the keeper or pid 1 reported while failing, if anything; the sandbox has been killed."""
@@ -159,13 +175,9 @@ class SandboxProcess:
             self._ended.set()
             self.toolbox.mark_gone()
             self._status.close()
+            loop = asyncio.get_running_loop()
             for callback in self._callbacks:
-                asyncio.get_running_loop().call_soon(callback, self)
-
-
-def report_of(packet: tuple[dict[str, Any], list[int]] | None) -> dict[str, Any]:
-    """The keeper's message in `packet`. Raises LaunchError if the keeper is gone."""
-    if packet is None:
-        raise LaunchError("the sandbox ended before it was ready; the log of the zygote may say why")
-    wire.close_fds(packet[1])
-    return packet[0]
+                loop.call_soon(callback, self)
+            if self.proxy is not None:
+                # After the callbacks: whoever serves it lets go of it there.
+                loop.call_soon(self.proxy.close)

@@ -43,6 +43,25 @@ _ETC = (
     "ssl/openssl.cnf",
     "terminfo",
 )
+#: What L3 writes anew for each sandbox, and below L3 is read where it is: who one is, where names are looked
+#: up, and how a shell starts.
+_ETC_BEYOND = (
+    "bash.bashrc",
+    "bashrc",
+    "gai.conf",
+    "group",
+    "host.conf",
+    "hostname",
+    "hosts",
+    "lsb-release",
+    "nsswitch.conf",
+    "passwd",
+    "profile",
+    "profile.d",
+    "resolv.conf",
+    "shells",
+    "zsh",
+)
 #: Below each prefix: configuration of Jupyter, pip and conda, which may hold passwords and channel tokens,
 #: and the variables that are set when an environment is activated.
 _MASKED = (
@@ -65,16 +84,18 @@ class Plan:
     """What sandboxes see of the host.
 
     ``binds``: (host path, path inside), parents first. ``links``: (path inside, target). ``masks``: paths
-    inside at which a sandbox, when it starts, covers whatever is there.
+    inside at which a sandbox, when it starts, covers whatever is there. ``beyond``: host paths that only
+    sandboxes below L3 read.
     """
 
     binds: tuple[tuple[str, str], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     masks: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
 
     def message(self) -> dict[str, Any]:
         """The plan as part of the zygote's configuration."""
-        return {"binds": self.binds, "links": self.links, "masks": self.masks}
+        return {"binds": self.binds, "links": self.links, "masks": self.masks, "beyond": self.beyond}
 
     def shows(self, path: str) -> bool:
         """Is host path `path` visible in a sandbox?"""
@@ -117,7 +138,7 @@ def obstacle() -> str | None:
     if not sys.platform.startswith("linux"):
         return f"the embedded engine isolates sandboxes on Linux only, and this is {sys.platform}"
     if not seccomp.supported():
-        return f"the system call filter is written for x86_64 only, and this machine is {platform.machine()}"
+        return f"there is no system call filter for this machine's architecture ({platform.machine()})"
     return None
 
 
@@ -147,7 +168,9 @@ def plan() -> Plan:
     prefixes = {"/usr", "/usr/local", *places, *(os.path.realpath(place) for place in places)}
     masks = (os.path.join(prefix, name) for prefix in prefixes for name in _MASKED)
     masked = tuple(sorted(path for path in masks if found.shows(path)))
-    return replace(found, binds=tuple(sorted(set(found.binds), key=_inside)), masks=masked)
+    beyond = tuple(path for name in _ETC_BEYOND if os.path.exists(path := "/etc/" + name))
+    ordered = tuple(sorted(set(found.binds), key=_inside))
+    return replace(found, binds=ordered, masks=masked, beyond=beyond)
 
 
 def _python_folders() -> list[str]:

@@ -1,0 +1,174 @@
+"""The keeper: the process outside a sandbox that makes it, waits for it and ends it.
+
+It is forked from the zygote for one sandbox, makes what needs to be made outside, forks the sandbox's first
+process (`first`), and reports. It ends the sandbox when the engine hangs up and when the zygote is gone.
+
+With a process namespace of its own (L3, L2) the sandbox ends with its first process, by the kernel; the
+keeper dies with the zygote, and the first process with the keeper. Without (L1 and below) processes of the
+sandbox may have left their parents, sessions and groups. The keeper then is their subreaper: what loses its
+parent becomes its child, and it kills until it has none. Where Landlock scopes signals it has entered a
+domain around the sandbox's, in which "all processes" are those of the sandbox, so that one call kills them
+all at the same instant; and root does the same by the sandbox's own uid. Should the keeper itself be killed,
+the first process is killed by the kernel, and the zygote does the same for what is left.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Collection
+from typing import Any, NoReturn
+
+from ..toolbox import wire
+from . import calls, first, landlock, namespaces, tree
+from .levels import OWN_PROCESSES, OWN_TREE, isolated
+
+#: Uids that belong to others than one sandbox: killing "all of this uid" would kill strangers.
+_SHARED_UIDS = (0, 65534)
+#: Seconds to wait for what was killed before going on; what hangs in the kernel is told of when it ends.
+_REAP_SECONDS = 5.0
+
+
+def keep(
+    request: dict[str, Any],
+    config: dict[str, Any],
+    program: bytes,
+    zygote: int,
+    toolbox_fd: int,
+    status: socket.socket,
+) -> NoReturn:
+    """Be the keeper of one sandbox: start it, report it, wait for its end or for the order to end it."""
+    level = request["level"]
+    # Read by the first process: it hangs up when the keeper is gone.
+    alive_read, alive_write = os.pipe()
+    sources = tree.Sources(config.get("binds", ()), request["home"])
+    scoped = False
+    try:
+        # When memory runs out, sandboxes go before the engine and the notebook.
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:
+            file.write(b"500")
+        zygote_fd = os.pidfd_open(zygote)
+        if level in OWN_PROCESSES:
+            if request["uid"] is not None:
+                if level in OWN_TREE:
+                    _take_as_root(sources)
+                namespaces.change_uid(request["uid"])
+            namespaces.unshare(mounts=level in OWN_TREE)
+            calls.die_with_parent()
+        else:
+            calls.become_subreaper()
+            scoped = isolated(level) and _scope_signals(request["landlock_abi"], zygote)
+        if os.getppid() != zygote:
+            os._exit(1)
+        pid = os.fork()
+    except OSError as error:
+        first.fail(status, error)
+    if pid == 0:
+        try:
+            os.close(alive_write)
+            first.become(request, config, program, alive_read, toolbox_fd, status, sources)
+        finally:
+            os._exit(1)
+    os.close(alive_read)
+    pidfd = os.pidfd_open(pid)
+    calls.close_all_but(alive_write, status.fileno(), pidfd, zygote_fd)
+    calls.set_dumpable(False)
+    with contextlib.suppress(OSError):
+        wire.send_fds(status, wire.pack_json({"pid": pid}))
+    _wait(pid, pidfd, zygote_fd, status)
+    if level not in OWN_PROCESSES:
+        own = isolated(level) and request["uid"] is not None
+        end_all([request["uid"]] if own else [], scoped=scoped)
+    with contextlib.suppress(OSError):
+        wire.send_fds(status, wire.pack_json({"exit": True}))
+    os._exit(0)
+
+
+def _take_as_root(sources: tree.Sources) -> None:
+    """Take the sources with root's rights; where a container's root may not mount, pid 1 takes them."""
+    try:
+        sources.take()
+    except PermissionError:
+        sources.forget()
+
+
+def _scope_signals(version: int, zygote: int) -> bool:
+    """Enter a domain from which no signal leaves; True if it is certain that none does. Raises OSError."""
+    if version < 6:
+        return False
+    calls.set_no_new_privileges()
+    with landlock.Ruleset(version, files=False) as rules:
+        rules.enter()
+    try:
+        os.kill(zygote, 0)
+    except PermissionError:
+        return True
+    return False
+
+
+def _wait(pid: int, pidfd: int, zygote_fd: int, status: socket.socket) -> None:
+    """Wait until the first process is reaped; kill it when the engine hangs up or the zygote is gone."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.register(zygote_fd, select.POLLIN)
+    poller.register(status, select.POLLIN | select.POLLRDHUP)
+    while True:
+        ready = {fd for fd, _ in poller.poll()}
+        if pidfd in ready:
+            os.waitpid(pid, 0)
+            return
+        # Only the engine holds the other end and it never writes: anything here is its hanging up.
+        for fd in ready:
+            poller.unregister(fd)
+        os.kill(pid, signal.SIGKILL)
+
+
+def end_all(uids: Collection[int], *, scoped: bool = False, spared: frozenset[int] = frozenset()) -> None:
+    """Kill this process's children but `spared`, and theirs as they come, until none is left.
+
+    `uids`: uids that belong to ended sandboxes alone; all processes of one are killed at once. `scoped`: this
+    process is in a domain in which it reaches the sandbox's processes and no other.
+    """
+    deadline = time.monotonic() + _REAP_SECONDS
+    while True:
+        _reap(spared)
+        left = [pid for pid in calls.children() if pid not in spared]
+        if not left or time.monotonic() > deadline:
+            return
+        if scoped:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(-1, signal.SIGKILL)
+        elif os.geteuid() == 0:
+            for uid in uids:
+                _kill_as(uid)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def _reap(spared: frozenset[int]) -> None:
+    """Reap children that have ended, but not `spared`, whose ends are somebody else's to see."""
+    for pid in calls.children():
+        if pid not in spared:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _kill_as(uid: int) -> None:
+    """Kill every process of `uid` at the same instant, unless others may have it."""
+    if uid in _SHARED_UIDS:
+        return
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            if os.getuid() == os.geteuid() == uid:
+                os.kill(-1, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
