@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .execution import Execution
     from .loop import Timer
+    from .processes import Process
     from .supervisor import Supervisor
     from .workers import Worker
 
@@ -229,32 +230,30 @@ class Context:
 
     # -- interrupts ----------------------------------------------------------------------------------------
 
-    def _left_behind(self) -> list[int]:
+    def _left_behind(self) -> list[Process]:
         """What the current cell started and still runs."""
         own = self._supervisor.worker_pids()
         alone = self._supervisor.busy_contexts() <= 1
         return processes.started_by(self._last_pid, self._last_mark, self._since, own, alone)
 
-    def _end_processes(self, pids: list[int], then: Callable[[], Any]) -> None:
+    def _end_processes(self, found: list[Process], then: Callable[[], Any]) -> None:
         """TERM, after 200 ms KILL; calls ``then`` as soon as all are gone."""
-        if not pids:
+        if not found:
             then()
             return
-        processes.send(pids, signal.SIGTERM)
-        processes.send(pids, signal.SIGCONT)
+        processes.send(found, signal.SIGTERM)
+        processes.send(found, signal.SIGCONT)
         deadline = time.monotonic() + GRACE
         killed = False
 
         def look() -> None:
             nonlocal killed
-            alive = [
-                p for p in map(processes.read, pids) if p is not None and p.alive and p.start >= self._since
-            ]
+            alive = [process for process in found if process.lives()]
             late = time.monotonic() >= deadline
             if alive and late and not killed:
                 killed = True
                 # Whoever was born meanwhile goes too.
-                processes.send({*self._left_behind(), *(p.pid for p in alive)}, signal.SIGKILL)
+                processes.send([*self._left_behind(), *alive], signal.SIGKILL)
             if alive and time.monotonic() < deadline + 1.0:
                 self._loop.later(0.005, look)
             else:
@@ -279,19 +278,19 @@ class Context:
         worker = self.worker
         assert worker is not None
         if level >= 3:
-            pids = self._left_behind()
+            found = self._left_behind()
             # The worker first: a cell whose child dies must not go on, and then say that it ended well.
             worker.kill()
-            processes.send(pids, signal.SIGKILL)
-            return _did("killed the worker and %s" % _count(pids), _fate(self.language), len(pids))
+            processes.send(found, signal.SIGKILL)
+            return _did("killed the worker and %s" % _count(found), _fate(self.language), len(found))
         if level == 2:
-            pids = self._left_behind()
+            found = self._left_behind()
             processes.send_group(worker.pid, signal.SIGINT)
             if self.language == "bash":
-                processes.send((worker.pid,), signal.SIGTERM)
+                processes.send_child(worker.pid, signal.SIGTERM)
                 self._loop.later(2 * GRACE, lambda: self._kill_bash(worker))
-            self._end_processes(pids, lambda: None)
-            return _did("ended %s that the cell had started" % _count(pids), "kept", len(pids))
+            self._end_processes(found, lambda: None)
+            return _did("ended %s that the cell had started" % _count(found), "kept", len(found))
         processes.send_group(worker.pid, signal.SIGINT)
         if self.language == "bash":
             self._press_again(worker, 5)
@@ -333,11 +332,11 @@ class Context:
         if self.current is not None:
             self.current.interrupted = 3
         since, self._since = self._since, 0
-        pids = self._left_behind()
+        found = self._left_behind()
         self._since = since
         self._doomed = True
         worker.kill()
-        processes.send(pids, signal.SIGKILL)
+        processes.send(found, signal.SIGKILL)
 
 
 def _did(text: str, worker: str, count: int) -> dict[str, Any]:
@@ -348,8 +347,8 @@ def _fate(language: str) -> str:
     return "killed" if language == "python" else "kept"
 
 
-def _count(pids: list[int]) -> str:
-    return "1 process" if len(pids) == 1 else "%d processes" % len(pids)
+def _count(found: list[Process]) -> str:
+    return "1 process" if len(found) == 1 else "%d processes" % len(found)
 
 
 def _death(code: int | None, number: int | None) -> str:

@@ -3,6 +3,12 @@
 A cell may start children, grandchildren, and daemons that leave session and parent behind. The supervisor is
 their subreaper, so an orphan becomes its child; which context it came from is told by its session, or by a
 mark in its environment.
+
+/proc may show more than the sandbox, and under other numbers: at isolation level L1 it is the machine's, at
+L2 too, while the sandbox has process ids of its own. So everything is found by walking down from this
+process, which reaches its descendants and nobody else; a process has two numbers, one for signals and one in
+/proc; and it is looked at once more, with a handle on it, before it is signalled, because its number may
+have become another process's meanwhile.
 """
 
 from __future__ import annotations
@@ -54,11 +60,16 @@ def now_ticks() -> int:
 
 
 class Process:
-    """One line of /proc: pid, parent, session, start (ticks since boot), state (a letter)."""
+    """What /proc says about a process.
 
-    __slots__ = ("parent", "pid", "session", "start", "state")
+    Attributes: pid and session as this process's namespace counts, shown (its number in /proc), parent (that
+    one's number in /proc), start (ticks since boot), state (a letter).
+    """
 
-    def __init__(self, pid: int, state: str, parent: int, session: int, start: int) -> None:
+    __slots__ = ("parent", "pid", "session", "shown", "start", "state")
+
+    def __init__(self, shown: int, pid: int, state: str, parent: int, session: int, start: int) -> None:
+        self.shown = shown
         self.pid = pid
         self.state = state
         self.parent = parent
@@ -70,62 +81,82 @@ class Process:
         """Neither a zombie nor dead."""
         return self.state not in "ZX"
 
+    def lives(self) -> bool:
+        """Whether it is still there and alive, now."""
+        now = read(self.shown)
+        return now is not None and now.alive and (now.start, now.pid) == (self.start, self.pid)
 
-def read(pid: int) -> Process | None:
-    """What /proc says about a process; None when there is none."""
+
+def _own_number() -> int:
+    """This process's number in /proc; another one than its pid where /proc shows another namespace."""
     try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
-            line = file.read()
+        return int(os.readlink("/proc/self"))
     except OSError:
-        return None
-    # The name is in parentheses and may contain anything, so count from the last one.
-    fields = line[line.rfind(b")") + 2 :].split()
+        return os.getpid()
+
+
+def read(shown: int) -> Process | None:
+    """What /proc says about the process with this number there; None when there is none."""
     try:
-        return Process(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
-    except (IndexError, ValueError):
+        with open("/proc/%d/stat" % shown, "rb") as file:
+            line = file.read()
+        # The name is in parentheses and may contain anything, so count from the last one.
+        fields = line[line.rfind(b")") + 2 :].split()
+        pid, session = shown, int(fields[3])
+        if _own_number() != os.getpid():
+            status = _status(shown)
+            pid, session = (int(status[key].split()[-1]) for key in (b"NSpid", b"NSsid"))
+        return Process(shown, pid, fields[0].decode(), int(fields[1]), session, int(fields[19]))
+    except (OSError, IndexError, KeyError, ValueError):
         return None
 
 
-def children(pid: int) -> list[int]:
-    """Direct children of a process: the kernel's own list where it keeps one, else out of all of /proc."""
+def _status(shown: int) -> dict[bytes, bytes]:
+    with open("/proc/%d/status" % shown, "rb") as file:
+        return dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
+
+
+def children(shown: int) -> list[int]:
+    """Direct children, by numbers in /proc: the kernel's own list, or out of all of /proc without one."""
     found: list[int] = []
     try:
-        for task in os.listdir("/proc/%d/task" % pid):
-            with open("/proc/%d/task/%s/children" % (pid, task), "rb") as file:
+        for task in os.listdir("/proc/%d/task" % shown):
+            with open("/proc/%d/task/%s/children" % (shown, task), "rb") as file:
                 found += map(int, file.read().split())
     except FileNotFoundError:
-        listed = os.path.exists("/proc/self/task/%d/children" % os.getpid())
-        if not listed and os.path.exists("/proc/%d" % pid):
+        listed = os.path.exists("/proc/self/task/%d/children" % _own_number())
+        if not listed and os.path.exists("/proc/%d" % shown):
             every = map(read, map(int, filter(str.isdigit, os.listdir("/proc"))))
-            return [p.pid for p in every if p is not None and p.parent == pid]
+            return [p.shown for p in every if p is not None and p.parent == shown]
     except ProcessLookupError:
         return found
     return found
 
 
-def missed_sigint(pid: int) -> bool:
+def missed_sigint(process: Process) -> bool:
     """Whether SIGINT would end this process: alive some time after one, it was forked too early to get it."""
     try:
-        with open("/proc/%d/status" % pid, "rb") as file:
-            fields = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
+        fields = _status(process.shown)
         handled = int(fields[b"SigCgt"], 16) | int(fields[b"SigIgn"], 16)
     except (OSError, KeyError, ValueError):
         return False
     return not handled & (1 << (signal.SIGINT - 1))
 
 
-def _mark_of(pid: int) -> str:
+def _mark_of(shown: int) -> str:
     """Value of MARK in the environment a process was started with; "" without one."""
     prefix = MARK.encode() + b"="
     try:
-        with open("/proc/%d/environ" % pid, "rb") as file:
+        with open("/proc/%d/environ" % shown, "rb") as file:
             found = [v for v in file.read(1 << 20).split(b"\0") if v.startswith(prefix)]
     except OSError:
         return ""
     return found[0][len(prefix) :].decode("utf-8", "replace") if found else ""
 
 
-def started_by(worker: int, mark: str, since: int, own: Iterable[int] = (), alone: bool = False) -> list[int]:
+def started_by(
+    worker: int, mark: str, since: int, own: Iterable[int] = (), alone: bool = False
+) -> list[Process]:
     """Living processes that a worker's cell started, without the worker.
 
     Args:
@@ -136,40 +167,67 @@ def started_by(worker: int, mark: str, since: int, own: Iterable[int] = (), alon
         alone: no other context is busy: an orphan without any mark (forked, never executed) is this one's.
 
     Returns:
-        pids, children before grandchildren.
+        children before grandchildren.
     """
     foreign = set(own) - {worker}
-    queue = children(worker)
-    for pid in children(os.getpid()):
-        if pid != worker and pid not in foreign:
-            orphan = read(pid)
-            if orphan is None:
-                continue
-            origin = _mark_of(pid)
-            if orphan.session == worker or origin == mark or (alone and not origin):
-                queue.append(pid)
-    found = []
+    queue: list[Process] = []
+    orphans: list[Process] = []
+    for process in filter(None, map(read, children(_own_number()))):
+        if process.pid == worker:
+            queue += filter(None, map(read, children(process.shown)))
+        elif process.pid not in foreign:
+            origin = _mark_of(process.shown)
+            if process.session == worker or origin == mark or (alone and not origin):
+                orphans.append(process)
+    queue += orphans
+    found: list[Process] = []
+    seen = set(foreign)
     while queue:
-        pid = queue.pop(0)
-        if pid in foreign or pid in found:
+        process = queue.pop(0)
+        if process.pid in seen:
             continue
-        queue += children(pid)
-        process = read(pid)
-        if process is not None and process.alive and process.start >= since:
-            found.append(pid)
+        seen.add(process.pid)
+        queue += filter(None, map(read, children(process.shown)))
+        if process.alive and process.start >= since:
+            found.append(process)
     return found
 
 
-def send(pids: Iterable[int], number: int) -> int:
-    """Signal every process that still exists; returns how many did."""
-    count = 0
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-            count += 1
-        except (ProcessLookupError, PermissionError):
-            continue
-    return count
+def send(found: Iterable[Process], number: int) -> int:
+    """Signal every process that still exists, and nobody who has got its number; returns how many did."""
+    return sum(_send(process, number) for process in found)
+
+
+def _send(process: Process, number: int) -> bool:
+    handle = -1
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    except (OSError, AttributeError):
+        handle = -1  # Python 3.8, or refused: the check below is all there is.
+    try:
+        # The same before and after the handle was made, so the handle is on it.
+        if not process.lives():
+            return False
+        if handle >= 0:
+            signal.pidfd_send_signal(handle, number)
+        else:
+            os.kill(process.pid, number)
+        return True
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def send_child(pid: int, number: int) -> None:
+    """Signal a child that has not been waited for: its number is its own until then."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
 
 
 def send_group(pgid: int, number: int) -> bool:

@@ -109,7 +109,7 @@ class PythonWorker(workers.Worker):
     def _interrupt_again(self, run: int) -> None:
         """Repeat an interrupt that hit code which cannot raise, if that cell still runs."""
         if run and run == self._run:
-            processes.send((self.pid,), signal.SIGINT)
+            processes.send_child(self.pid, signal.SIGINT)
 
     def before_raw(self) -> None:
         self.collect()
@@ -150,6 +150,7 @@ class PythonWorker(workers.Worker):
     def close(self) -> None:
         self.collect()
         self._stop()
+        self._run = 0  # an interrupt that is still to be repeated would hit another process
         if self._poll_timer is not None:
             self._poll_timer.cancel()
         super().close()

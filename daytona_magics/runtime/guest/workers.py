@@ -152,7 +152,7 @@ class Worker:
 
     def kill(self) -> None:
         """SIGKILL the process (its exit is reported through the loop)."""
-        processes.send((self.pid,), signal.SIGKILL)
+        processes.send_child(self.pid, signal.SIGKILL)
 
 
 def fork(child: Callable[[], Any]) -> int:
