@@ -120,7 +120,9 @@ async def test_failed_uploads_parse(
 
 async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
     """A route that is added must be added to the table above, or named here with the test that has it."""
-    from daytona_magics.engine.api import files, platform, process, pty, sandboxes
+    from aiohttp.web import RouteDef
+
+    from daytona_magics.engine.api import files, platform, process, pty, sandboxes, sessions
 
     elsewhere = {
         ("POST", "/api/sandbox"),  # above
@@ -131,6 +133,9 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
         ("GET", "/toolbox/{sandbox}/files/download"),
         ("GET", "/toolbox/{sandbox}/process/pty/create-connect"),  # test_pty
         ("GET", "/toolbox/{sandbox}/process/pty/{session}/connect"),
+        *(
+            (route.method, route.path) for route in sessions.routes if isinstance(route, RouteDef)
+        ),  # test_sessions
     }
     tested = {(method, _shape(path, clients)) for method, path, _, _, clients, _ in ANSWERS}
     for module in (platform, sandboxes, process, files, pty):

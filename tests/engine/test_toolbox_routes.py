@@ -213,8 +213,8 @@ def test_javascript_runs_or_is_refused(daytona: Any) -> None:
 
 
 def test_what_is_not_offered_says_so(sandbox: Any) -> None:
-    with pytest.raises(DaytonaError, match="does not offer POST") as caught:
-        sandbox.process.create_session("s")
+    with pytest.raises(DaytonaError, match="does not offer GET") as caught:
+        sandbox.computer_use.get_status()
     assert (caught.value.status_code, caught.value.code) == (501, "NOT_IMPLEMENTED")
 
 

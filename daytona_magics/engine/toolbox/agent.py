@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from . import wire
 from .processes import Children
+from .sessions import Sessions
 from .wire import Wire, WireError
 
 VERSION = "0.1.0"
@@ -51,6 +52,7 @@ class Inside:
         self.shell = find_shell(self.env)
         self.env.setdefault("SHELL", self.shell)
         self.children = Children()
+        self.sessions = Sessions()
 
     def path(self, request: dict[str, Any], key: str = "path") -> str:
         """The path in `request`, made absolute from the home and without ``.`` and ``..``."""
@@ -88,10 +90,11 @@ _handlers: dict[str, Handler] = {}
 
 def warm() -> None:
     """Import what operations need; called once in the zygote, so that a sandbox imports nothing."""
-    from . import files, processes, terminals
+    from . import files, processes, sessions, terminals
 
     _handlers.update(files.HANDLERS)
     _handlers.update(processes.HANDLERS)
+    _handlers.update(sessions.HANDLERS)
     _handlers.update(terminals.HANDLERS)
     # A first loop imports the parts of asyncio that are loaded on use.
     asyncio.run(asyncio.sleep(0))
