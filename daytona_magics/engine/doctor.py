@@ -134,11 +134,13 @@ def _isolation(report: Mapping[str, Any]) -> Section:
         if report["landlock_abi"]:
             how += f", Landlock ABI {report['landlock_abi']}"
         section.add(WRONG if level == "none" else NOTE if below else OK, "isolation", level + how)
-        section.add(FACT, "why not higher", report["why_not_higher"])
-    for attempt in report["attempts"] or ():
-        if attempt["problem"]:
-            how = f" by {attempt['launcher']}" if attempt["launcher"] else ""
-            section.add(FACT, "tried", f"{attempt['level']}{how}: {attempt['problem']}")
+        tried = [attempt for attempt in report["attempts"] or () if attempt["problem"]]
+        # The sentence puts together what each attempt says.
+        if not all(attempt["problem"] in report["why_not_higher"] for attempt in tried) or not tried:
+            section.add(FACT, "why not higher", report["why_not_higher"])
+        for attempt in tried:
+            how = f"{attempt['launcher']}: " if attempt["launcher"] else ""
+            section.add(FACT, f"why not {attempt['level']}", how + attempt["problem"])
     for phrase in report["open"] or ():
         section.add(NOTE, "open", phrase)
     for sentence in report["advice"]:

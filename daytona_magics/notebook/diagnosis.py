@@ -17,7 +17,7 @@ from daytona_magics.engine import doctor
 from daytona_magics.errors import printable
 from daytona_magics.notebook.card import BORDER, SOFT, escape, state_sign
 
-_LABEL = f"text-align:left;padding:1px 12px 1px 0;vertical-align:top;white-space:nowrap;{SOFT}"
+_LABEL = f"text-align:left;padding:1px 12px 1px 0;vertical-align:top;white-space:nowrap;min-width:8em;{SOFT}"
 _TEXT = "text-align:left;padding:1px 0;vertical-align:top;overflow-wrap:anywhere;max-width:70em"
 _ROW = '<tr style="background:none"><td style="{}">{}{}</td><td style="{}">{}</td></tr>'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -84,15 +85,12 @@ async def regions(request: web.Request) -> web.Response:
 
 def _isolation(launcher: Launcher) -> dict[str, Any]:
     """What the launcher found out about this machine, as of now: a zygote that died was started anew."""
-    attempts = getattr(launcher, "attempts", ())
     return {
-        "launcher": getattr(launcher, "launcher", ""),
-        "landlock_abi": getattr(launcher, "landlock_abi", 0),
+        "launcher": launcher.launcher,
+        "landlock_abi": launcher.landlock_abi,
         "why_not_higher": launcher.reason,
-        "attempts": [
-            {"level": tried.level, "launcher": tried.launcher, "problem": tried.problem} for tried in attempts
-        ],
-        "open": list(getattr(launcher, "open", ())),
+        "attempts": [asdict(attempt) for attempt in launcher.attempts],
+        "open": list(launcher.open),
         "asked_for": os.environ.get("DAYTONA_MAGICS_ISOLATION", ""),
     }
 
@@ -114,6 +112,7 @@ async def status(request: web.Request) -> web.Response:
             "unavailable": ctx.sandboxes.unavailable,
             "state_folder": str(ctx.folder.path),
             "state_folder_message": ctx.folder.message,
+            "limits": ctx.sandboxes.limiter.describe_limits(ctx.sandboxes.isolation),
             "uid_block": [block.start, block.count] if block else None,
             "sandboxes": [
                 {"id": s.record.id, "name": s.record.name, "state": s.record.state} for s in ctx.sandboxes
