@@ -34,8 +34,11 @@ from daytona_magics.engine.api.context import Context
 from daytona_magics.engine.api.guard import Guard
 from daytona_magics.engine.janitor import Janitor
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
+from daytona_magics.engine.launch.visible import plan
 from daytona_magics.engine.lifecycle import Sandboxes
 from daytona_magics.engine.log import hide, log, open_log
+from daytona_magics.engine.proxy.egress import Egress
+from daytona_magics.engine.proxy.settings import HostNetwork, forget, read_host
 from daytona_magics.engine.server import MAX_HEADER, build_app
 from daytona_magics.engine.store.database import SCHEMA_VERSION, Database, StoreError
 from daytona_magics.engine.store.folder import StateFolder, prepare
@@ -135,9 +138,9 @@ def serve(ready: Callable[[], None]) -> None:
     """
     os.umask(0o077)
     os.chdir("/")
-    # The engine never talks through a proxy, and what it starts shall not either.
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        del os.environ[name]
+    # Only what leaves a sandbox goes through the host's proxy: not the engine itself, nor what it starts.
+    host = read_host(visible=plan().shows)
+    forget(os.environ)
     runtime = address.runtime_dir()
     locks = [_lock(runtime / "engine.lock")]
     folder, state_lock = _state_folder()
@@ -146,7 +149,7 @@ def serve(ready: Callable[[], None]) -> None:
         faulthandler.enable(crash)
         open_log(folder.path)
         try:
-            asyncio.run(_Engine(runtime, folder).run(ready))
+            asyncio.run(_Engine(runtime, folder, host).run(ready))
         finally:
             faulthandler.disable()
             for handle in locks:
@@ -154,9 +157,10 @@ def serve(ready: Callable[[], None]) -> None:
 
 
 class _Engine:
-    def __init__(self, runtime: Path, folder: StateFolder) -> None:
+    def __init__(self, runtime: Path, folder: StateFolder, host: HostNetwork) -> None:
         self._runtime = runtime
         self._folder = folder
+        self._host = host
         self._restart: asyncio.Future[None] | None = None
         self._launcher = Launcher(
             isolation=os.environ.get("DAYTONA_MAGICS_ISOLATION") or None,
@@ -177,7 +181,10 @@ class _Engine:
             except StoreError as error:
                 raise address.EngineStartError(str(error)) from error
             ends.push_async_callback(_end, "closing the database", database.close)
-            sandboxes = Sandboxes(database, self._launcher, self._folder.path)
+            egress = Egress(self._host)
+            egress.start()
+            ends.push_async_callback(_end, "closing the way out", egress.close)
+            sandboxes = Sandboxes(database, self._launcher, self._folder.path, egress)
             ends.push_async_callback(_end, "ending the zygote", self._launcher.stop)
             await self._start_launcher(sandboxes)
             await sandboxes.load()

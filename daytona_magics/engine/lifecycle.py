@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess, SandboxSpec
 from daytona_magics.engine.log import log
+from daytona_magics.engine.proxy.egress import Egress
+from daytona_magics.engine.proxy.policy import BadList, Policy
+from daytona_magics.engine.proxy.settings import Access, HostNetwork
 from daytona_magics.engine.store.database import Database, StoreError
 from daytona_magics.engine.store.records import SandboxRecord
 from daytona_magics.engine.store.uids import UidBlock, find_block
@@ -85,11 +88,15 @@ class Sandboxes:
         database: opened.
         launcher: started, or one whose start failed.
         folder: state folder; a sandbox has ``sandboxes/ID`` in it, and its home in ``home`` there.
+        egress: their ways out.
     """
 
-    def __init__(self, database: Database, launcher: Launcher, folder: Path) -> None:
+    def __init__(
+        self, database: Database, launcher: Launcher, folder: Path, egress: Egress | None = None
+    ) -> None:
         self._database = database
         self._launcher = launcher
+        self._egress = egress or Egress(HostNetwork())
         self._homes = folder / "sandboxes"
         self._trash = folder / "trash"
         self._stderr = folder / "stderr"
@@ -163,6 +170,7 @@ class Sandboxes:
         """
         async with self._name_lock:
             self._check_open()
+            self._policy(template)
             record = await self._reserve(template)
             sandbox = self._by_id[record.id] = Sandbox(record)
         async with sandbox.lock:
@@ -282,6 +290,34 @@ class Sandboxes:
             await self._database.update(changed)
             sandbox.record = changed
 
+    async def set_network(self, sandbox: Sandbox, change: Callable[[SandboxRecord], None]) -> None:
+        """Change what a sandbox may reach; it is on disk and in force when this returns.
+
+        Raises:
+            ApiError: 400 for a list that is wrong.
+        """
+
+        def checked(record: SandboxRecord) -> None:
+            change(record)
+            self._policy(record)
+
+        await self.change(sandbox, checked)
+        self._egress.apply(sandbox.record.id, self._policy(sandbox.record))
+
+    def _policy(self, record: SandboxRecord) -> Policy:
+        """What a sandbox may reach.
+
+        Raises:
+            ApiError: 400 for settings that are wrong, or that cannot be enforced here.
+        """
+        try:
+            policy = Policy.of(record.options)
+        except BadList as error:
+            raise ApiError(400, str(error)) from error
+        if self._launcher.level == "L0" and (policy.block_all or policy.has_lists):
+            raise ApiError(400, "at isolation level L0 nothing can limit what a sandbox reaches")
+        return policy
+
     async def write_activity(self) -> None:
         """Remember, now and then, when each sandbox was last active."""
         for sandbox in self:
@@ -320,12 +356,14 @@ class Sandboxes:
         # One that could not be ended earlier; there are never two in the same home.
         await self._kill(sandbox)
         record = sandbox.record
+        access = self._admit(record)
         spec = SandboxSpec(
             id=record.id,
             home=Path(record.home),
             uid=record.uid,
             hostname=record.id,
-            env={**record.env, "DAYTONA_SANDBOX_ID": record.id},
+            env={**access.environment, **record.env, "DAYTONA_SANDBOX_ID": record.id},
+            proxy_port=access.port,
         )
         if record.uid is None and os.geteuid() == 0 and self._launcher.level != "L0":
             raise ApiError(
@@ -334,7 +372,9 @@ class Sandboxes:
         try:
             sandbox.process = await self._launcher.spawn(spec)
         except LaunchError as error:
+            self._egress.shut(record.id)
             raise ApiError(503, f"the sandbox could not be started: {error}") from error
+        self._egress.open(record.id, sandbox.process.proxy)
         sandbox.process.add_exit_callback(lambda process: self._task(self._died(sandbox, process)))
         sandbox.touch()
         # The engine may run at another level than when the sandbox was created.
@@ -344,6 +384,18 @@ class Sandboxes:
         except BaseException:
             await self._kill(sandbox)
             raise
+
+    def _admit(self, record: SandboxRecord) -> Access:
+        """Make the sandbox's way out."""
+        policy, level = self._policy(record), self._launcher.level
+        if level == "L0":
+            return Access({}, None)
+        return self._egress.admit(
+            record.id,
+            policy,
+            own_network=level in ("L3", "L2"),
+            outbound=record.options.get("outboundProxyUrl") or "",
+        )
 
     async def _kill(self, sandbox: Sandbox) -> None:
         """End the processes of a sandbox, if there are any.
@@ -358,6 +410,7 @@ class Sandboxes:
                 log.error("%s", error)
                 raise ApiError(500, f"the sandbox could not be ended: {error}") from error
             sandbox.process = None
+            self._egress.shut(sandbox.record.id)
         for pty in list(sandbox.ptys.values()):
             await pty.close()
 

@@ -3,6 +3,7 @@
 A sandbox has no route to anywhere. What it has is one address, its proxy's, in the variables that programs
 look for one in (`settings`). What a request names is read strictly (`targets`), what it may reach is decided
 on the resolved address (`policy`), and the connection goes to the very address that was checked (`dialing`),
-through the host's own proxy where it has one (`upstream`). `egress` holds one gate per sandbox, `relay` is
-what a gate does with a connection, `indexes` serves the host's package indexes without showing their passwords.
+through the host's own proxy where it has one (`upstream`). `gate` is the way out of one sandbox, `egress`
+holds all gates; `relay` is what a gate does with a connection, and `indexes` serves the host's package indexes
+without showing their passwords.
 """
