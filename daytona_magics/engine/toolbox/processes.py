@@ -53,10 +53,10 @@ class Children:
         *,
         env: dict[str, str],
         cwd: str,
-        stdio: tuple[int, int, int],
+        stdio: tuple[int, ...],
         terminal: bool = False,
     ) -> "Child":
-        """Fork and exec `argv` in a session of its own, with `stdio` as its descriptors 0, 1 and 2.
+        """Fork and exec `argv` in a session of its own, with `stdio` as its descriptors 0, 1, 2 (and on).
 
         With `terminal`, descriptor 0 becomes its controlling terminal. Raises OSError when it cannot start.
         """
@@ -118,7 +118,7 @@ class Child:
 
 
 def _become(
-    argv: list[str], env: dict[str, str], cwd: str, stdio: tuple[int, int, int], terminal: bool, errors: int
+    argv: list[str], env: dict[str, str], cwd: str, stdio: tuple[int, ...], terminal: bool, errors: int
 ) -> None:
     """In the fork: turn into `argv`, or write errno and the failed step to `errors`. Never returns."""
     step = 0
@@ -126,7 +126,9 @@ def _become(
         os.setsid()
         if terminal:
             fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
-        for number, fd in enumerate(stdio):
+        # Out of the way first: one may have the number that another one shall get.
+        errors, *moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (errors, *stdio)]
+        for number, fd in enumerate(moved):
             os.dup2(fd, number)
         for name in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
             signal.signal(name, signal.SIG_DFL)
