@@ -95,6 +95,12 @@ def _isolation(launcher: Launcher) -> dict[str, Any]:
     }
 
 
+def _limits(ctx: Context) -> dict[str, Any] | None:
+    """Which limits hold at the level there is, which do not, and why."""
+    limiter: Any = getattr(ctx.sandboxes, "limiter", None)
+    return limiter.describe_limits(ctx.sandboxes.isolation) if limiter is not None else None
+
+
 @routes.get("/api/engine/status")
 async def status(request: web.Request) -> web.Response:
     """What ``status`` and ``doctor`` print; no secrets."""
@@ -112,7 +118,7 @@ async def status(request: web.Request) -> web.Response:
             "unavailable": ctx.sandboxes.unavailable,
             "state_folder": str(ctx.folder.path),
             "state_folder_message": ctx.folder.message,
-            "limits": ctx.sandboxes.limiter.describe_limits(ctx.sandboxes.isolation),
+            "limits": _limits(ctx),
             "uid_block": [block.start, block.count] if block else None,
             "sandboxes": [
                 {"id": s.record.id, "name": s.record.name, "state": s.record.state} for s in ctx.sandboxes
