@@ -1,4 +1,4 @@
-"""The network settings of a sandbox: what a request may say, and the route that changes them while it runs."""
+"""The network settings of a sandbox: what a request may say, and the route that changes them live."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _BLOCK, _CIDRS, _DOMAINS = "networkBlockAll", "networkAllowList", "domainAllowLi
 def changed(options: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
     """A sandbox's options after a change of its network settings, by the platform's rules.
 
-    Blocking clears the lists, and so does restoring access (``networkBlockAll: false``). A list replaces the one
-    before it and means not blocking everything; an empty one clears it.
+    Blocking clears the lists, and so does restoring access (``networkBlockAll: false``). A list replaces the
+    one before it and means not blocking everything; an empty one clears it.
 
     Raises:
         ApiError: 400 when nothing is set, or of the wrong kind.
