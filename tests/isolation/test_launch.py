@@ -347,7 +347,8 @@ def test_where_namespaces_are_forbidden(tmp_path: Path) -> None:
 def test_a_home_is_private(tmp_path: Path) -> None:
     folders.make_private(tmp_path / "home", None)
     assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
-    (tmp_path / "home" / ".zshrc").unlink()
+    trees.remove_tree(tmp_path / "home")
+    (tmp_path / "home").mkdir()
     folders.make_private(tmp_path / "home", None)
     assert list((tmp_path / "home").iterdir()) == [], "only a new home gets a skeleton"
     (tmp_path / "link").symlink_to(tmp_path)

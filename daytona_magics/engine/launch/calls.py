@@ -54,12 +54,11 @@ def close_all_but(*kept: int) -> None:
 
 def children() -> list[int]:
     """Process numbers of this process's children, ended ones included."""
-    own = os.getpid()
     try:
-        with open(f"/proc/self/task/{own}/children", encoding="ascii") as file:
+        with open("/proc/thread-self/children", encoding="ascii") as file:
             return [int(word) for word in file.read().split()]
     except FileNotFoundError:
-        return _children_by_looking(own)
+        return _children_by_looking(os.getpid())
 
 
 def _children_by_looking(parent: int) -> list[int]:

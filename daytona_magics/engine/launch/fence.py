@@ -6,6 +6,7 @@ ports are limited where the sandbox shares the machine's network.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from . import landlock
@@ -18,7 +19,7 @@ def close_files_and_ports(request: dict[str, Any], config: dict[str, Any]) -> No
     """Enter the domain. Raises OSError."""
     shared = request["level"] not in OWN_NETWORK
     with landlock.Ruleset(request["landlock_abi"], ports=shared) as rules:
-        hidden = _hidden(config["masks"])
+        hidden = hidden_places(config["masks"])
         for source, _ in config["binds"]:
             rules.allow_reading(source, hidden)
         for path in config["beyond"]:
@@ -36,9 +37,14 @@ def close_files_and_ports(request: dict[str, Any], config: dict[str, Any]) -> No
         rules.enter()
 
 
-def _hidden(masks: list[str]) -> frozenset[str]:
-    """Real paths of what must not be readable: masked places that exist, or that lie in a prefix itself."""
-    found = {os.path.realpath(path) for path in masks if os.path.lexists(path)}
-    prefixes = {os.path.dirname(path) for path in masks if os.path.basename(path) == "pip.conf"}
-    found.update(os.path.realpath(path) for path in masks if os.path.dirname(path) in prefixes)
-    return frozenset(found)
+def hidden_places(masks: Sequence[str]) -> frozenset[str]:
+    """Real paths of what must not be readable: masked places that exist, or that lie in a prefix itself.
+
+    Granting around places in a prefix itself costs a few rules and keeps a pip.conf hidden that is put there
+    while the sandbox runs. Package folders have thousands of entries and no configuration.
+    """
+    prefixes = {os.path.dirname(path) for path in masks if path.endswith("/.condarc")}
+    always = {prefix for prefix in prefixes if not prefix.endswith("-packages")}
+    return frozenset(
+        os.path.realpath(path) for path in masks if os.path.dirname(path) in always or os.path.lexists(path)
+    )

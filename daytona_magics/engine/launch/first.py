@@ -52,7 +52,7 @@ def become(
             if level in OWN_NETWORK:
                 namespaces.set_hostname(request["hostname"])
                 namespaces.loopback_up()
-                _hand_out_proxy(status)
+                hand_out_proxy(status)
             privileges.limit(request["limits"])
             privileges.drop_capabilities()
             if level not in OWN_TREE:
@@ -60,7 +60,7 @@ def become(
             privileges.load_filter(program)
             calls.set_dumpable(False)
         os.chdir(home)
-        if level not in OWN_TREE:
+        if isolated(level) and level not in OWN_TREE:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(".tmp", 0o700)
     except OSError as error:
@@ -71,7 +71,7 @@ def become(
     agent.run(socket.socket(fileno=toolbox_fd), home, request["env"])
 
 
-def _hand_out_proxy(status: socket.socket) -> None:
+def hand_out_proxy(status: socket.socket) -> None:
     """Make the listener of the egress proxy in this network, and give it to the engine."""
     with namespaces.listen_for_proxy() as listener:
         wire.send_fds(status, wire.pack_json({"proxy": True}), [listener.fileno()])

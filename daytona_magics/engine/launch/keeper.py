@@ -19,10 +19,10 @@ import signal
 import socket
 import time
 from collections.abc import Collection
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from ..toolbox import wire
-from . import calls, first, landlock, namespaces, tree
+from . import bwrap, calls, first, landlock, namespaces, tree
 from .levels import OWN_PROCESSES, OWN_TREE, isolated
 
 #: Uids that belong to others than one sandbox: killing "all of this uid" would kill strangers.
@@ -31,19 +31,21 @@ _SHARED_UIDS = (0, 65534)
 _REAP_SECONDS = 5.0
 
 
+class Ways(NamedTuple):
+    """How sandboxes are made: the plan, the system call filter, and the code that bubblewrap runs inside."""
+
+    config: dict[str, Any]
+    program: bytes
+    code: bytes
+
+
 def keep(
-    request: dict[str, Any],
-    config: dict[str, Any],
-    program: bytes,
-    zygote: int,
-    toolbox_fd: int,
-    status: socket.socket,
+    request: dict[str, Any], ways: Ways, zygote: int, toolbox_fd: int, status: socket.socket
 ) -> NoReturn:
     """Be the keeper of one sandbox: start it, report it, wait for its end or for the order to end it."""
     level = request["level"]
     # Read by the first process: it hangs up when the keeper is gone.
     alive_read, alive_write = os.pipe()
-    sources = tree.Sources(config.get("binds", ()), request["home"])
     scoped = False
     try:
         # When memory runs out, sandboxes go before the engine and the notebook.
@@ -51,39 +53,65 @@ def keep(
             file.write(b"500")
         zygote_fd = os.pidfd_open(zygote)
         if level in OWN_PROCESSES:
-            if request["uid"] is not None:
-                if level in OWN_TREE:
-                    _take_as_root(sources)
-                namespaces.change_uid(request["uid"])
-            namespaces.unshare(mounts=level in OWN_TREE)
             calls.die_with_parent()
         else:
             calls.become_subreaper()
             scoped = isolated(level) and _scope_signals(request["landlock_abi"], zygote)
         if os.getppid() != zygote:
             os._exit(1)
-        pid = os.fork()
+        if request["launcher"] == "bwrap":
+            wrapped = (ways.config, ways.program, ways.code, toolbox_fd, status.fileno(), alive_read)
+            pid, box = bwrap.start(request, *wrapped)
+        else:
+            pid, box = _fork(request, ways, zygote, (alive_read, alive_write), toolbox_fd, status)
     except OSError as error:
         first.fail(status, error)
-    if pid == 0:
-        try:
-            os.close(alive_write)
-            first.become(request, config, program, alive_read, toolbox_fd, status, sources)
-        finally:
-            os._exit(1)
-    os.close(alive_read)
     pidfd = os.pidfd_open(pid)
-    calls.close_all_but(alive_write, status.fileno(), pidfd, zygote_fd)
+    calls.close_all_but(alive_write, status.fileno(), pidfd, box, zygote_fd)
     calls.set_dumpable(False)
     with contextlib.suppress(OSError):
-        wire.send_fds(status, wire.pack_json({"pid": pid}))
-    _wait(pid, pidfd, zygote_fd, status)
+        wire.send_fds(status, wire.pack_json({"started": True}), [box])
+    _wait(pid, pidfd, box, zygote_fd, status)
     if level not in OWN_PROCESSES:
         own = isolated(level) and request["uid"] is not None
         end_all([request["uid"]] if own else [], scoped=scoped)
     with contextlib.suppress(OSError):
         wire.send_fds(status, wire.pack_json({"exit": True}))
     os._exit(0)
+
+
+def _fork(
+    request: dict[str, Any],
+    ways: Ways,
+    zygote: int,
+    alive: tuple[int, int],
+    toolbox_fd: int,
+    status: socket.socket,
+) -> tuple[int, int]:
+    """Make the namespaces of the level and fork the first process: its number and a pidfd of it.
+
+    Raises OSError.
+    """
+    level = request["level"]
+    sources = tree.Sources(ways.config.get("binds", ()), request["home"])
+    if level in OWN_PROCESSES:
+        if request["uid"] is not None:
+            if level in OWN_TREE:
+                _take_as_root(sources)
+            namespaces.change_uid(request["uid"])
+            # A change of uid cancels the order.
+            calls.die_with_parent()
+        namespaces.unshare(mounts=level in OWN_TREE)
+        if os.getppid() != zygote:
+            os._exit(1)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(alive[1])
+            first.become(request, ways.config, ways.program, alive[0], toolbox_fd, status, sources)
+        finally:
+            os._exit(1)
+    return pid, os.pidfd_open(pid)
 
 
 def _take_as_root(sources: tree.Sources) -> None:
@@ -108,8 +136,11 @@ def _scope_signals(version: int, zygote: int) -> bool:
     return False
 
 
-def _wait(pid: int, pidfd: int, zygote_fd: int, status: socket.socket) -> None:
-    """Wait until the first process is reaped; kill it when the engine hangs up or the zygote is gone."""
+def _wait(pid: int, pidfd: int, box: int, zygote_fd: int, status: socket.socket) -> None:
+    """Wait until `pid` is reaped; kill the first process when the engine hangs up or the zygote is gone.
+
+    `pid` is the first process or bubblewrap, which ends with it; `box` a pidfd of the first process.
+    """
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     poller.register(zygote_fd, select.POLLIN)
@@ -122,7 +153,8 @@ def _wait(pid: int, pidfd: int, zygote_fd: int, status: socket.socket) -> None:
         # Only the engine holds the other end and it never writes: anything here is its hanging up.
         for fd in ready:
             poller.unregister(fd)
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(box, signal.SIGKILL)
 
 
 def end_all(uids: Collection[int], *, scoped: bool = False, spared: frozenset[int] = frozenset()) -> None:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from ..toolbox import trees, wire
 from ..toolbox.answers import ExecuteResult
 from ..toolbox.client import ToolboxError
 from ..toolbox.wire import WireError
-from . import choice, folders, landlock, levels, visible
+from . import bwrap, choice, folders, landlock, levels, tree, visible
 from .choice import Attempt, Candidate
 from .ports import PortBlocks
 from .sandbox import READY_TIMEOUT, LaunchError, Limits, SandboxProcess, SandboxSpec
@@ -78,6 +79,7 @@ class Launcher:
         self._stopping = False
         self._plan = visible.Plan()
         self._ports = PortBlocks()
+        self._bwrap = shutil.which("bwrap") or ""
         self.level = ""
         self.launcher = ""
         self.landlock_abi = 0
@@ -139,8 +141,8 @@ class Launcher:
 
     def _impossible(self, candidate: Candidate) -> str | None:
         """Why a candidate needs no try, in one sentence; None when it does."""
-        if candidate.launcher != "ctypes":
-            return "not built yet"
+        if candidate.launcher != "ctypes" and not self._bwrap:
+            return "bubblewrap is not installed (package bubblewrap)"
         if candidate.level in ("L3", "L0"):
             return None
         if self.landlock_abi == 0:
@@ -187,6 +189,8 @@ class Launcher:
         config = {
             "v": wire.VERSION,
             "op": "configure",
+            "launcher": self.launcher,
+            "bwrap": self._bwrap,
             **self._plan.message(),
         }
         await wire.send_packet(near, config)
@@ -206,8 +210,9 @@ class Launcher:
         errors = os.open(self._stderr_dir / "zygote.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             # -I -S and an empty environment: nothing of the host's configuration is read or inherited.
+            outer = bwrap.outer_command(self._bwrap) if self.launcher == "outer-bwrap" else []
             return subprocess.Popen(
-                [sys.executable, "-I", "-S", "-X", "utf8", str(program), str(far.fileno())],
+                [*outer, sys.executable, "-I", "-S", "-X", "utf8", str(program), str(far.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -379,9 +384,10 @@ class Launcher:
             "op": "spawn",
             "id": spec.id,
             "level": self.level,
+            "launcher": self.launcher,
             "landlock_abi": self.landlock_abi,
             "home": str(spec.home),
-            "system": None if spec.system is None else str(spec.system),
+            "system": self._system(spec),
             "uid": spec.uid if os.geteuid() == 0 else None,
             "hostname": spec.hostname[:63],
             "env": self._environment(spec, ports),
@@ -390,11 +396,17 @@ class Launcher:
             "ports": ports,
         }
 
+    def _system(self, spec: SandboxSpec) -> dict[str, str] | None:
+        if spec.system is None or spec.layers is None or self.level not in levels.OWN_TREE:
+            return None
+        return {"uppers": str(spec.system), "layers": str(spec.layers)}
+
     def _environment(self, spec: SandboxSpec, ports: tuple[int, int] | None) -> dict[str, str]:
         """The environment of everything in a sandbox; the toolbox adds HOME and SHELL."""
         found = dict(os.environ) if self.level == "L0" else {}
         found.pop("HOME", None)
-        found.update(visible.base_environment(spec.id))
+        home = tree.HOME if self.level in levels.OWN_TREE else str(spec.home)
+        found.update(visible.base_environment(spec.id, home))
         if self.level not in ("L0", *levels.OWN_TREE):
             found["TMPDIR"] = f"{spec.home}/.tmp"
         if ports is not None:

@@ -45,8 +45,9 @@ class SandboxSpec:
 
     ``home`` is a host folder made by `Launcher.prepare_home`; ``uid`` the host uid and gid to run as, needed
     when the engine is root and None otherwise; ``env`` is set for everything in the sandbox.
-    ``system`` is a host folder for what the sandbox writes into /usr, /etc and /var (None: they are
-    read-only). ``proxy_port`` is the port of the engine's shared egress proxy on 127.0.0.1, for the levels at
+    ``system`` is a host folder for what the sandbox writes into /usr, /etc and /var, made by
+    ``folders.make_system``, and ``layers`` what it writes over, made by `system` (None: they are read-only).
+    Only L3 has a use for them. ``proxy_port`` is the port of the engine's shared egress proxy on 127.0.0.1, for the levels at
     which a sandbox has no network of its own.
     """
 
@@ -57,6 +58,7 @@ class SandboxSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     system: Path | None = None
+    layers: Path | None = None
     proxy_port: int | None = None
 
 
@@ -139,10 +141,11 @@ class SandboxProcess:
             self.proxy = socket.socket(fileno=fds[0])
             self.proxy.setblocking(False)
             return
+        if report.get("started") and len(fds) == 1:
+            self.pid = _number_of(fds[0])
         wire.close_fds(fds)
         if "error" in report:
             raise LaunchError(str(report["error"])[:2000])
-        self.pid = int(report.get("pid", self.pid))
 
     async def _last_words(self) -> str:
         """What the keeper or pid 1 reported while failing, if anything; the sandbox has been killed."""
@@ -181,3 +184,16 @@ class SandboxProcess:
             if self.proxy is not None:
                 # After the callbacks: whoever serves it lets go of it there.
                 loop.call_soon(self.proxy.close)
+
+
+def _number_of(pidfd: int) -> int:
+    """The number, among this process's processes, of the one that `pidfd` stands for. Raises LaunchError.
+
+    The keeper may have another view of process numbers than the engine.
+    """
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == "Pid" and int(value) > 0:
+                return int(value)
+    raise LaunchError("the sandbox ended before it was ready; the log of the zygote may say why")

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import seccomp
+from . import seccomp, venv
 
 #: Arguments for a Python that imports what needs C libraries from outside its prefix, if anything does.
 IMPORT_PROBE = ("-I", "-c", "import ssl, sqlite3, ctypes")
@@ -218,8 +218,11 @@ def host_libraries(shown: Plan) -> list[str]:
     return sorted(path for path in files if ".so" in path and not shown.shows(path))
 
 
-def base_environment(id: str) -> Mapping[str, str]:
-    """The environment everything in sandbox `id` starts with; HOME and SHELL are added inside."""
+def base_environment(id: str, home: str) -> Mapping[str, str]:
+    """The environment everything in sandbox `id` with its home at `home` starts with.
+
+    HOME and SHELL are added inside.
+    """
     folders = dict.fromkeys(
         [f"{sys.prefix}/bin", f"{sys.base_prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"]
     )
@@ -227,7 +230,7 @@ def base_environment(id: str) -> Mapping[str, str]:
         "DAYTONA_SANDBOX_ID": id,
         "LANG": "C.UTF-8",
         "LOGNAME": "daytona",
-        "PATH": ":".join(folders),
+        **venv.environment(home, ":".join(folders)),
         "TMPDIR": "/tmp",
         "USER": "daytona",
     }

@@ -29,7 +29,7 @@ if __name__ == "__main__":
     zygote.main(int(sys.argv[1]))
 
 from ..toolbox import agent, wire
-from . import calls, keeper, seccomp
+from . import bwrap, calls, keeper, seccomp
 from .levels import isolated
 
 #: A request brings the far ends of the toolbox's and the status socket, and a file for error output.
@@ -63,6 +63,7 @@ class _Zygote:
     def __init__(self, control: socket.socket, config: dict[str, Any]) -> None:
         self._control = control
         self._config = config
+        self._code = bwrap.pack_code() if config["launcher"] == "bwrap" else b""
         self._programs: dict[tuple[str, int], bytes] = {}
         #: By process number of the keeper, the sandbox's own uid.
         self._keepers: dict[int, int | None] = {}
@@ -119,7 +120,8 @@ class _Zygote:
             os.dup2(errors_fd, 2)
             calls.close_all_but(toolbox_fd, status_fd)
             status = socket.socket(fileno=status_fd)
-            keeper.keep(request, self._config, program, zygote, toolbox_fd, status)
+            ways = keeper.Ways(self._config, program, self._code)
+            keeper.keep(request, ways, zygote, toolbox_fd, status)
         except BaseException:  # noqa: BLE001 - a fork must never return into the zygote's loop
             traceback.print_exc()
         finally:
