@@ -47,10 +47,12 @@ NO_PROXY_HOSTS = ("127.0.0.1", "localhost", ".localhost", "::1")
 _RECORD = "engine.json"
 _KEEP_ENV = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 # Proxies, package indexes and certificates of the host: read once for its sandboxes, then forgotten.
-_KEEP_ENV += ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC")
-_KEEP_ENV += ("NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", *(f"{n}_PROXY" for n in ("HTTP", "HTTPS", "ALL", "NO")))
-_KEEP_ENV += ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-_KEEP_ENV_PREFIX = ("PIP_", "npm_config_", "NPM_CONFIG_", "LC_", "XDG_", "DAYTONA_MAGICS_", "PYTHON", "CONDA_", "LD_LIBRARY_PATH", "COVERAGE_")
+_KEEP_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC")
+_KEEP_TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO")
+_KEEP_ENV_PREFIX = (
+    *("LC_", "XDG_", "DAYTONA_MAGICS_", "PYTHON", "CONDA_", "LD_LIBRARY_PATH", "COVERAGE_"),
+    *("PIP_", "NPM_CONFIG_", "npm_config_"),
+)
 
 
 class EngineStartError(Exception):
@@ -378,7 +380,9 @@ def _start(deadline: float) -> None:
     environ = {
         name: value
         for name, value in os.environ.items()
-        if name in _KEEP_ENV or name.startswith(_KEEP_ENV_PREFIX)
+        if name in (*_KEEP_ENV, *_KEEP_TRUST)
+        or name.upper() in _KEEP_NETWORK
+        or name.startswith(_KEEP_ENV_PREFIX)
     }
     environ.pop("PYTHONSAFEPATH", None)
     try:
