@@ -122,7 +122,7 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
     """A route that is added must be added to the table above, or named here with the test that has it."""
     from aiohttp.web import RouteDef
 
-    from daytona_magics.engine.api import files, platform, process, pty, sandboxes, sessions
+    from daytona_magics.engine.api import files, interpreter, platform, process, pty, sandboxes, sessions
 
     elsewhere = {
         ("POST", "/api/sandbox"),  # above

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from . import wire
+from .interpreter import Context
 from .processes import Children
 from .sessions import Sessions
 from .wire import Wire, WireError
@@ -53,6 +54,7 @@ class Inside:
         self.env.setdefault("SHELL", self.shell)
         self.children = Children()
         self.sessions = Sessions()
+        self.contexts: dict[str, Context] = {}
 
     def path(self, request: dict[str, Any], key: str = "path") -> str:
         """The path in `request`, made absolute from the home and without ``.`` and ``..``."""
@@ -90,10 +92,11 @@ _handlers: dict[str, Handler] = {}
 
 def warm() -> None:
     """Import what operations need; called once in the zygote, so that a sandbox imports nothing."""
-    from . import files, git, processes, sessions, terminals
+    from . import files, git, interpreter, processes, sessions, terminals
 
     _handlers.update(files.HANDLERS)
     _handlers.update(git.HANDLERS)
+    _handlers.update(interpreter.HANDLERS)
     _handlers.update(processes.HANDLERS)
     _handlers.update(sessions.HANDLERS)
     _handlers.update(terminals.HANDLERS)
