@@ -46,7 +46,7 @@ def keep(
     level = request["level"]
     # Read by the first process: it hangs up when the keeper is gone.
     alive_read, alive_write = os.pipe()
-    scoped = False
+    scoped, said = False, -1
     try:
         # When memory runs out, sandboxes go before the engine and the notebook.
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:
@@ -61,13 +61,13 @@ def keep(
             os._exit(1)
         if request["launcher"] == "bwrap":
             wrapped = (ways.config, ways.program, ways.code, toolbox_fd, status.fileno(), alive_read)
-            pid, box = bwrap.start(request, *wrapped)
+            pid, box, said = bwrap.start(request, *wrapped)
         else:
             pid, box = _fork(request, ways, zygote, (alive_read, alive_write), toolbox_fd, status)
     except OSError as error:
         first.fail(status, error)
     pidfd = os.pidfd_open(pid)
-    calls.close_all_but(alive_write, status.fileno(), pidfd, box, zygote_fd)
+    calls.close_all_but(*{alive_write, status.fileno(), pidfd, box, zygote_fd, said} - {-1})
     calls.set_dumpable(False)
     with contextlib.suppress(OSError):
         wire.send_fds(status, wire.pack_json({"started": True}), [box])
@@ -75,8 +75,9 @@ def keep(
     if level not in OWN_PROCESSES:
         own = isolated(level) and request["uid"] is not None
         end_all([request["uid"]] if own else [], scoped=scoped)
+    last = {"error": text} if said >= 0 and (text := bwrap.complaint(said)) else {"exit": True}
     with contextlib.suppress(OSError):
-        wire.send_fds(status, wire.pack_json({"exit": True}))
+        wire.send_fds(status, wire.pack_json(last))
     os._exit(0)
 
 
@@ -93,7 +94,7 @@ def _fork(
     Raises OSError.
     """
     level = request["level"]
-    sources = tree.Sources(ways.config.get("binds", ()), request["home"])
+    sources = tree.Sources(ways.config.get("binds", ()), request["home"], request["system"], request["uid"])
     if level in OWN_PROCESSES:
         if request["uid"] is not None:
             if level in OWN_TREE:

@@ -47,8 +47,8 @@ class SandboxSpec:
     when the engine is root and None otherwise; ``env`` is set for everything in the sandbox.
     ``system`` is a host folder for what the sandbox writes into /usr, /etc and /var, made by
     ``folders.make_system``, and ``layers`` what it writes over, made by `system` (None: they are read-only).
-    Only L3 has a use for them. ``proxy_port`` is the port of the engine's shared egress proxy on 127.0.0.1, for the levels at
-    which a sandbox has no network of its own.
+    Only L3 has a use for them. ``proxy_port`` is the port of the engine's shared egress proxy on 127.0.0.1,
+    for the levels at which a sandbox has no network of its own.
     """
 
     id: str
@@ -187,7 +187,7 @@ class SandboxProcess:
 
 
 def _number_of(pidfd: int) -> int:
-    """The number, among this process's processes, of the one that `pidfd` stands for. Raises LaunchError.
+    """The number, as this process sees it, of the one that `pidfd` stands for; 0 when it has ended.
 
     The keeper may have another view of process numbers than the engine.
     """
@@ -196,4 +196,4 @@ def _number_of(pidfd: int) -> int:
             name, _, value = line.partition(":")
             if name == "Pid" and int(value) > 0:
                 return int(value)
-    raise LaunchError("the sandbox ended before it was ready; the log of the zygote may say why")
+    return 0

@@ -2,7 +2,8 @@
 
 Copies of host folders are detached mounts; a root engine takes them before it gives up its uid, because the
 sandbox's uid cannot walk to them. In the new pid 1 they are attached below a fresh tmpfs, beside a private
-/proc, /dev and /tmp, and the host's tree is unmounted.
+/proc, /dev and /tmp, and the host's tree is unmounted. A sandbox with a system of its own gets overlays over
+this (`overlay`), so that it can write to it.
 """
 
 import ctypes
@@ -30,6 +31,7 @@ from .calls import (
     restrict,
 )
 from .namespaces import INSIDE_UID
+from .overlay import System, mounts_below
 
 HOME = "/home/daytona"
 
@@ -41,12 +43,21 @@ class Sources:
     """Detached mounts of everything of the host that one sandbox shows.
 
     Use: ``Sources(plan, home)``, `take` while the paths can be walked, `attach_all` under the new root.
+    `system` names the folders ``uppers`` and ``layers`` of a writable system for host uid `uid`, if there is
+    one.
     """
 
-    def __init__(self, binds: Sequence[tuple[str, str]], home: str) -> None:
+    def __init__(
+        self,
+        binds: Sequence[tuple[str, str]],
+        home: str,
+        system: dict[str, str] | None = None,
+        uid: int | None = None,
+    ) -> None:
         self._binds = binds
         self._home = home
         self._taken: list[tuple[int, str]] = []
+        self.system = None if system is None else System(system["uppers"], system["layers"], uid)
 
     def take(self) -> None:
         """Make the copies, unless that is done. Raises OSError."""
@@ -58,12 +69,16 @@ class Sources:
         for name in _DEVICES:
             fd = clone_tree(f"/dev/{name}", read_only=False, devices=True)
             self._taken.append((fd, f"/dev/{name}"))
+        if self.system is not None:
+            self.system.take()
 
     def forget(self) -> None:
         """Close what was taken, to take it again later."""
         for fd, _ in self._taken:
             os.close(fd)
         self._taken = []
+        if self.system is not None:
+            self.system.forget()
 
     def attach_all(self, root: str) -> None:
         """Attach each below `root`, making the places they need. Raises OSError."""
@@ -109,7 +124,16 @@ def build_root(config: dict[str, Any], sources: Sources, hostname: str, tmp_size
     _scratch(root, tmp_size)
     _devices(root + "/dev")
     sources.attach_all(root)
-    mask(root, config["masks"])
+    if sources.system is None:
+        mask(root, config["masks"])
+    else:
+        if hidden := mounts_below(root + "/usr"):
+            raise OSError(errno.EBUSY, f"{hidden[0][len(root) :]} is a mount of its own on this machine")
+        inner = [inside for _, inside in config["binds"] if inside.split("/")[1] not in ("etc", "usr")]
+        masked = mask(root, config["masks"])
+        sources.system.cover(
+            root, [*inner, "/var/tmp"], masked, lambda etc: _write_etc(etc, hostname, accounts=False)
+        )
     os.chdir(root)
     # With both arguments "." the old root lands on top of the new one, and is then unmounted.
     check(libc.pivot_root(b".", b"."), "changing the root")
@@ -143,11 +167,11 @@ def _devices(dev: str) -> None:
         os.symlink(f"/proc/self/fd/{number}", f"{dev}/{name}")
 
 
-def mask(root: str, paths: Sequence[str]) -> None:
+def mask(root: str, paths: Sequence[str]) -> list[str]:
     """Cover with nothing the folders and files that are at `paths` in the tree below `root`.
 
     Links are followed as they will be once `root` is the root: an absolute one leads to another place than on
-    the host. What is not there is passed over. Raises OSError.
+    the host. What is not there is passed over. Returns the places that are covered. Raises OSError.
     """
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     masked: set[str] = set()
@@ -159,6 +183,7 @@ def mask(root: str, paths: Sequence[str]) -> None:
                 _cover(place)
     finally:
         os.close(top)
+    return sorted(masked)
 
 
 def _resolve(top: int, path: str) -> str | None:
@@ -183,21 +208,22 @@ def _cover(path: str) -> None:
         attach(clone_tree("/dev/null", read_only=True, devices=True), path)
 
 
-def _write_etc(etc: str, hostname: str) -> None:
+def _write_etc(etc: str, hostname: str, *, accounts: bool = True) -> None:
     """The files of /etc that say who and where one is."""
     files = {
         "bash.bashrc": "[ -z \"$PS1\" ] || PS1='\\u@\\h:\\w\\$ '\n",
-        "group": f"daytona:x:{INSIDE_UID}:\nnogroup:x:65534:\n",
         "hostname": f"{hostname}\n",
         "hosts": f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
-        "passwd": (
-            f"daytona:x:{INSIDE_UID}:{INSIDE_UID}:daytona:{HOME}:/bin/bash\n"
-            "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-        ),
         "resolv.conf": "",
         "shells": "/bin/sh\n/bin/bash\n/usr/bin/bash\n",
     }
+    if accounts:
+        files["group"] = f"daytona:x:{INSIDE_UID}:\nnogroup:x:65534:\n"
+        files["passwd"] = (
+            f"daytona:x:{INSIDE_UID}:{INSIDE_UID}:daytona:{HOME}:/bin/bash\n"
+            "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+        )
     for name, text in files.items():
         fd = os.open(f"{etc}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         try:

@@ -1,0 +1,157 @@
+"""The Python environment in a sandbox's home: where ``pip install`` writes.
+
+A virtual environment is a few links and text files, so it is written by hand in under a millisecond, without
+a process and without ensurepip: ``~/.venv`` with links to the host's interpreter, a ``pip`` that runs the
+module the host has installed, and ``_host.pth``, which makes the host's packages importable behind the
+sandbox's own. The host's folders are read-only inside; an upgrade lands in the home and is found first.
+
+The text in it names no place of the sandbox: the home is ``/home/daytona`` at L3 and a path of the host
+below, and the same home may be started at both. ``sudo``, ``apt`` and ``apt-get`` beside it are described in
+``inside/sudo.py``.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+#: Folder of the environment in a home, and of its programs.
+FOLDER = ".venv"
+PROGRAMS = ".venv/bin"
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+
+#: Starts a program with the Python beside it: for sh two empty strings and a command, for Python a string.
+_START = """#!/bin/sh
+''''exec "${0%%/*}/python" %s"$0" "$@" #'''
+"""
+#: Not ``python -m pip``, which looks into the current folder for modules first.
+_PIP = """\
+import importlib.util, runpy, sys
+if importlib.util.find_spec("pip") is None:
+    sys.exit("pip is missing from the Python that this machine lends its sandboxes (%s):"
+             " install it there, beside daytona-magics" % sys.base_prefix)
+sys.argv[0] = "pip"
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+_ACTIVATE = """# Use with: . ~/.venv/bin/activate  (every process of a sandbox starts with it already active)
+VIRTUAL_ENV="$HOME/.venv"
+case ":$PATH:" in *":$VIRTUAL_ENV/bin:"*) ;; *) PATH="$VIRTUAL_ENV/bin:$PATH" ;; esac
+export VIRTUAL_ENV PATH
+unset PYTHONHOME
+hash -r 2>/dev/null || true
+"""
+
+
+def environment(home: str, path: str) -> dict[str, str]:
+    """Variables that make the environment in `home` the one in use; `path` is the PATH so far.
+
+    In : environment("/home/daytona", "/usr/bin")
+    Out: {'PATH': '/home/daytona/.venv/bin:/usr/bin', 'VIRTUAL_ENV': '/home/daytona/.venv'}
+    """
+    return {"PATH": f"{home}/{PROGRAMS}:{path}", "VIRTUAL_ENV": f"{home}/{FOLDER}"}
+
+
+def write(home: int, uid: int | None) -> None:
+    """Make the environment in the new, still private folder open as `home`, owned by `uid` if given.
+
+    Raises OSError.
+    """
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    writer = _Writer(home, uid)
+    try:
+        for folder in (
+            FOLDER,
+            PROGRAMS,
+            f"{FOLDER}/include",
+            f"{FOLDER}/lib",
+            f"{FOLDER}/lib/{version}",
+            f"{FOLDER}/lib/{version}/site-packages",
+        ):
+            writer.folder(folder)
+        writer.link(f"{FOLDER}/lib64", "lib")
+        writer.link(f"{PROGRAMS}/python", _interpreter())
+        for name in ("python3", version):
+            writer.link(f"{PROGRAMS}/{name}", "python")
+        for name, text in _files(version).items():
+            writer.file(f"{FOLDER}/{name}", text, 0o755 if name.startswith("bin/") else 0o644)
+    finally:
+        writer.close()
+
+
+class _Writer:
+    """Makes folders, links and files below one folder descriptor and gives them to `uid`."""
+
+    def __init__(self, top: int, uid: int | None) -> None:
+        self._uid = uid
+        self._open = {"": top}
+
+    def _place(self, path: str) -> tuple[str, int]:
+        parent, _, name = path.rpartition("/")
+        return name, self._open[parent]
+
+    def folder(self, path: str) -> None:
+        name, parent = self._place(path)
+        os.mkdir(name, 0o755, dir_fd=parent)
+        fd = self._open[path] = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
+        if self._uid is not None:
+            os.fchown(fd, self._uid, self._uid)
+
+    def link(self, path: str, target: str) -> None:
+        name, parent = self._place(path)
+        os.symlink(target, name, dir_fd=parent)
+        if self._uid is not None:
+            os.chown(name, self._uid, self._uid, dir_fd=parent, follow_symlinks=False)
+
+    def file(self, path: str, text: bytes, mode: int) -> None:
+        name, parent = self._place(path)
+        fd = os.open(name, _NEW_FILE, mode, dir_fd=parent)
+        try:
+            os.write(fd, text)
+            if self._uid is not None:
+                os.fchown(fd, self._uid, self._uid)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        for path, fd in self._open.items():
+            if path:
+                os.close(fd)
+
+
+def _interpreter() -> str:
+    """The interpreter outside of any virtual environment, as ``venv`` would link it."""
+    return getattr(sys, "_base_executable", "") or sys.executable
+
+
+@functools.cache
+def _files(version: str) -> Mapping[str, bytes]:
+    """Path below the environment -> content, the same for every home."""
+    inside = Path(__file__).with_name("inside")
+    sudo = (_START % "-I -S ").encode() + (inside / "sudo.py").read_bytes()
+    config = (
+        f"home = {os.path.dirname(_interpreter())}\n"
+        "include-system-site-packages = true\n"
+        f"version = {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}\n"
+        f"executable = {os.path.realpath(_interpreter())}\n"
+    )
+    texts = {
+        "pyvenv.cfg": config,
+        "bin/activate": _ACTIVATE,
+        f"lib/{version}/site-packages/_host.pth": _host_packages(sys.path),
+        **{f"bin/{name}": _START % "" + _PIP for name in ("pip", "pip3", version.replace("python", "pip"))},
+    }
+    files = {name: os.fsencode(text) for name, text in texts.items()}
+    return {**files, **{f"bin/{name}": sudo for name in ("sudo", "apt", "apt-get")}}
+
+
+def _host_packages(path: list[str]) -> str:
+    """The text of ``_host.pth``: the package folders of `path`, in their order, with their own .pth files.
+
+    A plain line would add a folder without reading the .pth files in it.
+    """
+    folders = [folder for folder in path if folder.endswith("-packages")]
+    calls = "; ".join(f"site.addsitedir({folder!r})" for folder in folders)
+    return f"import site; {calls}\n" if calls else ""
