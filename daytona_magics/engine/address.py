@@ -47,8 +47,8 @@ NO_PROXY_HOSTS = ("127.0.0.1", "localhost", ".localhost", "::1")
 _RECORD = "engine.json"
 _KEEP_ENV = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 # Proxies, package indexes and certificates of the host: read once for its sandboxes, then forgotten.
-_KEEP_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC")
-_KEEP_TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO")
+_KEEP_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_KEEP_TRUST = ("NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO")
 _KEEP_ENV_PREFIX = (
     *("LC_", "XDG_", "DAYTONA_MAGICS_", "PYTHON", "CONDA_", "LD_LIBRARY_PATH", "COVERAGE_"),
     *("PIP_", "NPM_CONFIG_", "npm_config_"),

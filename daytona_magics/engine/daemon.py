@@ -168,6 +168,8 @@ class _Engine:
             private=(runtime, folder.path),
         )
 
+        self._launcher.also_visible = host.bundles
+
     async def run(self, ready: Callable[[], None]) -> None:
         listener, key = _endpoint(self._folder.path)
         hide(key)

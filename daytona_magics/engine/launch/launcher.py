@@ -86,6 +86,8 @@ class Launcher:
         self.reason = ""
         self.attempts: list[Attempt] = []
         self.open: tuple[str, ...] = ()
+        #: Further files that every sandbox is shown, such as the host's own certificates.
+        self.also_visible: tuple[str, ...] = ()
         self.on_zygote_death: Callable[[], None] | None = None
 
     # -- life of the zygote
@@ -100,7 +102,7 @@ class Launcher:
         except ValueError as error:
             raise LaunchError(str(error)) from None
         self._stderr_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._plan = visible.plan()
+        self._plan = visible.plan().with_libraries(self.also_visible)
         self.attempts = []
         if self._wanted != "L0":
             self._check_private()
