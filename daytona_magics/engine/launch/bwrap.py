@@ -11,6 +11,7 @@ bubblewrap runs with root's rights and the first process gives them up for the s
 """
 
 import base64
+import contextlib
 import io
 import json
 import marshal
@@ -42,7 +43,7 @@ def outer_command(program: str) -> list[str]:
 
 
 def pack_code() -> bytes:
-    """A zip file with the code that runs inside, compiled."""
+    """A zip file with the code that runs inside, compiled and, for what reads it, as it is."""
     engine = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
@@ -53,8 +54,9 @@ def pack_code() -> bytes:
             for entry in sorted(os.listdir(folder)):
                 if entry.endswith(".py"):
                     with open(os.path.join(folder, entry), encoding="utf-8") as file:
-                        name = f"daytona_magics/engine/{room}/{entry[:-3]}"
-                        archive.writestr(f"{name}.pyc", _compiled(file.read(), name))
+                        name, source = f"daytona_magics/engine/{room}/{entry[:-3]}", file.read()
+                        archive.writestr(f"{name}.pyc", _compiled(source, name))
+                        archive.writestr(f"{name}.py", source)
         start = "from daytona_magics.engine.launch import boxed\nboxed.main()\n"
         archive.writestr("__main__.pyc", _compiled(start, "__main__"))
     return target.getvalue()
@@ -73,11 +75,12 @@ def start(
     toolbox: int,
     status: int,
     alive: int,
-) -> tuple[int, int]:
-    """Start bubblewrap with a sandbox in it: (its process number, a pidfd of the sandbox's first process).
+) -> tuple[int, int, int]:
+    """Start bubblewrap with a sandbox in it.
 
-    `toolbox`, `status` and `alive` are inherited by the first process. Raises OSError with what bubblewrap
-    said when it fails.
+    `toolbox`, `status` and `alive` are inherited by the first process. Returns bubblewrap's process number, a
+    pidfd of the first process, and a descriptor from which `complaint` reads what bubblewrap says later.
+    Raises OSError with what bubblewrap said when it fails.
     """
     info_read, info_write = os.pipe()
     said_read, said_write = os.pipe()
@@ -104,12 +107,17 @@ def start(
         os.close(info_read)
     if first is None:
         os.waitpid(pid, 0)
-        with open(said_read, "rb") as file:
-            said = file.read(4000).decode("utf-8", "replace").strip().replace("\n", "; ")
-        raise OSError(0, f"bubblewrap failed: {said or 'it said nothing'}")
-    # Its reader stays open, so that bubblewrap may complain later.
-    os.set_blocking(said_read, False)
-    return pid, first
+        raise OSError(0, complaint(said_read) or "bubblewrap failed and said nothing")
+    return pid, first, said_read
+
+
+def complaint(said: int) -> str:
+    """What bubblewrap has written to its error output, as one line; empty if nothing."""
+    os.set_blocking(said, False)
+    with contextlib.suppress(BlockingIOError):
+        if text := os.read(said, 4000).decode("utf-8", "replace").strip():
+            return f"bubblewrap failed: {text}".replace("\n", "; ")
+    return ""
 
 
 def _python(inherited: dict[str, int]) -> list[str]:

@@ -12,12 +12,12 @@ import contextlib
 import fcntl
 import json
 import os
+import pkgutil
 import signal
 import struct
 import termios
 import time
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import wire
@@ -38,7 +38,7 @@ GRACE = 3.0
 
 _READ = 64 * 1024
 #: Read when this module is imported, in the zygote: from inside a sandbox the file cannot be seen.
-_PROGRAM = Path(__file__).with_name("interpreter_worker.py").read_text(encoding="utf-8")
+_PROGRAM = (pkgutil.get_data(__package__, "interpreter_worker.py") or b"").decode("utf-8")
 
 
 class Broken(Exception):
