@@ -133,9 +133,8 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
         ("GET", "/toolbox/{sandbox}/files/download"),
         ("GET", "/toolbox/{sandbox}/process/pty/create-connect"),  # test_pty
         ("GET", "/toolbox/{sandbox}/process/pty/{session}/connect"),
-        *(
-            (route.method, route.path) for route in sessions.routes if isinstance(route, RouteDef)
-        ),  # test_sessions
+        # test_sessions, test_interpreter
+        *((r.method, r.path) for m in (sessions, interpreter) for r in m.routes if isinstance(r, RouteDef)),
     }
     tested = {(method, _shape(path, clients)) for method, path, _, _, clients, _ in ANSWERS}
     for module in (platform, sandboxes, process, files, pty):

@@ -1,8 +1,9 @@
 """Interpreter routes: contexts that keep their variables, and one WebSocket per execution.
 
 The client sends one message ``{code, contextId?, envs?, timeout?}``; answers are
-``{type: stdout|stderr, text}`` and ``{type: error, name, value, traceback}``. Close code 1000 is the end, 4008
-says that the time was over.
+``{type: stdout|stderr, text}`` and ``{type: error, name, value, traceback}``. Close code 1000 is the end,
+4008 says that the time was over.
+"""
 
 from __future__ import annotations
 
