@@ -188,6 +188,8 @@ class _Engine:
             ends.push_async_callback(_end, "closing the way out", egress.close)
             sandboxes = Sandboxes(database, self._launcher, self._folder.path, egress)
             ends.push_async_callback(_end, "ending the zygote", self._launcher.stop)
+            sandboxes.limiter.open()
+            ends.push_async_callback(_end, "taking the limits away", sandboxes.limiter.close)
             await self._start_launcher(sandboxes)
             await sandboxes.load()
             activity = Activity()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess, SandboxSpec
+from daytona_magics.engine.limits.limiter import Limiter
 from daytona_magics.engine.log import log
 from daytona_magics.engine.proxy.egress import Egress
 from daytona_magics.engine.proxy.policy import BadList, Policy
@@ -89,6 +90,9 @@ class Sandboxes:
         launcher: started, or one whose start failed.
         folder: state folder; a sandbox has ``sandboxes/ID`` in it, and its home in ``home`` there.
         egress: their ways out.
+
+    Attributes:
+        limiter: what bounds the sandboxes.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class Sandboxes:
         self._database = database
         self._launcher = launcher
         self._egress = egress or Egress(HostNetwork())
+        self.limiter = Limiter(folder)
         self._homes = folder / "sandboxes"
         self._trash = folder / "trash"
         self._stderr = folder / "stderr"
@@ -364,6 +369,7 @@ class Sandboxes:
             hostname=record.id,
             env={**access.environment, **record.env, "DAYTONA_SANDBOX_ID": record.id},
             proxy_port=access.port,
+            limits=self.limiter.limits(record, self._launcher.level),
         )
         if record.uid is None and os.geteuid() == 0 and self._launcher.level != "L0":
             raise ApiError(
@@ -375,6 +381,7 @@ class Sandboxes:
             self._egress.shut(record.id)
             raise ApiError(503, f"the sandbox could not be started: {error}") from error
         self._egress.open(record.id, sandbox.process.proxy)
+        self.limiter.started(record, sandbox.process)
         sandbox.process.add_exit_callback(lambda process: self._task(self._died(sandbox, process)))
         sandbox.touch()
         # The engine may run at another level than when the sandbox was created.
@@ -411,6 +418,7 @@ class Sandboxes:
                 raise ApiError(500, f"the sandbox could not be ended: {error}") from error
             sandbox.process = None
             self._egress.shut(sandbox.record.id)
+            self.limiter.ended(sandbox.record.id)
         for pty in list(sandbox.ptys.values()):
             await pty.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 
-from daytona_magics.engine.api.context import sandbox_of, used
+from daytona_magics.engine.api.context import context, sandbox_of, used
 from daytona_magics.engine.api.errors import as_api_error, error_body, json_body
 from daytona_magics.engine.api.models import whole
 from daytona_magics.engine.api.multipart import CHUNK, MultipartResponse, chunks_of, content_disposition
@@ -116,7 +116,7 @@ async def bulk_upload(request: web.Request) -> web.Response:
     A file that cannot be written does not stop the others; the answer then is ≥ 400 with ``errors``.
     """
     sandbox = sandbox_of(request)
-    toolbox = sandbox.toolbox
+    toolbox, limiter = sandbox.toolbox, context(request).sandboxes.limiter
     reader = await _multipart(request)
     paths: dict[str, str] = {}
     written: list[dict[str, Any]] = []
@@ -131,7 +131,8 @@ async def bulk_upload(request: web.Request) -> web.Response:
             elif field == "file":
                 try:
                     path = _clean(paths.get(index))
-                    written.append({"path": path, "bytes": await toolbox.upload(path, chunks_of(part))})
+                    chunks = limiter.counted(sandbox.record.id, chunks_of(part))
+                    written.append({"path": path, "bytes": await toolbox.upload(path, chunks)})
                 except (ToolboxError, ApiError) as error:
                     known = as_api_error(error)
                     known.message = f"{paths.get(index, part.filename)}: {known.message}"
@@ -149,7 +150,8 @@ async def upload(request: web.Request) -> web.Response:
     sandbox = sandbox_of(request)
     path = _path(request)
     with used(request, sandbox):
-        await sandbox.toolbox.upload(path, _single_body(request))
+        chunks = context(request).sandboxes.limiter.counted(sandbox.record.id, _single_body(request))
+        await sandbox.toolbox.upload(path, chunks)
     return web.json_response({"name": path.rpartition("/")[2], "path": path, "type": "file"})
 
 

@@ -17,7 +17,10 @@ SNAPSHOTS = {
     "daytona-medium": (2, 4, 8),
     "daytona-large": (4, 8, 10),
 }
-"""Snapshots that can be named, with their (cpu, memory GiB, disk GiB); all are this machine's own Python."""
+"""Snapshots that can be named, with their (cpu, memory GiB, disk GiB); all are this machine's own Python.
+
+Named, they give these sizes as far as the machine has them; a sandbox that names none gets a share of it.
+"""
 
 MAX_AUTO_ARCHIVE = 43200
 ORGANIZATION = "local"
@@ -139,7 +142,6 @@ def parse_create(body: Mapping[str, Any]) -> SandboxRecord:
             raise ApiError(400, f"{key} must be {_WORDS[kind]}")
     _refuse(body)
     snapshot = body.get("snapshot") or DEFAULT_SNAPSHOT
-    cpu, memory, disk = SNAPSHOTS[snapshot]
     name = body.get("name") or ""
     if name and not _NAME.match(name):
         raise ApiError(400, "the name of a sandbox is 1 to 128 printable characters without '/'")
@@ -156,9 +158,10 @@ def parse_create(body: Mapping[str, Any]) -> SandboxRecord:
         snapshot=snapshot,
         public=body.get("public") is True,
         target=body.get("target") or REGION,
-        cpu=whole(body.get("cpu") or cpu, "cpu", 1),
-        memory=whole(body.get("memory") or memory, "memory", 1),
-        disk=whole(body.get("disk") or disk, "disk", 1),
+        # 0: the engine decides.
+        cpu=whole(body.get("cpu") or 0, "cpu", 0),
+        memory=whole(body.get("memory") or 0, "memory", 0),
+        disk=whole(body.get("disk") or 0, "disk", 0),
         env=env,
         labels=parse_labels(body.get("labels") or {}),
         options={key: body[key] for key in _KEPT if body.get(key) is not None},

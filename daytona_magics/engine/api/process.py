@@ -54,9 +54,10 @@ async def execute(request: web.Request) -> web.Response:
     if command is None or not command.strip():
         raise ApiError(400, "command is required")
     with used(request, sandbox):
-        result = await sandbox.toolbox.execute(
+        running = sandbox.toolbox.execute(
             command, cwd=_text(body, "cwd"), env=_envs(body), timeout=_timeout(body)
         )
+        result = await context(request).sandboxes.limiter.explained(sandbox.record.id, running)
     return web.json_response(_output(result))
 
 
@@ -74,9 +75,10 @@ async def code_run(request: web.Request) -> web.Response:
     with used(request, sandbox):
         toolbox = sandbox.toolbox
         program = await _interpreter(toolbox, body.get("language") or "python")
-        result = await toolbox.run_program(
+        running = toolbox.run_program(
             [*program, *argv], stdin=code.encode(), env=_envs(body), timeout=_timeout(body)
         )
+        result = await context(request).sandboxes.limiter.explained(sandbox.record.id, running)
     return web.json_response({**_output(result), "artifacts": {"charts": []}})
 
 

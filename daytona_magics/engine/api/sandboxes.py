@@ -11,6 +11,7 @@ from daytona_magics.engine.api.context import Context, context, sandbox_of
 from daytona_magics.engine.api.errors import json_body
 from daytona_magics.engine.api.listing import page
 from daytona_magics.engine.api.models import (
+    SNAPSHOTS,
     archive_interval,
     list_item_json,
     parse_create,
@@ -37,7 +38,9 @@ def _answer(request: web.Request, sandbox: Sandbox) -> web.Response:
 @routes.post("/api/sandbox")
 async def create(request: web.Request) -> web.Response:
     """Create and start a sandbox; the answer's state is ``started``."""
-    template = parse_create(await json_body(request))
+    body = await json_body(request)
+    template = parse_create(body)
+    context(request).sandboxes.limiter.give(template, SNAPSHOTS.get(body.get("snapshot") or ""))
     return _answer(request, await context(request).sandboxes.create(template))
 
 

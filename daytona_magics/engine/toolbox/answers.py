@@ -41,10 +41,14 @@ class ToolboxGone(ToolboxError):
 
 @dataclass(frozen=True)
 class ExecuteResult:
-    """How a command ended: its exit code (128 + n after signal n, -1 if it could not start) and output."""
+    """How a command ended: its exit code (128 + n after signal n, -1 if it could not start) and output.
+
+    ``pid`` is what its first process had inside; 0 if it could not start.
+    """
 
     exit_code: int
     output: bytes
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,8 +211,10 @@ class Toolbox:
                     frame = await operation.frame(left)
                     wire.close_fds(frame.fds)
                     if frame.type == JSON:
-                        code = integer(wire.parse_json(frame.payload), "exit_code", -1, 255)
-                        return ExecuteResult(code, bytes(output))
+                        answer = wire.parse_json(frame.payload)
+                        code = integer(answer, "exit_code", -1, 255)
+                        pid = integer(answer, "pid", 1, 1 << 31) if "pid" in answer else 0
+                        return ExecuteResult(code, bytes(output), pid)
                     output += frame.payload
                     if len(output) > MAX_OUTPUT + CHUNK:
                         raise WireError("more output than was agreed")

@@ -231,7 +231,7 @@ def _pending(fd: int) -> int:
 
 
 async def _execute(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
-    """op execute: {shell | argv, cwd, env, timeout} and D frames of input → D frames, then {exit_code}."""
+    """op execute: {shell | argv, cwd, env, timeout} and D frames of input → D frames, then {exit_code, pid}."""
     argv = [inside.shell] if request.get("shell") else [str(word) for word in request["argv"]]
     stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
     output_read, output_write = os.pipe2(os.O_CLOEXEC)
@@ -288,7 +288,7 @@ async def _supervise(
             f"the command printed more than {MAX_OUTPUT >> 20} MiB and was killed; write to a file instead"
         )
         raise Refused(413, "OUTPUT_TOO_LARGE", message)
-    await connection.send_json({"exit_code": exit_code(status)})
+    await connection.send_json({"exit_code": exit_code(status), "pid": run.child.pid})
 
 
 HANDLERS: "dict[str, Handler]" = {"execute": _execute}

@@ -1,0 +1,306 @@
+"""cgroups of sandboxes, where the engine may make them.
+
+Version 1: for each of memory, cpu and pids a folder below the engine's own cgroup. Version 2: a folder below
+the nearest cgroup above the engine that it may write to and that passes the controllers on (as root of the
+machine, or what systemd delegates to a user). In it one folder per sandbox, made before the sandbox has run
+anything and removed when it is gone; the folder's name is the state folder's, so after a crash the next
+engine finds and removes what is left.
+
+All sandboxes together are one competitor of the notebook for the CPU, and in memory they leave the machine
+its reserve.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from daytona_magics.engine.log import log
+
+CONTROLLERS = ("memory", "cpu", "pids")
+_PREFIX = "daytona-magics-"
+_PERIOD = 100_000
+_LEFT_SECONDS = 2.0
+
+
+@dataclass
+class Group:
+    """The cgroup of one sandbox: per controller its folder (in version 2 it is always the same)."""
+
+    folders: dict[str, Path]
+    kills: int = field(default=0)
+
+    def attach(self, pid: int) -> None:
+        """Put a process, and so everything it starts from now on, into it. Raises OSError."""
+        for folder in dict.fromkeys(self.folders.values()):
+            _write(folder / "cgroup.procs", str(pid))
+
+    def pids(self) -> list[int]:
+        """Everything that is in it."""
+        folder = next(iter(self.folders.values()))
+        with suppress(OSError):
+            return [int(line) for line in (folder / "cgroup.procs").read_text().split()]
+        return []
+
+    def killed(self) -> int:
+        """How many processes the kernel has ended for want of memory since this was last asked."""
+        count, before = self._count(), self.kills
+        self.kills = count
+        return count - before
+
+    def has_killed(self) -> bool:
+        """Whether `killed` would say more than 0."""
+        return self._count() > self.kills
+
+    def _count(self) -> int:
+        folder = self.folders.get("memory")
+        if folder is None:
+            return 0
+        for name in ("memory.events", "memory.oom_control"):
+            with suppress(OSError):
+                for line in (folder / name).read_text().splitlines():
+                    if line.startswith("oom_kill "):
+                        return int(line.split()[1])
+        return self.kills
+
+    def limit(self, *, cpus: int | None, memory: int, processes: int) -> None:
+        """Set the limits: CPUs (None: all there are), bytes of memory, processes. Raises OSError."""
+        for name, folder in self.folders.items():
+            if name == "memory":
+                _limit_memory(folder, memory)
+            elif name == "pids":
+                _write(folder / "pids.max", str(processes))
+            elif (folder / "cpu.max").exists():
+                _write(folder / "cpu.max", f"{cpus * _PERIOD if cpus else 'max'} {_PERIOD}")
+            else:
+                _write(folder / "cpu.cfs_quota_us", str(cpus * _PERIOD if cpus else -1))
+
+    def remove(self) -> bool:
+        """Remove the folders; False when something in them is not gone yet."""
+        return all([_remove(folder) for folder in dict.fromkeys(self.folders.values())])
+
+
+class Cgroups:
+    """The place where sandboxes' cgroups are made.
+
+    Args:
+        state: the state folder, whose lock the engine holds.
+
+    Attributes:
+        controllers: those that can be used, after `open`.
+        reason: why the others cannot, one sentence; empty when all can.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._memo = state / "cgroups.json"
+        self._name = _PREFIX + hashlib.sha256(os.fsencode(state.resolve())).hexdigest()[:12]
+        self._parents: dict[str, Path] = {}
+        self._left: list[Group] = []
+        self.reason = "not tried yet"
+
+    @property
+    def controllers(self) -> tuple[str, ...]:
+        return tuple(self._parents)
+
+    def open(self, *, memory: int, processes: int) -> None:
+        """Find a place, remove what an earlier engine left, and set the limits of all sandboxes together."""
+        self._clean_up()
+        problems: list[str] = []
+        for name, places in _places().items():
+            for place in places:
+                try:
+                    self._take(name, place)
+                    break
+                except OSError as error:
+                    problems.append(f"{place}: {error.strerror or error}")
+        together = Group(self._parents)
+        try:
+            together.limit(cpus=None, memory=memory, processes=processes)
+        except OSError as error:
+            log.warning("the cgroup of all sandboxes takes no limits: %s", error)
+        missing = [name for name in CONTROLLERS if name not in self._parents]
+        self.reason = ""
+        if missing:
+            why = problems[-1] if problems else "no cgroup here passes them on to this user"
+            self.reason = f"no cgroups for {', '.join(missing)}: {why}"
+        self._memo.write_text(json.dumps(sorted({str(path) for path in self._parents.values()})))
+
+    def _take(self, name: str, place: Path) -> None:
+        """Make the common folder below ``place`` and check that a process can be put into one of its own."""
+        parent = place / self._name
+        made = not parent.exists()
+        if made:
+            parent.mkdir()
+        try:
+            if (parent / "cgroup.subtree_control").exists():
+                _write(parent / "cgroup.subtree_control", f"+{name}")
+            _try(parent / "probe")
+        except OSError:
+            if made:
+                _remove(parent)
+            raise
+        self._parents[name] = parent
+
+    def make(self, sandbox_id: str, *, cpus: int | None, memory: int, processes: int) -> Group | None:
+        """The cgroup for one sandbox; None where there are none.  Raises OSError."""
+        self.sweep()
+        if not self._parents:
+            return None
+        group = Group({name: parent / sandbox_id for name, parent in self._parents.items()})
+        try:
+            for folder in dict.fromkeys(group.folders.values()):
+                folder.mkdir(exist_ok=True)
+            group.limit(cpus=cpus, memory=memory, processes=processes)
+        except OSError:
+            self.drop(group)
+            raise
+        group.killed()
+        return group
+
+    def drop(self, group: Group) -> None:
+        """Remove a cgroup, now or when the last of its processes is gone."""
+        if not group.remove():
+            self._left.append(group)
+
+    def sweep(self) -> None:
+        """Try again what could not be removed before."""
+        self._left = [group for group in self._left if not group.remove()]
+
+    def close(self) -> None:
+        """Remove everything: the sandboxes are gone."""
+        deadline = time.monotonic() + _LEFT_SECONDS
+        while self._left and time.monotonic() < deadline:
+            self.sweep()
+            if self._left:
+                time.sleep(0.02)
+        for parent in dict.fromkeys(self._parents.values()):
+            _remove(parent)
+        self._parents = {}
+        self._memo.unlink(missing_ok=True)
+
+    def _clean_up(self) -> None:
+        """End and remove what an engine that was killed has left; its sandboxes die with it anyway."""
+        places = {place / self._name for found in _places().values() for place in found}
+        with suppress(OSError, ValueError, TypeError):
+            remembered = [Path(text) for text in json.loads(self._memo.read_text())]
+            places.update(path for path in remembered if path.name == self._name)
+        for parent in places:
+            for folder in _folders(parent):
+                _empty(folder)
+            if parent.is_dir():
+                _remove(parent)
+
+
+def _places() -> dict[str, list[Path]]:
+    """Per controller the existing cgroups below which ours could be, the nearest to the engine first."""
+    own: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, names, path = line.split(":", 2)
+            for name in names.split(",") if number != "0" else [""]:
+                own[name] = path
+    found: dict[str, list[Path]] = {}
+    for root, mount, kind, options in _mounts():
+        if kind == "cgroup":
+            for name in set(options) & set(CONTROLLERS) & set(own):
+                found[name] = [mount / _below(own[name], root)]
+        elif kind == "cgroup2" and "" in own:
+            place = mount / _below(own[""], root)
+            for candidate in (place, *place.parents):
+                if candidate.is_relative_to(mount):
+                    for name in set(_words(candidate / "cgroup.subtree_control")) & set(CONTROLLERS):
+                        found.setdefault(name, []).append(candidate)
+    return {name: found[name] for name in CONTROLLERS if name in found}
+
+
+def _mounts() -> list[tuple[str, Path, str, list[str]]]:
+    """Root, mount point, kind and options of every mounted cgroup hierarchy."""
+    found = []
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            left, _, right = line.partition(" - ")
+            kind, _, options = right.split(" ", 2)
+            if kind in ("cgroup", "cgroup2"):
+                words = left.split()
+                found.append((words[3], Path(words[4]), kind, options.split(",")))
+    return found
+
+
+def _below(path: str, root: str) -> str:
+    """``path`` of a hierarchy as seen where ``root`` is mounted; a container may see its own as the root."""
+    if root != "/" and path.startswith(root):
+        path = path[len(root) :]
+    return "" if path.startswith("/..") else path.strip("/")
+
+
+def _words(path: Path) -> list[str]:
+    with suppress(OSError):
+        return path.read_text().split()
+    return []
+
+
+def _limit_memory(folder: Path, size: int) -> None:
+    if (folder / "memory.max").exists():
+        _write(folder / "memory.max", str(size))
+        with suppress(OSError):
+            _write(folder / "memory.swap.max", "0")
+        return
+    swap = folder / "memory.memsw.limit_in_bytes"
+    # Memory and swap together may not be less than memory: raise that first, lower it last.
+    with suppress(OSError):
+        _write(swap, str(size))
+    _write(folder / "memory.limit_in_bytes", str(size))
+    with suppress(OSError):
+        _write(swap, str(size))
+
+
+def _try(folder: Path) -> None:
+    """Put a process into a new cgroup and take both away again. Raises OSError."""
+    folder.mkdir(exist_ok=True)
+    try:
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={}) as process:
+            _write(folder / "cgroup.procs", str(process.pid))
+    finally:
+        _remove(folder)
+
+
+def _folders(parent: Path) -> list[Path]:
+    with suppress(OSError):
+        return [path for path in parent.iterdir() if path.is_dir()]
+    return []
+
+
+def _empty(folder: Path) -> None:
+    """End what is in a cgroup that nobody looks after any more, and remove it."""
+    deadline = time.monotonic() + _LEFT_SECONDS
+    while not _remove(folder) and time.monotonic() < deadline:
+        for word in _words(folder / "cgroup.procs"):
+            with suppress(OSError):
+                os.kill(int(word), signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _remove(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    # Not write_text: these files cannot be truncated or made.
+    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(handle, text.encode())
+    finally:
+        os.close(handle)

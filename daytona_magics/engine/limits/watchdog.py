@@ -1,0 +1,315 @@
+"""The watchdog: a task of the engine that keeps sandboxes within their memory, disk and processes.
+
+A tick costs three small reads: the memory and the threads of the machine, the free space of the file system.
+A sandbox is looked at when one of them has changed enough for it to matter, and otherwise often while it
+works and seldom while it is idle; what a look costs decides how soon the next one may be. Files are counted
+in a thread, and only when the file system has lost space that a sandbox at work may have taken.
+
+Where the kernel enforces memory (a cgroup), the watchdog finds out whom it has ended. Where it does not, the
+watchdog ends the largest processes itself. Either way it leaves a notice for the person. When the machine
+itself, or its container, is about to run out, the largest process of all sandboxes goes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from daytona_magics.engine.limits import disk, notices, processes
+from daytona_magics.engine.limits.processes import Process
+from daytona_magics.engine.limits.room import NEARLY_ALL, Room
+from daytona_magics.engine.limits.watched import Watched
+from daytona_magics.engine.log import log
+
+#: Seconds between two ticks: nothing happens, sandboxes are at work, memory is short.
+TICK, BUSY_TICK, SHORT_TICK = 0.25, 0.1, 0.02
+#: Changes of the machine's free memory and disk, in bytes, and of its threads, that call for a look.
+_STEP, _THREADS = 32 << 20, 64
+#: Seconds the machine gets to take back the memory of a process that was ended.
+_RELIEF = 0.2
+#: A process smaller than this is not worth ending for the machine's sake.
+_WORTH = 16 << 20
+#: Bytes a full sandbox may still write until its writers are ended.
+_SLACK = 16 << 20
+#: Free space, as a share of the file system and in bytes, below which sandboxes stop writing.
+_LEAST_SPACE, _MOST_SPACE = 0.02, 512 << 20
+
+
+class Watchdog:
+    """Watches the started sandboxes.
+
+    Args:
+        folder: the state folder.
+        room: what is left on the machine.
+        bounded: whether the kernel bounds the memory of sandboxes.
+    """
+
+    def __init__(self, folder: Path, room: Room, *, bounded: bool) -> None:
+        self._folder = folder
+        self._room = room
+        self._bounded = bounded
+        self._all: dict[str, Watched] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._memory, self._threads, self._space = room.memory(), room.threads(), disk.free(folder)
+        total = os.statvfs(folder)
+        self._least_space = int(min(total.f_blocks * total.f_frsize * _LEAST_SPACE, _MOST_SPACE))
+        self._relieved = 0.0
+        self._hurry = False
+
+    def add(self, sandbox_id: str, watched: Watched) -> None:
+        """Watch a sandbox from now on."""
+        watched.space = disk.free(self._folder)
+        self._all[sandbox_id] = watched
+
+    def remove(self, sandbox_id: str) -> Watched | None:
+        """It has ended."""
+        return self._all.pop(sandbox_id, None)
+
+    def get(self, sandbox_id: str) -> Watched | None:
+        """What is known of a started sandbox."""
+        return self._all.get(sandbox_id)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            busy = any(watched.busy for watched in self._all.values())
+            await asyncio.sleep(SHORT_TICK if self._hurry else BUSY_TICK if busy else TICK)
+            if self._all:
+                try:
+                    await self.tick()
+                except OSError as error:
+                    log.warning("the watchdog could not look: %s", error)
+
+    async def tick(self) -> None:
+        """Look at the machine, and at the sandboxes for which it is time."""
+        memory, threads, space = self._room.memory(), self._room.threads(), disk.free(self._folder)
+        self._hurry = memory < 2 * self._room.reserve and not self._bounded
+        changed = self._memory - memory > _STEP or threads - self._threads > _THREADS
+        changed = changed or self._space - space > _STEP
+        now = time.monotonic()
+        looked = True
+        for sandbox_id, watched in list(self._all.items()):
+            if now >= watched.due or (changed and now >= watched.earliest):
+                await self.look(sandbox_id)
+            elif changed:
+                looked = False
+        if changed and looked:
+            self._memory, self._threads, self._space = memory, threads, space
+        else:
+            # What has come back may go again; a slow change adds up until it counts.
+            self._memory, self._space = max(self._memory, memory), max(self._space, space)
+            self._threads = min(self._threads, threads)
+        if memory < self._room.reserve:
+            await self._relieve(memory)
+        if threads > self._room.most_threads * NEARLY_ALL:
+            self._thin_out()
+        for watched in list(self._all.values()):
+            self._check_disk(watched, space)
+
+    def settle(self, sandbox_id: str) -> None:
+        """Find out what the kernel has ended up to now, so that nobody is told of it later."""
+        watched = self._all.get(sandbox_id)
+        if watched is not None and watched.group is not None and watched.group.has_killed():
+            before = watched.found
+            watched.look(time.monotonic(), self._bounded)
+            self._ask_kernel(watched, before)
+
+    async def look(self, sandbox_id: str) -> None:
+        """Sample one sandbox and act on what is found."""
+        watched = self._all.get(sandbox_id)
+        if watched is None:
+            return
+        begin = time.perf_counter()
+        before = watched.found
+        watched.look(time.monotonic(), self._bounded)
+        self._ask_kernel(watched, before)
+        if watched.rss > watched.memory:
+            await self._check_memory(watched)
+        if watched.threads > watched.most and watched.count:
+            self._end_all(watched)
+        elif watched.threads >= 0.95 * watched.most:
+            watched.notices.add("processes", lambda _: notices.processes(watched.most, False))
+        watched.looked(time.monotonic(), time.perf_counter() - begin)
+        await asyncio.sleep(0)
+
+    def _ask_kernel(self, watched: Watched, before: list[Process]) -> None:
+        """Has the kernel ended something for want of memory?  The largest that is missing now was it.
+
+        One that is still being taken apart is still there: it is the largest of all, by the kernel's choice.
+        """
+        killed = watched.group.killed() if watched.group is not None else 0
+        if not killed:
+            return
+        alive = {process.pid for process in watched.found}
+        missing = [p for p in before if p.pid not in alive and p.pid != watched.box.pid]
+        missing = [process for process in missing if process.rss > watched.memory // 128]
+        # One that came and went between two looks is not known, and nobody else shall be named for it.
+        suspects = missing or [p for p in watched.victims[:1] if p.rss > watched.memory // 32]
+        name = max(suspects, key=lambda process: process.rss).name if suspects else ""
+        pids = [pid for process in suspects for pid in watched.chain(process)]
+        text = functools.partial(notices.memory, watched.memory, name)
+        watched.notices.add("memory", text, killed, pids)
+        log.info("the kernel ended %d processes of sandbox %s for memory", killed, watched.box.id)
+        self._deliver(watched)
+
+    async def _check_memory(self, watched: Watched) -> None:
+        """More than the limit in memory, if shared pages count for each: end processes if it is so."""
+        sizes = await asyncio.to_thread(_shares, watched.victims)
+        excess = sum(size for _, size in sizes) - watched.memory
+        if excess <= 0:
+            return
+        ended: list[Process] = []
+        told = ""
+        pids: list[int] = []
+        for process, size in sorted(sizes, key=lambda pair: pair[1], reverse=True):
+            chain, named = watched.chain(process), watched.named(process)
+            if excess <= 0:
+                break
+            if processes.end(process):
+                told = told or named
+                pids += chain
+                ended.append(process)
+                excess -= size
+        if ended:
+            text = functools.partial(notices.memory, watched.memory, told)
+            watched.notices.add("memory", text, len(ended), pids)
+            log.info("ended %d processes of sandbox %s for memory", len(ended), watched.box.id)
+            self._deliver(watched)
+
+    def _end_all(self, watched: Watched) -> None:
+        """Too many processes where the kernel does not count them: end all but the first."""
+        watched.notices.add("processes", lambda _: notices.processes(watched.most, True))
+        for process in watched.victims:
+            processes.end(process)
+        # What has been started meanwhile is found at once.
+        watched.due = watched.earliest = 0.0
+        self._deliver(watched)
+
+    async def _relieve(self, left: int) -> None:
+        """The machine is short of memory: end the largest process of all sandboxes."""
+        now = time.monotonic()
+        if now - self._relieved < _RELIEF:
+            return
+        self._relieved = now
+        largest: tuple[int, Watched, Process] | None = None
+        for watched in list(self._all.values()):
+            watched.look(now, self._bounded)
+            for process in watched.victims[:1]:
+                if largest is None or process.rss > largest[0]:
+                    largest = (process.rss, watched, process)
+            await asyncio.sleep(0)
+        if largest is None or largest[0] < _WORTH:
+            return
+        _, watched, process = largest
+        named, chain = watched.named(process), watched.chain(process)
+        if processes.end(process):
+            watched.notices.add("machine", lambda _: notices.machine(left, named), 1, chain)
+            log.warning("ended a process of sandbox %s: the machine is short of memory", watched.box.id)
+            self._deliver(watched)
+
+    def _thin_out(self) -> None:
+        """The machine is short of processes: those of the sandbox that has most are ended."""
+        most = max(self._all.values(), key=lambda watched: watched.threads, default=None)
+        if most is not None and most.threads > _THREADS:
+            log.warning("ended the processes of sandbox %s: the machine is short of them", most.box.id)
+            self._end_all(most)
+
+    # -- disk
+
+    def _check_disk(self, watched: Watched, space: int) -> None:
+        """Count the files of a sandbox if the answer may matter."""
+        now = time.monotonic()
+        if watched.counting or now < watched.count_after:
+            return
+        if not watched.worked and not watched.full:
+            return
+        lost = max(0, watched.space - space)
+        matters = (
+            lost > max(2 * _STEP, (watched.disk - watched.used) // 4) or watched.used + lost > watched.disk
+        )
+        if matters or watched.full or space < self._least_space:
+            watched.counting, watched.worked = True, False
+            self._task(self._count(watched, space))
+
+    async def _count(self, watched: Watched, space: int) -> None:
+        begin = time.monotonic()
+        try:
+            used = await asyncio.to_thread(disk.used, watched.folder)
+        except OSError as error:
+            log.info("the files of sandbox %s could not be counted: %s", watched.box.id, error)
+            used = watched.used
+        finally:
+            watched.counting = False
+        now = time.monotonic()
+        close = watched.full or used > 0.5 * watched.disk
+        watched.count_after = now + min(max(0.2, (now - begin) * (4 if close else 25)), 60.0)
+        watched.used, watched.space = used, space
+        if self._all.get(watched.box.id) is not watched:
+            return
+        short = space < self._least_space
+        if used > watched.disk or (short and watched.busy):
+            await self._fill(watched, used, short)
+        elif watched.full and used <= 0.98 * watched.disk and space > 1.5 * self._least_space:
+            watched.full, watched.why_full = False, ""
+            disk.allow_writing(watched.pids())
+
+    async def _fill(self, watched: Watched, used: int, short: bool) -> None:
+        """Stop a sandbox's writing; end what has found a way to go on."""
+        watched.why_full = notices.disk(watched.disk, used) if used > watched.disk else notices.no_space()
+        if not watched.full:
+            watched.full, watched.full_at = True, used
+            inner = [pid for pid in watched.pids() if pid != watched.box.pid]
+            disk.forbid_writing(inner)
+            watched.notices.add("disk", lambda _: watched.why_full)
+            log.info("sandbox %s: %s", watched.box.id, watched.why_full)
+            # While the toolbox itself may still write.
+            await watched.notices.deliver(watched.box.toolbox)
+        disk.forbid_writing(watched.pids())
+        watched.look(time.monotonic(), self._bounded)
+        before, watched.wrote = watched.wrote, {p.pid: processes.written(p.pid) for p in watched.victims}
+        if used > watched.full_at + _SLACK:
+            growth = {pid: count - before.get(pid, 0) for pid, count in watched.wrote.items()}
+            for process in watched.victims:
+                if growth.get(process.pid, 0) >= max(1 << 20, max(growth.values()) // 2):
+                    named, chain = watched.named(process), watched.chain(process)
+                    if processes.end(process):
+                        text = functools.partial(notices.writer, named)
+                        watched.notices.add("writer", text, 1, chain)
+            watched.full_at = used
+
+    # -- telling
+
+    def _deliver(self, watched: Watched) -> None:
+        self._task(watched.notices.deliver(watched.box.toolbox))
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the watchdog failed", exc_info=error)
+
+    async def close(self) -> None:
+        """Wait for what is being done."""
+        with suppress(asyncio.CancelledError):
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _shares(found: list[Process]) -> list[tuple[Process, int]]:
+    """Processes with what they really take: the kernel's division of shared pages, where it tells."""
+    sized = []
+    for process in found:
+        share = processes.share(process.pid)
+        sized.append((process, process.rss if share is None else share))
+    return sized

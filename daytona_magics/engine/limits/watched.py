@@ -1,0 +1,136 @@
+"""What the watchdog knows of one started sandbox."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from daytona_magics.engine.launch.sandbox import SandboxProcess
+from daytona_magics.engine.limits import processes
+from daytona_magics.engine.limits.cgroups import Group
+from daytona_magics.engine.limits.notices import Notices
+from daytona_magics.engine.limits.processes import Process
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+#: Seconds between two looks at a sandbox that does nothing, and at one that is at work.
+SELDOM, OFTEN, AT_ONCE = 15.0, 0.25, 0.1
+#: A look costs at most this share of a core.
+COST = 0.02
+#: Growth between two looks, in bytes, that calls for the next one at once.
+_GROWTH = 64 << 20
+
+
+@dataclass
+class Watched:
+    """A started sandbox.
+
+    Attributes:
+        box: its process.
+        folder: everything it has on disk.
+        memory, disk: limits in bytes.
+        most: limit of processes and threads.
+        count: whether nobody but the watchdog enforces that.
+        group: its cgroup, if any.
+        found: its processes when they were last looked at.
+        due, earliest: when it is to be looked at next, and not before (monotonic seconds).
+        used: bytes of disk when they were last counted; ``space`` is what the file system had left then.
+        full: whether its writing is stopped; ``why_full`` tells the person.
+    """
+
+    box: SandboxProcess
+    folder: Path
+    memory: int
+    disk: int
+    most: int
+    count: bool
+    group: Group | None
+    notices: Notices = field(default_factory=Notices)
+    found: list[Process] = field(default_factory=list)
+    due: float = 0.0
+    earliest: float = 0.0
+    busy: bool = False
+    used: int = 0
+    space: int = 0
+    count_after: float = 0.0
+    counting: bool = False
+    worked: bool = True
+    full: bool = False
+    why_full: str = ""
+    full_at: int = 0
+    wrote: dict[int, int] = field(default_factory=dict)
+    _pause: float = OFTEN
+    _keeper: int = 0
+    _looked: float = 0.0
+
+    def look(self, now: float, bounded: bool) -> None:
+        """Sample its processes and decide how soon to do it again.
+
+        Args:
+            now: monotonic seconds.
+            bounded: whether the kernel bounds its memory, too, so that there is no hurry.
+        """
+        before_ticks, before_rss = self.ticks, self.rss
+        self.found = [found for pid in self.pids() if (found := processes.look(pid)) is not None]
+        used = (self.ticks - before_ticks) / _TICKS
+        grown = self.rss - before_rss
+        self.busy = used > 0.02 * max(now - self._looked, 0.1) or abs(grown) > 1 << 20
+        self.worked = self.worked or self.busy
+        self._looked = now
+        if not bounded and (grown > _GROWTH or self.rss > self.memory // 2) and self.busy:
+            self._pause = AT_ONCE
+        elif self.busy:
+            self._pause = OFTEN
+        else:
+            self._pause = min(self._pause * 2, SELDOM)
+
+    def looked(self, now: float, cost: float) -> None:
+        """A look took ``cost`` seconds and ended ``now``."""
+        self.earliest = now + min(max(AT_ONCE / 2, cost / COST), 5.0)
+        self.due = max(self.earliest, now + self._pause)
+
+    def pids(self) -> list[int]:
+        """Pids of everything in it."""
+        if self.group is not None and (found := self.group.pids()):
+            return found
+        if not self._keeper:
+            # Where there is no pid namespace, orphans become its children.
+            self._keeper = processes.parent_of(self.box.pid)
+        if self._keeper:
+            return processes.below(self._keeper)
+        return [self.box.pid, *processes.below(self.box.pid)]
+
+    @property
+    def ticks(self) -> int:
+        """CPU time of what runs now, in clock ticks."""
+        return sum(process.ticks for process in self.found)
+
+    @property
+    def rss(self) -> int:
+        """Bytes in memory, shared ones counted several times."""
+        return sum(process.rss for process in self.found)
+
+    @property
+    def threads(self) -> int:
+        """Processes and threads."""
+        return sum(process.threads for process in self.found)
+
+    @property
+    def victims(self) -> list[Process]:
+        """Processes that may be ended, the largest first: not its first one, which is the toolbox."""
+        inner = [process for process in self.found if process.pid != self.box.pid]
+        return sorted(inner, key=lambda process: process.rss, reverse=True)
+
+    def chain(self, process: Process) -> tuple[int, ...]:
+        """Inside pids of a process and of those it descends from, without the toolbox."""
+        known = {other.pid: other for other in self.found}
+        pids: list[int] = []
+        at: Process | None = process
+        while at is not None and at.pid != self.box.pid and len(pids) < 64:
+            pids.append(processes.inside(at.pid))
+            at = known.get(at.parent)
+        return tuple(pid for pid in pids if pid)
+
+    def named(self, process: Process) -> str:
+        """A process for people: its name, and its pid as they see it."""
+        return f"{process.name}, pid {processes.inside(process.pid) or '?'}"
