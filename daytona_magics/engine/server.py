@@ -8,7 +8,18 @@ from typing import Any
 from aiohttp import web
 from yarl import URL
 
-from daytona_magics.engine.api import events, files, git, network, platform, process, pty, sandboxes, sessions
+from daytona_magics.engine.api import (
+    events,
+    files,
+    git,
+    interpreter,
+    network,
+    platform,
+    process,
+    pty,
+    sandboxes,
+    sessions,
+)
 from daytona_magics.engine.api.context import CONTEXT, Context
 from daytona_magics.engine.api.guard import Guard, guard_middleware, unanswered
 from daytona_magics.engine.errors import ApiError
@@ -30,7 +41,7 @@ def build_app(ctx: Context, guard: Guard) -> tuple[web.Application, events.Event
         middlewares=[guard_middleware(guard, ctx.activity.request)], client_max_size=16 << 20
     )
     app[CONTEXT] = ctx
-    for module in (platform, sandboxes, network, process, sessions, files, git, pty):
+    for module in (platform, sandboxes, network, process, sessions, interpreter, files, git, pty):
         for route in module.routes:
             assert isinstance(route, web.RouteDef)
             quiet = {**route.kwargs, "expect_handler": unanswered}
