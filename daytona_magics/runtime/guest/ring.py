@@ -8,7 +8,15 @@ looks again every 5 ms until nothing is new.
 
 There is no shared position. The memory is filled with the byte 0xFF, which UTF-8 never contains; the writer
 appends with ``mmap.write`` (one C call, atomic among threads) and the reader takes what stands before the
-first 0xFF, and puts 0xFF back. A byte is either unwritten or final, so no memory barrier is needed.
+first 0xFF. A byte is either unwritten or final. (It may be written twice: the C library copies short texts in
+two overlapping halves. So the reader, which may have taken it in between, writes nothing into the memory.)
+When the memory is full the writer waits until the reader has everything (TAIL), and fills it anew.
+
+Python has no memory barriers, and processors such as ARM's let others see writes to different places in
+another order than they were made. Nothing here relies on that order. Each byte says itself whether it is
+there. TAIL is written depending on what is in the bytes that were copied, which every processor keeps in
+order. The rest goes through the pipe, whose lock the kernel takes on both sides: who has read a record sees
+what was written before it was sent. That a writer misses ASLEEP can happen anywhere; the reader looks again.
 
 The *tag pipe* is ordered and carries records, each with the absolute offset in the text it belongs to:
 
@@ -43,14 +51,15 @@ RECORD_SIZE = _RECORD.size
 #: A message longer than this is believed to be a broken pipe, not a message.
 MAX_MESSAGE = 80 << 20
 
-ASLEEP, TAIL = 0, 1  # control words: the reader wants to be woken; offset up to which it has taken everything
+ASLEEP, TAIL = 0, 1  # control words: the reader wants to be woken; offset up to which it has taken text
 
 WAKE, RESET, RAW_FIRST, MESSAGE = b"W", b"Z", b"R", b"M"
 STREAMS = (b"1", b"2")
 BINARY = {b"A": b"1", b"B": b"2"}
 UNWRITTEN = b"\xff"
-#: Bytes of one binary record.
+#: Bytes of one binary record, and of one piece of the memory that is filled.
 PIECE = 1 << 16
+_CLEAN = UNWRITTEN * PIECE
 
 
 class Ring:
@@ -58,10 +67,15 @@ class Ring:
 
     def __init__(self) -> None:
         self.data = mmap.mmap(-1, SIZE)
-        self.data[:] = UNWRITTEN * SIZE
+        self.clean()
         self._control = mmap.mmap(-1, 4096)
         self.words = memoryview(self._control)[:64].cast("Q")
         self.words[ASLEEP] = 1
+
+    def clean(self) -> None:
+        """Make all of the memory unwritten."""
+        for start in range(0, SIZE, PIECE):
+            self.data[start : start + PIECE] = _CLEAN
 
     def close(self) -> None:
         """Unmap."""
@@ -219,13 +233,14 @@ class Writer:
         self._fast[0] = None
 
     def _empty(self) -> None:
-        """Wait until the daemon has everything, then start again at the first byte."""
+        """Wait until the daemon has everything, then start again at the first byte (the memory is full)."""
         words, end = self._ring.words, self._offset()
         fast, self._fast[0] = self._fast[0], None
         self._send(WAKE, 0)
         while words[TAIL] != end:
             time.sleep(0.0002)
         with _Uninterrupted():
+            self._ring.clean()
             self._ring.data.seek(0)
             self._base = end
             self._send(RESET, end)
@@ -369,7 +384,9 @@ class Reader:
             return False
         ring = self._ring
         data = ring.data[self._index : end]
-        ring.data[self._index : end] = UNWRITTEN * len(data)
+        # Looking at what was copied is also what keeps TAIL behind it.
+        if UNWRITTEN in data:
+            raise Broken("a record about text that is not there")
         self._index = end
         ring.words[TAIL] = self._base + end
         self._on_bytes(self._stream, data)
