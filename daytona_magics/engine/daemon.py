@@ -167,7 +167,6 @@ class _Engine:
             stderr_dir=folder.path / "stderr",
             private=(runtime, folder.path),
         )
-
         self._launcher.also_visible = host.bundles
 
     async def run(self, ready: Callable[[], None]) -> None:
