@@ -1,10 +1,12 @@
 """A system the sandbox can write to: /usr, /etc, /var and /opt as overlays.
 
-    what is seen        /usr                                /etc, /var, /opt
-    written here        <state>/sandboxes/ID/system/usr     …/system/etc …
+    what is seen        /usr                                /etc, /var, /opt             /var/lib/dpkg
+    written here        <state>/sandboxes/ID/system/usr     …/system/rest                …/system/dpkg
     then, read-only     top: whiteouts over masks           top: host name, hosts …
-                        layer: empty folders                layer: what tools need (``skeleton``)
-                        the host's /usr
+                        layer: empty folders                layer: what tools need       layer: folders …
+                        the host's /usr                                                  the host's folder
+
+`skeleton` makes the layer. Mounting an overlay costs a millisecond, so /etc, /var and /opt are parts of one.
 
 Two things make this more than a mount. A sandbox has one user, and the host's folders belong to root: nobody
 could make a file in them. So the layer has all folders of /usr again, empty and the sandbox's own; a root
@@ -15,8 +17,8 @@ And what is masked must not come back. Mounts on top are not part of a lower lay
 where the sandbox's links point. So masks are found in the untouched tree, as before, and each becomes a
 whiteout in the topmost lower layer, where no change of the sandbox can reach it.
 
-dpkg's database is an overlay of its own over the host's. Overlays use ``userxattr``, with which the kernel
-follows no redirection. Everything that is opened below a merged folder is opened link by link.
+Overlays use ``userxattr``, with which the kernel follows no redirection that an upper may hold. Everything
+that is opened below a merged folder is opened step by step, following no link.
 """
 
 import errno
@@ -33,14 +35,13 @@ from .calls import (
     MS_PRIVATE,
     attach,
     check,
-    clone_tree,
     libc,
     mount,
 )
 
-#: Folders of the root that a sandbox may change, and with dpkg's database the folders below ``system``.
-NAMES = ("usr", "etc", "var", "opt")
-PARTS = (*NAMES, "dpkg")
+#: The overlays, each a folder below ``system`` and in a layer; in the second are three folders of the root.
+PARTS = ("usr", "rest", "dpkg")
+REST = ("etc", "var", "opt")
 DPKG = "/var/lib/dpkg"
 
 _CLONE_NEWUSER = 0x10000000
@@ -62,22 +63,30 @@ class System:
     def __init__(self, uppers: str, layers: str, uid: int | None) -> None:
         self._places = {"uppers": uppers, "layers": layers}
         self._uid = uid
+        self._owner: _Owner | None = None
         self._taken: dict[str, int] = {}
+
+    def prepare(self) -> None:
+        """Begin what takes a while, before `take`. Raises OSError."""
+        if self._uid is not None and self._owner is None:
+            self._owner = _Owner(self._uid)
 
     def take(self) -> None:
         """Make the mounts, while the paths can be walked and, for a root engine, still as root.
 
         Raises OSError.
         """
+        self.prepare()
         self._taken["uppers"] = _clone(self._places["uppers"])
-        owner = None if self._uid is None else _owner_namespace(self._uid)
-        try:
-            self._taken["layers"] = _clone(self._places["layers"], read_only=True, owner=owner)
-        finally:
-            if owner is not None:
-                os.close(owner)
         if os.path.isdir(DPKG):
             self._taken["dpkg"] = _clone(DPKG, read_only=True)
+        owner, self._owner = self._owner, None
+        namespace = None if owner is None else owner.namespace()
+        try:
+            self._taken["layers"] = _clone(self._places["layers"], read_only=True, owner=namespace)
+        finally:
+            if namespace is not None:
+                os.close(namespace)
 
     def forget(self) -> None:
         """Close what was taken, to take it again later."""
@@ -101,25 +110,26 @@ class System:
         for name in parts:
             os.mkdir(f"{hidden}/{name}")
             attach(self._taken.pop(name), f"{hidden}/{name}")
-        kept = [path for path in inner if path.split("/")[1] in NAMES]
-        top = hidden + "/top"
-        for name in PARTS:
-            os.makedirs(f"{top}/{name}")
+        # Nothing of the host's /etc, /var and /opt is in a lower layer, so there is nothing to hide.
         for place in masks:
-            path = place[len(root) :]
-            if path.split("/")[1] in NAMES and not any(path.startswith(other + "/") for other in kept):
-                _hide(root, top, path)
-        write_etc(top + "/etc")
-        clones = [(path, _copy_of(root + path)) for path in kept]
-        for name in NAMES:
-            below = [root + "/usr"] if name == "usr" else []
-            _mount_overlay(hidden, name, below, f"{root}/{name}")
-        for path, fd in clones:
+            if place.startswith(root + "/usr/"):
+                _hide(root, hidden + "/top", place[len(root) :])
+        for folder in ("usr", "dpkg", "rest/etc"):
+            os.makedirs(f"{hidden}/top/{folder}", exist_ok=True)
+        write_etc(hidden + "/top/rest/etc")
+        kept = [(path, _copy_of(root + path)) for path in inner if path.split("/")[1] in REST]
+        _mount_overlay(hidden, "usr", [root + "/usr"], root + "/usr")
+        merged = hidden + "/merged"
+        os.mkdir(merged)
+        _mount_overlay(hidden, "rest", [], merged)
+        for name in REST:
+            # Its mount point is in the untouched root, what is mounted below the sandbox's own folder.
+            _attach_below(root, "/" + name, _copy_below(merged, name))
+        for path, fd in kept:
             _attach_below(root, path, fd)
         if "dpkg" in parts:
-            os.mkdir(hidden + "/merged")
-            _mount_overlay(hidden, "dpkg", [hidden + "/dpkg"], hidden + "/merged")
-            _attach_below(root, DPKG, clone_tree(hidden + "/merged", read_only=False))
+            _mount_overlay(hidden, "dpkg", [hidden + "/dpkg"], merged)
+            _attach_below(root, DPKG, _copy_of(merged))
         check(libc.umount2(os.fsencode(hidden), MNT_DETACH), "unmounting the layers")
         os.rmdir(hidden)
 
@@ -190,6 +200,20 @@ def _make(parent: int, name: str, flags: int) -> int:
     return os.open(name, flags, dir_fd=parent)
 
 
+def _copy_below(merged: str, name: str) -> int:
+    """A detached mount of folder `name` in the overlay at `merged`, which is made if it is gone."""
+    parent = os.open(merged, _STEP)
+    try:
+        folder = _step(parent, name, folder=True)
+    finally:
+        os.close(parent)
+    try:
+        flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH
+        return check(libc.syscall(_SYS_OPEN_TREE, folder, b"", flags), f"opening /{name}")
+    finally:
+        os.close(folder)
+
+
 def _copy_of(path: str) -> int:
     """A detached copy of the mount at `path` with everything mounted in it, as it is."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE
@@ -213,31 +237,39 @@ def _clone(path: str, *, read_only: bool = False, owner: int | None = None) -> i
     return fd
 
 
-def _owner_namespace(uid: int) -> int:
-    """A user namespace, as a descriptor, in which uid and gid 0 are `uid` outside. Needs root."""
-    made_read, made_write = os.pipe()
-    end_read, end_write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(end_write)
-        os.write(made_write, b"1" if libc.unshare(_CLONE_NEWUSER) == 0 else b"0")
-        os.read(end_read, 1)
-        os._exit(0)
-    try:
+class _Owner:
+    """A user namespace in which uid and gid 0 are `uid` outside, made by a process of its own. Needs root."""
+
+    def __init__(self, uid: int) -> None:
+        self._uid = uid
+        made, made_write = os.pipe()
+        end_read, end = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(end)
+            os.write(made_write, b"1" if libc.unshare(_CLONE_NEWUSER) == 0 else b"0")
+            os.read(end_read, 1)
+            os._exit(0)
         os.close(made_write)
-        if os.read(made_read, 1) != b"1":
-            raise OSError(errno.EPERM, "making a user namespace for the owner of the layers")
-        for name in ("uid_map", "gid_map"):
-            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, f"0 {uid} 1".encode())
-            finally:
+        os.close(end_read)
+        self._pipes = (made, end)
+
+    def namespace(self) -> int:
+        """The namespace as a descriptor; the process ends. Raises OSError. To be called once."""
+        try:
+            if os.read(self._pipes[0], 1) != b"1":
+                raise OSError(errno.EPERM, "making a user namespace for the owner of the layers")
+            for name in ("uid_map", "gid_map"):
+                fd = os.open(f"/proc/{self._pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.write(fd, f"0 {self._uid} 1".encode())
+                finally:
+                    os.close(fd)
+            return os.open(f"/proc/{self._pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            for fd in self._pipes:
                 os.close(fd)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        for fd in (made_read, end_read, end_write):
-            os.close(fd)
-        os.waitpid(pid, 0)
+            os.waitpid(self._pid, 0)
 
 
 def mounts_below(path: str) -> list[str]:

@@ -5,9 +5,9 @@ the quick layer too), ``etc`` (pairs of host path and name in /etc), ``python`` 
 A layer is made beside its place and renamed when it is complete, so one that exists is whole; a line on
 standard output says so. One layer serves all sandboxes:
 
-    usr   the folders of /usr again, empty        etc   copies of what programs and package tools read there
-    var   the folders package tools expect        dpkg  dpkg's database without ``info``
-    opt   nothing
+    usr        the folders of /usr again, empty      rest/etc   copies of what programs and package tools read
+    dpkg       dpkg's database without ``info``      rest/var   the folders package tools expect
+    rest/opt   nothing
 
 A system may have tens of thousands of folders, which takes a second or more, once. The quick layer
 (``TARGET-first``) has those that packages share, in a tenth of it, so that the very first sandbox need not
@@ -60,6 +60,7 @@ _APT_CONFIG = """// A sandbox has one user: apt's own unprivileged one does not 
 APT::Sandbox::User "root";
 APT::Keep-Downloaded-Packages "false";
 Acquire::Languages "none";
+Dir::Cache::srcpkgcache "";
 Dpkg::Use-Pty "false";
 DPkg::Pre-Install-Pkgs { "/usr/lib/daytona-magics/own-files"; };
 """
@@ -80,10 +81,10 @@ def build(target: str, etc: Iterable[tuple[str, str]], python: str, *, whole: bo
     os.umask(0)
     new = target + ".new"
     shutil.rmtree(new, ignore_errors=True)
-    for name in ("usr", "etc", "var", "dpkg", "opt"):
+    for name in ("usr", "dpkg", "rest/etc", "rest/var", "rest/opt"):
         os.makedirs(f"{new}/{name}", 0o755)
-    _etc(new + "/etc", etc)
-    _var(new + "/var", new + "/dpkg")
+    _etc(new + "/rest/etc", etc)
+    _var(new + "/rest/var", new + "/dpkg")
     copy_folders("/usr", new + "/usr", whole=whole)
     _scripts(new + "/usr", python)
     os.rename(new, target)
@@ -201,9 +202,10 @@ def _var(var: str, dpkg: str) -> None:
     for name in _DPKG_FOLDERS:
         os.makedirs(f"{dpkg}/{name}", 0o755)
     for entry in _entries(_DPKG):
-        if entry.name not in ("info", "parts", "updates") and not entry.name.endswith("-old"):
+        # statoverride names accounts of this machine, which a sandbox has not.
+        if entry.name not in ("info", "parts", "statoverride", "updates") and "-old" not in entry.name:
             copy_readable(entry.path, f"{dpkg}/{entry.name}")
-    for name in ("lock", "lock-frontend", "triggers/Lock", "triggers/Unincorp", "status", "available"):
+    for name in ("lock", "lock-frontend", "triggers/Lock", "triggers/Unincorp", "status", "statoverride"):
         _write(f"{dpkg}/{name}", b"")
 
 

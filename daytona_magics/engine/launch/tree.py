@@ -63,6 +63,8 @@ class Sources:
         """Make the copies, unless that is done. Raises OSError."""
         if self._taken:
             return
+        if self.system is not None:
+            self.system.prepare()
         for source, inside in self._binds:
             self._taken.append((clone_tree(source, read_only=True), inside))
         self._taken.append((clone_tree(self._home, read_only=False), HOME))

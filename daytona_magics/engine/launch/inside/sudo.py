@@ -148,7 +148,7 @@ def main() -> None:
         sys.stderr.write(f"sudo: this sandbox has one user and no root; running as daytona{limits}\n")
     elif not writable:
         sys.stderr.write(
-            f"{own_name}: the system of this sandbox is read-only (it is writable at isolation level L3 only);"
+            f"{own_name}: the system of this sandbox is read-only (it is writable at isolation level L3);"
             " pip and npm can install into the home\n"
         )
     if not os.isatty(0):
