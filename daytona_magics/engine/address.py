@@ -18,7 +18,6 @@ Standard library only and cheap to import: the notebook side imports this and no
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import ipaddress
@@ -57,6 +56,18 @@ _KEEP_ENV_PREFIX = (
 
 class EngineStartError(Exception):
     """The embedded engine could not be found or started; the message says why and where its log is."""
+
+
+def obstacle() -> str | None:
+    """Why no embedded engine can run on this kind of machine, in one sentence; None where it can."""
+    if sys.platform.startswith("linux"):
+        return None
+    name = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
+    other = "WSL or Docker" if name == "Windows" else "a Linux container (Docker)"
+    return (
+        f"the embedded engine isolates sandboxes with the Linux kernel, and this is {name}:"
+        f" run the notebook in {other}, or set DAYTONA_API_KEY to use the Daytona cloud"
+    )
 
 
 @dataclass(frozen=True)
@@ -304,6 +315,8 @@ def ensure(timeout: float = 20.0) -> EngineAddress:
     Raises:
         EngineStartError: none could be started in time; the message ends with the last lines of its log.
     """
+    if (problem := obstacle()) is not None:
+        raise EngineStartError(problem)
     deadline = time.monotonic() + timeout
     seen = _look()
     if seen and not _should_replace(*seen):
@@ -351,6 +364,8 @@ def _replace(record: dict[str, Any], health: dict[str, Any], *, deadline: float)
 
 @contextmanager
 def _start_lock(deadline: float) -> Iterator[None]:
+    import fcntl  # Not on Windows, where this module is imported too.
+
     handle = os.open(
         runtime_dir() / "start.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
     )

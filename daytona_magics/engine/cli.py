@@ -60,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success, 1 on failure (with one sentence on stderr), 3 when ``status`` finds no engine.
     """
     arguments = _parser().parse_args(argv)
+    if (problem := address.obstacle()) is not None:
+        print(problem, file=sys.stderr)
+        return 1
     try:
         match arguments.command:
             case "serve":

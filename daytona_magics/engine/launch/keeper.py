@@ -100,9 +100,9 @@ def _fork(
             if level in OWN_TREE:
                 _take_as_root(sources)
             namespaces.change_uid(request["uid"])
-            # A change of uid cancels the order.
-            calls.die_with_parent()
         namespaces.unshare(mounts=level in OWN_TREE)
+        # A change of uid has cancelled the order.
+        calls.die_with_parent()
         if os.getppid() != zygote:
             os._exit(1)
     pid = os.fork()

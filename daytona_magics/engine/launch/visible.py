@@ -135,8 +135,8 @@ def _inside(bind: tuple[str, str]) -> str:
 
 def obstacle() -> str | None:
     """Why this kind of machine cannot isolate at all (one sentence), or None if trying makes sense."""
-    if not sys.platform.startswith("linux"):
-        return f"the embedded engine isolates sandboxes on Linux only, and this is {sys.platform}"
+    if (problem := address.obstacle()) is not None:
+        return problem
     if not seccomp.supported():
         return f"there is no system call filter for this machine's architecture ({platform.machine()})"
     return None
