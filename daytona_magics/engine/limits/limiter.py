@@ -213,24 +213,17 @@ class Limiter:
 
     # -- disk
 
-    def check_disk(self, sandbox_id: str) -> None:
-        """May something be uploaded?
-
-        Raises:
-            ApiError: 507 when the sandbox's disk is full.
-        """
-        watched = self._dog.get(sandbox_id) if self._dog is not None else None
-        if watched is not None and watched.full:
-            raise ApiError(507, watched.why_full, "DISK_FULL")
-
     async def counted(self, sandbox_id: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The bytes of an upload, as long as there is room for them.
 
         Raises:
-            ApiError: 507 when they are more than the sandbox's disk has room for.
+            ApiError: 507 when the sandbox's disk is full, or they are more than it has room for.
         """
-        self.check_disk(sandbox_id)
         watched = self._dog.get(sandbox_id) if self._dog is not None else None
+        if self._dog is not None and watched is not None and watched.full:
+            await self._dog.recount(watched)
+            if watched.full:
+                raise ApiError(507, watched.why_full, "DISK_FULL")
         count = 0
         async for chunk in chunks:
             count += len(chunk)

@@ -237,6 +237,12 @@ class Watchdog:
             watched.counting, watched.worked = True, False
             self._task(self._count(watched, space))
 
+    async def recount(self, watched: Watched) -> None:
+        """Count the files of a full sandbox at once: somebody wants to know whether it still is."""
+        if not watched.counting:
+            watched.counting = True
+            await self._count(watched, disk.free(self._folder))
+
     async def _count(self, watched: Watched, space: int) -> None:
         begin = time.monotonic()
         try:
@@ -247,8 +253,11 @@ class Watchdog:
         finally:
             watched.counting = False
         now = time.monotonic()
-        close = watched.full or used > 0.5 * watched.disk
-        watched.count_after = now + min(max(0.2, (now - begin) * (4 if close else 25)), 60.0)
+        # The nearer to the limit, the less may happen unseen; what does nothing is not looked at again soon.
+        least, share = (0.2, 4) if used > 0.5 * watched.disk else (0.2, 25)
+        if not watched.busy:
+            least, share = 2.0, 100
+        watched.count_after = now + min(max(least, (now - begin) * share), 60.0)
         watched.used, watched.space = used, space
         if self._all.get(watched.box.id) is not watched:
             return
