@@ -4,8 +4,10 @@ Each is tried with a sandbox, by the real calls, because no file of settings tel
 a security module or a kernel really allows. The first that works is the one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from . import advice
 from .levels import LEVELS
 
 LAUNCHERS = ("ctypes", "outer-bwrap", "bwrap")
@@ -55,3 +57,23 @@ def candidates(level: str | None, launcher: str | None) -> tuple[Candidate, ...]
         for candidate in ORDER
         if level in (None, candidate.level) and launcher in (None, candidate.launcher)
     )
+
+
+def failed(candidate: Candidate, problem: str) -> Attempt:
+    """The record of a candidate that did not work, with what can be done about it."""
+    hint = advice.on(problem, candidate.launcher)
+    text = f"{problem} ({hint})" if hint else problem
+    return Attempt(candidate.level, candidate.launcher, text)
+
+
+def reason(attempts: Sequence[Attempt]) -> str:
+    """Why it is not a higher level: what did not work, each problem once; empty if nothing was in the way."""
+    found = dict.fromkeys(
+        f"{attempt.level} by bubblewrap: {attempt.problem}"
+        if attempt.launcher == "bwrap"
+        else f"{attempt.level}: {attempt.problem}"
+        for attempt in attempts
+        # The outer bubblewrap only matters where it works.
+        if attempt.launcher != "outer-bwrap" or len(attempts) == 1
+    )
+    return "; ".join(found)

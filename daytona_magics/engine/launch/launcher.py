@@ -114,12 +114,12 @@ class Launcher:
                 await self._try(candidate)
             except LaunchError as error:
                 await self.stop()
-                self.attempts.append(Attempt(candidate.level, candidate.launcher, str(error)))
+                self.attempts.append(choice.failed(candidate, str(error)))
                 continue
             self._settle()
             return
         self.level = self.launcher = ""
-        problem = "; ".join(f"{attempt.level}: {attempt.problem}" for attempt in self.attempts)
+        problem = choice.reason(self.attempts)
         wanted = f" (level {self._wanted})" if self._wanted else ""
         raise LaunchError(f"this machine cannot isolate sandboxes{wanted}: {problem}")
 
@@ -165,7 +165,7 @@ class Launcher:
         if self.level == "L0":
             self.reason = "asked for by name: nothing is isolated"
         else:
-            self.reason = "; ".join(f"{attempt.level}: {attempt.problem}" for attempt in self.attempts)
+            self.reason = choice.reason(self.attempts)
 
     def _check_private(self) -> None:
         """Raise LaunchError if sandboxes would see the engine's key or each other's homes."""

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .. import address
 from . import seccomp, venv
 
 #: Arguments for a Python that imports what needs C libraries from outside its prefix, if anything does.
