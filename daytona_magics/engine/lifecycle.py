@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.launch.folders import make_system
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess, SandboxSpec
+from daytona_magics.engine.launch.system import SystemLayers
 from daytona_magics.engine.limits.limiter import Limiter
 from daytona_magics.engine.log import log
 from daytona_magics.engine.proxy.egress import Egress
@@ -93,6 +95,7 @@ class Sandboxes:
 
     Attributes:
         limiter: what bounds the sandboxes.
+        system: what makes their /usr, /etc and /var writable.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Sandboxes:
         self._launcher = launcher
         self._egress = egress or Egress(HostNetwork())
         self.limiter = Limiter(folder)
+        self.system = SystemLayers(launcher, folder)
         self._homes = folder / "sandboxes"
         self._trash = folder / "trash"
         self._stderr = folder / "stderr"
@@ -153,6 +157,7 @@ class Sandboxes:
                 record.state, record.desired_state, record.stopped_at = "stopped", "stopped", time.time()
                 await self._database.update(record)
             self._by_id[record.id] = Sandbox(record)
+        self.system.begin()
 
     def get(self, id_or_name: str) -> Sandbox:
         """The sandbox of that id, else of that name.
@@ -351,6 +356,7 @@ class Sandboxes:
                 log.error("sandbox %s was not stopped: %s", sandbox.record.id, result)
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+        await self.system.close()
 
     def _check_exists(self, sandbox: Sandbox) -> None:
         if self._by_id.get(sandbox.record.id) is not sandbox:
@@ -361,6 +367,7 @@ class Sandboxes:
         # One that could not be ended earlier; there are never two in the same home.
         await self._kill(sandbox)
         record = sandbox.record
+        layers = await self._prepare_system(record)
         access = self._admit(record)
         spec = SandboxSpec(
             id=record.id,
@@ -370,6 +377,8 @@ class Sandboxes:
             env={**access.environment, **record.env, "DAYTONA_SANDBOX_ID": record.id},
             proxy_port=access.port,
             limits=self.limiter.limits(record, self._launcher.level),
+            system=_folder(record) / "system",
+            layers=layers,
         )
         if record.uid is None and os.geteuid() == 0 and self._launcher.level != "L0":
             raise ApiError(
@@ -391,6 +400,16 @@ class Sandboxes:
         except BaseException:
             await self._kill(sandbox)
             raise
+
+    async def _prepare_system(self, record: SandboxRecord) -> Path | None:
+        """What the sandbox's system is written over; None when it is read-only."""
+        layers = await self.system.current()
+        if layers is not None:
+            try:
+                await asyncio.to_thread(make_system, _folder(record) / "system", record.uid)
+            except OSError as error:
+                raise ApiError(503, f"the sandbox's system folder could not be made: {error}") from error
+        return layers
 
     def _admit(self, record: SandboxRecord) -> Access:
         """Make the sandbox's way out."""

@@ -76,7 +76,7 @@ def pretend() -> bool:
     request = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0:
         return False
-    return libc.prctl(_PR_SET_SECCOMP, 2, request, 0, 0) == 0
+    return int(libc.prctl(_PR_SET_SECCOMP, 2, request, 0, 0)) == 0
 
 
 def parse(words: "list[str]") -> "tuple[dict[str, str], list[str] | None]":
