@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
+from daytona_magics.engine.api import charts
 from daytona_magics.engine.api.context import context, sandbox_of, used
 from daytona_magics.engine.api.errors import json_body
 from daytona_magics.engine.api.models import whole
@@ -74,12 +76,17 @@ async def code_run(request: web.Request) -> web.Response:
         raise ApiError(400, "argv must be a list of texts")
     with used(request, sandbox):
         toolbox = sandbox.toolbox
-        program = await _interpreter(toolbox, body.get("language") or "python")
+        language = body.get("language") or "python"
+        program = await _interpreter(toolbox, language)
+        wrapped = charts.wrap(code) if language == "python" else None
+        source = wrapped[0] if wrapped else code
         running = toolbox.run_program(
-            [*program, *argv], stdin=code.encode(), env=_envs(body), timeout=_timeout(body)
+            [*program, *argv], stdin=source.encode(), env=_envs(body), timeout=_timeout(body)
         )
         result = await context(request).sandboxes.limiter.explained(sandbox.record.id, running)
-    return web.json_response({**_output(result), "artifacts": {"charts": []}})
+    output, found = charts.split(result.output, wrapped[1]) if wrapped else (result.output, [])
+    result = replace(result, output=output)
+    return web.json_response({**_output(result), "artifacts": {"charts": found}})
 
 
 async def _interpreter(toolbox: Toolbox, language: object) -> list[str]:
