@@ -15,6 +15,7 @@ from daytona_magics.engine.api import (
     interpreter,
     network,
     platform,
+    ports,
     process,
     pty,
     sandboxes,
@@ -41,7 +42,7 @@ def build_app(ctx: Context, guard: Guard) -> tuple[web.Application, events.Event
         middlewares=[guard_middleware(guard, ctx.activity.request)], client_max_size=16 << 20
     )
     app[CONTEXT] = ctx
-    for module in (platform, sandboxes, network, process, sessions, interpreter, files, git, pty):
+    for module in (platform, sandboxes, network, process, sessions, interpreter, ports, files, git, pty):
         for route in module.routes:
             assert isinstance(route, web.RouteDef)
             quiet = {**route.kwargs, "expect_handler": unanswered}

@@ -122,7 +122,16 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
     """A route that is added must be added to the table above, or named here with the test that has it."""
     from aiohttp.web import RouteDef
 
-    from daytona_magics.engine.api import files, interpreter, platform, process, pty, sandboxes, sessions
+    from daytona_magics.engine.api import (
+        files,
+        interpreter,
+        platform,
+        ports,
+        process,
+        pty,
+        sandboxes,
+        sessions,
+    )
 
     elsewhere = {
         ("POST", "/api/sandbox"),  # above
@@ -133,8 +142,13 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
         ("GET", "/toolbox/{sandbox}/files/download"),
         ("GET", "/toolbox/{sandbox}/process/pty/create-connect"),  # test_pty
         ("GET", "/toolbox/{sandbox}/process/pty/{session}/connect"),
-        # test_sessions, test_interpreter
-        *((r.method, r.path) for m in (sessions, interpreter) for r in m.routes if isinstance(r, RouteDef)),
+        # test_sessions, test_interpreter, test_ports
+        *(
+            (route.method, route.path)
+            for module in (sessions, interpreter, ports)
+            for route in module.routes
+            if isinstance(route, RouteDef)
+        ),
     }
     tested = {(method, _shape(path, clients)) for method, path, _, _, clients, _ in ANSWERS}
     for module in (platform, sandboxes, process, files, pty):

@@ -92,11 +92,12 @@ _handlers: dict[str, Handler] = {}
 
 def warm() -> None:
     """Import what operations need; called once in the zygote, so that a sandbox imports nothing."""
-    from . import files, git, interpreter, processes, sessions, terminals
+    from . import files, git, interpreter, ports, processes, sessions, terminals
 
     _handlers.update(files.HANDLERS)
     _handlers.update(git.HANDLERS)
     _handlers.update(interpreter.HANDLERS)
+    _handlers.update(ports.HANDLERS)
     _handlers.update(processes.HANDLERS)
     _handlers.update(sessions.HANDLERS)
     _handlers.update(terminals.HANDLERS)
