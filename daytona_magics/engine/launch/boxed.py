@@ -48,4 +48,5 @@ def main() -> NoReturn:
         first.fail(status, error)
     status.close()
     calls.close_all_but(toolbox_fd)
+    os.set_inheritable(toolbox_fd, False)  # Bubblewrap handed it through an exec.
     agent.run(socket.socket(fileno=toolbox_fd), HOME, request["env"])

@@ -191,7 +191,7 @@ def _arguments(request: dict[str, Any], config: dict[str, Any], info: int) -> tu
     for name, text in _etc(request).items():
         files.append(_in_memory(text.encode("utf-8", "replace")))
         words += ["--perms", "0644", "--file", str(files[-1]), f"/etc/{name}"]
-    words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", HOME]
+    words += ["--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", HOME]
     return words, files
 
 

@@ -96,9 +96,11 @@ _X86_64 = {
     "request_key": 249,
     "keyctl": 250,
     "ioprio_set": 251,
+    "inotify_init": 253,
     "migrate_pages": 256,
     "unshare": 272,
     "move_pages": 279,
+    "inotify_init1": 294,
     "perf_event_open": 298,
     "fanotify_init": 300,
     "fanotify_mark": 301,
@@ -119,6 +121,7 @@ _X86_64 = {
 }
 _AARCH64 = {
     "lookup_dcookie": 18,
+    "inotify_init1": 26,
     "ioctl": 29,
     "ioprio_set": 30,
     "umount2": 39,
