@@ -8,7 +8,7 @@ says why. The command line of the engine, the ``%sandbox doctor`` magic and ``--
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ def collect(*, start: bool = True) -> dict[str, Any]:
 
 def _status(start: bool) -> tuple[dict[str, Any] | None, str]:
     """(the engine's status, why there is none)."""
+    if (obstacle := address.obstacle()) is not None:
+        return None, obstacle
     try:
         if start:
             address.ensure()
@@ -90,7 +92,9 @@ def _status(start: bool) -> tuple[dict[str, Any] | None, str]:
     return status, ""
 
 
-def _runtime_folder() -> str:
+def _runtime_folder() -> str | None:
+    if address.obstacle() is not None:
+        return None
     try:
         return str(address.runtime_dir())
     except address.EngineStartError as error:
@@ -150,46 +154,46 @@ def _isolation(report: Mapping[str, Any]) -> Section:
 
 def _limits(report: Mapping[str, Any]) -> Section:
     section = Section("Limits of a sandbox")
-    for name, text, sign in _pairs(report["limits"]):
-        section.add(sign, name, text)
+    limits = report["limits"] or {}
+    for name, fact in limits.items():
+        if not isinstance(fact, Mapping) or "state" not in fact:
+            continue
+        why = f" ({fact['why']})" if fact.get("why") else ""
+        sign = OK if fact["state"] == "enforced" else NOTE
+        section.add(sign, name.replace("_", " "), f"{fact['state']}: {fact.get('how', '')}{why}")
+    usual = limits.get("default")
+    if isinstance(usual, Mapping):
+        section.add(
+            FACT, "without asking", "{cpu:g} CPU, {memory:g} GiB memory, {disk:g} GiB disk".format(**usual)
+        )
     cpus, memory = report["cpus"], report["memory_bytes"]
-    section.add(FACT, "this machine", f"{cpus:g} CPUs, {size(memory)} memory" if memory else f"{cpus:g} CPUs")
+    section.add(FACT, "this machine", f"{cpus:g} CPU" + (f", {size(memory)} memory" if memory else ""))
     return section
 
 
 def _network(report: Mapping[str, Any]) -> Section:
-    section = Section("Network of a sandbox")
-    for name, text, sign in _pairs(report["network"]):
-        section.add(sign, name, text)
+    section, network = Section("Network of a sandbox"), report["network"]
+    if network:
+        section.add(FACT, "way out", network["way_out"])
+        section.add(FACT, "host proxy", network["host_proxy"] or "none; connections are made directly")
+        section.add(WRONG, "host proxy", network["host_proxy_problem"])
+        section.add(FACT, "no proxy for", ", ".join(network["no_proxy"]))
+        section.add(FACT, "package indexes", ", ".join(network["indexes"]) or "those of pip, npm and apt")
+        section.add(FACT, "passed on", ", ".join(network["variables"]))
     return section
 
 
 def _system(report: Mapping[str, Any]) -> Section:
-    section = Section("Installing inside")
-    for name, text, sign in _pairs(report["system"]):
-        section.add(sign, name, text)
+    section, system = Section("Installing inside"), report["system"]
+    if system:
+        section.add(FACT, "pip, npm", "install into the sandbox's home")
+        if system["writable"]:
+            section.add(
+                OK, "apt", "/usr, /etc and /var can be written to; this machine's own are not touched"
+            )
+        else:
+            section.add(NOTE, "apt", f"not here: {system['reason']}")
     return section
-
-
-def _pairs(facts: object) -> Iterator[tuple[str, str, str]]:
-    """(name, text, sign) of what a part of the engine says: texts by name, or {state, reason} by name."""
-    if isinstance(facts, str):
-        yield "", facts, FACT
-    if not isinstance(facts, Mapping):
-        return
-    for name, value in facts.items():
-        label, sign = name.replace("_", " "), FACT
-        if isinstance(value, Mapping):
-            state = str(value.get("state", ""))
-            sign = {"enforced": OK, "approximated": NOTE, "advisory": NOTE}.get(state, FACT)
-            reason = str(value.get("reason", ""))
-            yield label, f"{state}: {reason}" if state and reason else state or reason, sign
-        elif isinstance(value, bool):
-            yield label, "yes" if value else "no", sign
-        elif isinstance(value, list | tuple):
-            yield label, ", ".join(map(str, value)) or "none", sign
-        elif value is not None:
-            yield label, str(value), sign
 
 
 def _parts(report: Mapping[str, Any]) -> Section:
@@ -229,7 +233,8 @@ def _versions(report: Mapping[str, Any]) -> Section:
 
 def _places(report: Mapping[str, Any]) -> Section:
     section = Section("Folders")
-    section.add(FACT, "state folder", f"{report['state_folder']} ({report['state_folder_from']})")
+    if report["state_folder"]:
+        section.add(FACT, "state folder", f"{report['state_folder']} ({report['state_folder_from']})")
     section.add(NOTE, "instead of", report["state_folder_message"])
     if report["disk_free_bytes"] is not None:
         free, total = report["disk_free_bytes"], report["disk_total_bytes"]

@@ -130,6 +130,11 @@ class Sandboxes:
         return self._launcher
 
     @property
+    def egress(self) -> Egress:
+        """The sandboxes' ways out."""
+        return self._egress
+
+    @property
     def uid_block(self) -> UidBlock | None:
         """The host uids given to sandboxes; None when they share the engine's."""
         return self._block

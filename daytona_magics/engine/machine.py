@@ -33,7 +33,6 @@ SHELLS = ("zsh", "bash", "sh")
 
 _PACKAGES = ("daytona", "ipython", "ipykernel", "jupyterlab")
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_VERSION = 444, 1
-_SYSCTL = Path("/proc/sys")
 
 
 def sandbox_path() -> str:
@@ -82,7 +81,7 @@ def resources() -> dict[str, float | int | None]:
     """CPUs and bytes of memory this process may use: the machine's, or less where its cgroup says so."""
     cpus: float = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory: int | None = None
-    with suppress(ValueError, OSError):
+    with suppress(ValueError, OSError, AttributeError):  # not on Windows
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for folder in _cgroups():
         quota, period = _numbers(folder / "cpu.max") or (None, None)
@@ -117,47 +116,24 @@ def _numbers(path: Path) -> list[int] | None:
         return None
 
 
-def sysctl(name: str) -> str:
-    """A kernel setting like ``user.max_user_namespaces``; "" when this kernel has none of that name."""
-    with suppress(OSError):
-        return _SYSCTL.joinpath(*name.split(".")).read_text().strip()
-    return ""
-
-
-def filtered() -> bool:
-    """Whether a system-call filter of somebody else lies on this process, as containers have."""
-    with suppress(OSError):
-        return "\nSeccomp:\t2" in Path("/proc/self/status").read_text()
-    return False
-
-
-def confined() -> bool:
-    """Whether an AppArmor profile lies on this process, as containers have."""
-    with suppress(OSError):
-        return Path("/proc/self/attr/current").read_text().strip("\0\n ").endswith("(enforce)")
-    return False
-
-
 def advice(level: str, asked_for: str = "") -> list[str]:
-    """What somebody could install or change here so that sandboxes are isolated better than at ``level``.
+    """What somebody could do here so that sandboxes are isolated better than at ``level``.
 
-    Sentences, the likeliest first; empty at L3. They follow from settings that can be read; whether they
-    suffice is known when the engine tries again.
+    Sentences; none at L3 and where nothing can be done. What stood in the way of each attempt, and what
+    permits it, is said with the attempt; this is what holds for all of them.
 
     Args:
         level: the level there is, "none" without one.
         asked_for: the value of DAYTONA_MAGICS_ISOLATION the engine was started with.
     """
-    if level == "L3":
+    if level == "L3" or address.obstacle() is not None:
         return []
     if asked_for:
         return [
             f"The engine was told DAYTONA_MAGICS_ISOLATION={asked_for}: take that out of the environment, "
             "then `python -m daytona_magics.engine stop`; the next cell finds the best level."
         ]
-    if not sys.platform.startswith("linux"):
-        return [elsewhere()]
-    told = list(_about_namespaces())
+    told = []
     if not shutil.which("bwrap"):
         told.append(
             "Install bubblewrap (`apt install bubblewrap`): some systems allow it what they deny others."
@@ -169,38 +145,8 @@ def advice(level: str, asked_for: str = "") -> list[str]:
             "command line."
         )
     elif abi < 6 and level == "L0.5":
-        told.append(
-            "Linux 6.12 or newer (Landlock ABI 6) also stops signals to your other processes; "
-            "so does an engine that runs as root."
-        )
-    told.append("`python -m daytona_magics.engine stop` makes the next cell try again.")
-    return told
-
-
-def _about_namespaces() -> Iterator[str]:
-    if sysctl("user.max_user_namespaces") == "0":
-        yield "Allow user namespaces: `sysctl user.max_user_namespaces=15000`."
-    if sysctl("kernel.unprivileged_userns_clone") == "0" and os.geteuid() != 0:
-        yield "Allow unprivileged user namespaces: `sysctl kernel.unprivileged_userns_clone=1`."
-    if sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1":
-        yield (
-            "AppArmor restricts user namespaces here: install `bubblewrap` and `apparmor-profiles`, or "
-            "`sysctl kernel.apparmor_restrict_unprivileged_userns=0`."
-        )
-    if container() != "Podman" and (filtered() or confined()):
-        yield (
-            "This container's system-call filter or AppArmor profile forbids namespaces. Docker: "
-            "`--security-opt seccomp=unconfined --security-opt apparmor=unconfined "
-            "--security-opt systempaths=unconfined`; Podman's own profile allows them."
-        )
-
-
-def elsewhere() -> str:
-    """Where to go from a system that is not Linux."""
-    return (
-        "The embedded engine isolates with Linux namespaces: on macOS run the notebook in a Docker or Podman "
-        "container, on Windows in WSL 2, or use the Daytona cloud (DAYTONA_API_KEY)."
-    )
+        told.append("Linux 6.12 or newer (Landlock ABI 6) also stops signals to your other processes: L1.")
+    return [*told, "After a change, `python -m daytona_magics.engine stop`; the next cell tries again."]
 
 
 def state_folder_from() -> str:
@@ -222,9 +168,8 @@ def disk(folder: Path) -> dict[str, int | None]:
 
 
 def facts() -> dict[str, Any]:
-    """Everything above as one report, with names that say their units."""
-    wanted = address.state_dir()
-    return {
+    """Everything above as one report, with names that say their units; no folders where no engine can be."""
+    report: dict[str, Any] = {
         "versions": versions(),
         "kernel": platform.release(),
         "architecture": platform.machine(),
@@ -235,7 +180,12 @@ def facts() -> dict[str, Any]:
         "language_servers": found(LANGUAGE_SERVERS),
         "tools": found(TOOLS),
         "shells": found(SHELLS),
-        "state_folder": str(wanted),
-        "state_folder_from": state_folder_from(),
-        **disk(wanted),
+        "state_folder": None,
+        "state_folder_from": "",
+        "disk_free_bytes": None,
+        "disk_total_bytes": None,
     }
+    if address.obstacle() is None:
+        wanted = address.state_dir()
+        report |= {"state_folder": str(wanted), "state_folder_from": state_folder_from(), **disk(wanted)}
+    return report

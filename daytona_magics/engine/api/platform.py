@@ -13,6 +13,8 @@ from daytona_magics.engine.api.context import Context, context
 from daytona_magics.engine.api.models import DEFAULT_SNAPSHOT, MAX_AUTO_ARCHIVE, ORGANIZATION, REGION
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher
+from daytona_magics.engine.proxy.settings import HostNetwork
+from daytona_magics.engine.proxy.targets import Target
 
 routes = web.RouteTableDef()
 
@@ -95,10 +97,26 @@ def _isolation(launcher: Launcher) -> dict[str, Any]:
     }
 
 
-def _limits(ctx: Context) -> dict[str, Any] | None:
-    """Which limits hold at the level there is, which do not, and why."""
-    limiter: Any = getattr(ctx.sandboxes, "limiter", None)
-    return limiter.describe_limits(ctx.sandboxes.isolation) if limiter is not None else None
+def _network(host: HostNetwork) -> dict[str, Any]:
+    """The way out of sandboxes, and what of this machine's own settings they get; no passwords or paths."""
+    proxies = [proxy for proxy in (host.upstream.https, host.upstream.http) if proxy is not None]
+    direct = [Target(*place) for place in sorted(host.indexes.direct)]
+    indexes = [*(origin.target() for origin in host.indexes.relayed), *direct]
+    return {
+        "way_out": "HTTP and HTTPS by the engine's proxy, to public addresses or to what a sandbox's own "
+        "lists name; no UDP, ICMP or raw TCP",
+        "host_proxy": ", ".join(dict.fromkeys(f"{p.host}:{p.port}" for p in proxies if not p.problem)),
+        "host_proxy_problem": next((p.problem for p in proxies if p.problem), ""),
+        "no_proxy": list(host.upstream.no_proxy),
+        "indexes": list(dict.fromkeys(str(index) for index in indexes)),
+        "variables": sorted(host.variables),
+    }
+
+
+def _system(ctx: Context) -> dict[str, Any]:
+    """Whether sandboxes can write to their system, and why not."""
+    reason = ctx.sandboxes.system.reason
+    return {"writable": not reason, "reason": reason}
 
 
 @routes.get("/api/engine/status")
@@ -118,7 +136,9 @@ async def status(request: web.Request) -> web.Response:
             "unavailable": ctx.sandboxes.unavailable,
             "state_folder": str(ctx.folder.path),
             "state_folder_message": ctx.folder.message,
-            "limits": _limits(ctx),
+            "limits": ctx.sandboxes.limiter.describe_limits(ctx.sandboxes.isolation),
+            "network": _network(ctx.sandboxes.egress.host),
+            "system": _system(ctx),
             "uid_block": [block.start, block.count] if block else None,
             "sandboxes": [
                 {"id": s.record.id, "name": s.record.name, "state": s.record.state} for s in ctx.sandboxes
