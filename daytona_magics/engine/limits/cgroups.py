@@ -28,6 +28,9 @@ CONTROLLERS = ("memory", "cpu", "pids")
 _PREFIX = "daytona-magics-"
 _PERIOD = 100_000
 _LEFT_SECONDS = 2.0
+_SHARES = ("cpu.shares", 1024, 262_144)
+#: Weight of a sandbox that works all the time, among those that do not.
+_BACK = 1 / 16
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Group:
 
     folders: dict[str, Path]
     kills: int = field(default=0)
+    back: bool = field(default=False)
 
     def attach(self, pid: int) -> None:
         """Put a process, and so everything it starts from now on, into it. Raises OSError."""
@@ -82,6 +86,14 @@ class Group:
             else:
                 _write(folder / "cpu.cfs_quota_us", str(cpus * _PERIOD if cpus else -1))
 
+    def stand_back(self, back: bool) -> None:
+        """Let the others have the CPU first, or no longer; it gets all that they do not use."""
+        folder = self.folders.get("cpu")
+        if folder is not None and back != self.back:
+            self.back = back
+            with suppress(OSError):
+                weigh(folder, _BACK if back else 1.0)
+
     def remove(self) -> bool:
         """Remove the folders; False when something in them is not gone yet."""
         return all([_remove(folder) for folder in dict.fromkeys(self.folders.values())])
@@ -123,6 +135,9 @@ class Cgroups:
         together = Group(self._parents)
         try:
             together.limit(cpus=None, memory=memory, processes=processes)
+            if "cpu" in self._parents:
+                # One competitor, but one on each CPU.
+                weigh(self._parents["cpu"], os.cpu_count() or 1)
         except OSError as error:
             log.warning("the cgroup of all sandboxes takes no limits: %s", error)
         missing = [name for name in CONTROLLERS if name not in self._parents]
@@ -244,6 +259,12 @@ def _words(path: Path) -> list[str]:
     with suppress(OSError):
         return path.read_text().split()
     return []
+
+
+def weigh(folder: Path, weight: float) -> None:
+    """Set how much of the CPU a cgroup gets among its siblings; 1 is usual. Raises OSError."""
+    name, usual, most = ("cpu.weight", 100, 10_000) if (folder / "cpu.weight").exists() else _SHARES
+    _write(folder / name, str(min(most, max(2, int(usual * weight)))))
 
 
 def _limit_memory(folder: Path, size: int) -> None:

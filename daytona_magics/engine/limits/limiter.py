@@ -58,7 +58,7 @@ class Limiter:
             memory=self.room.total - self.room.reserve,
             processes=int(self.room.most_threads * _SHARE_OF_THREADS),
         )
-        self._dog = Watchdog(self._folder, self.room, bounded="memory" in self._cgroups.controllers)
+        self._dog = Watchdog(self._folder, self.room)
         self._task = asyncio.ensure_future(self._dog.run())
 
     async def close(self) -> None:

@@ -28,6 +28,7 @@ class Process:
         ticks: CPU time used, in clock ticks.
         threads: how many it has.
         started: when, in clock ticks since boot; with the pid it names a process for good.
+        running: whether it runs or waits for nothing but a CPU.
     """
 
     pid: int
@@ -37,6 +38,7 @@ class Process:
     ticks: int
     threads: int
     started: int
+    running: bool
 
 
 def look(pid: int) -> Process | None:
@@ -57,6 +59,7 @@ def look(pid: int) -> Process | None:
         int(fields[11]) + int(fields[12]),
         int(fields[17]),
         int(fields[19]),
+        fields[0] == b"R",
     )
 
 

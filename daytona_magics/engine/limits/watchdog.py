@@ -33,6 +33,8 @@ TICK, BUSY_TICK, SHORT_TICK = 0.25, 0.1, 0.02
 _STEP, _THREADS = 32 << 20, 64
 #: Seconds the machine gets to take back the memory of a process that was ended.
 _RELIEF = 0.2
+#: Seconds that asking for shared memory may take.
+_SHARES_SECONDS = 0.25
 #: A process smaller than this is not worth ending for the machine's sake.
 _WORTH = 16 << 20
 #: Bytes a full sandbox may still write until its writers are ended.
@@ -47,13 +49,11 @@ class Watchdog:
     Args:
         folder: the state folder.
         room: what is left on the machine.
-        bounded: whether the kernel bounds the memory of sandboxes.
     """
 
-    def __init__(self, folder: Path, room: Room, *, bounded: bool) -> None:
+    def __init__(self, folder: Path, room: Room) -> None:
         self._folder = folder
         self._room = room
-        self._bounded = bounded
         self._all: dict[str, Watched] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._memory, self._threads, self._space = room.memory(), room.threads(), disk.free(folder)
@@ -83,13 +83,13 @@ class Watchdog:
             if self._all:
                 try:
                     await self.tick()
-                except OSError as error:
-                    log.warning("the watchdog could not look: %s", error)
+                except Exception as error:  # noqa: BLE001  whatever it is, it must not stop watching
+                    log.error("the watchdog could not look", exc_info=error)
 
     async def tick(self) -> None:
         """Look at the machine, and at the sandboxes for which it is time."""
         memory, threads, space = self._room.memory(), self._room.threads(), disk.free(self._folder)
-        self._hurry = memory < 2 * self._room.reserve and not self._bounded
+        self._hurry = memory < 2 * self._room.reserve
         changed = self._memory - memory > _STEP or threads - self._threads > _THREADS
         changed = changed or self._space - space > _STEP
         now = time.monotonic()
@@ -117,7 +117,7 @@ class Watchdog:
         watched = self._all.get(sandbox_id)
         if watched is not None and watched.group is not None and watched.group.has_killed():
             before = watched.found
-            watched.look(time.monotonic(), self._bounded)
+            watched.look(time.monotonic())
             self._ask_kernel(watched, before)
 
     async def look(self, sandbox_id: str) -> None:
@@ -127,14 +127,16 @@ class Watchdog:
             return
         begin = time.perf_counter()
         before = watched.found
-        watched.look(time.monotonic(), self._bounded)
+        watched.look(time.monotonic())
         self._ask_kernel(watched, before)
-        if watched.rss > watched.memory:
-            await self._check_memory(watched)
         if watched.threads > watched.most and watched.count:
             self._end_all(watched)
-        elif watched.threads >= 0.95 * watched.most:
+        elif watched.threads >= NEARLY_ALL * watched.most:
             watched.notices.add("processes", lambda _: notices.processes(watched.most, False))
+        if watched.rss > watched.memory and not watched.bounded:
+            await self._check_memory(watched)
+        if watched.group is not None:
+            watched.group.stand_back(watched.steady)
         watched.looked(time.monotonic(), time.perf_counter() - begin)
         await asyncio.sleep(0)
 
@@ -160,7 +162,7 @@ class Watchdog:
 
     async def _check_memory(self, watched: Watched) -> None:
         """More than the limit in memory, if shared pages count for each: end processes if it is so."""
-        sizes = await asyncio.to_thread(_shares, watched.victims)
+        sizes = await asyncio.to_thread(_shares, watched.victims, watched.memory)
         excess = sum(size for _, size in sizes) - watched.memory
         if excess <= 0:
             return
@@ -199,7 +201,7 @@ class Watchdog:
         self._relieved = now
         largest: tuple[int, Watched, Process] | None = None
         for watched in list(self._all.values()):
-            watched.look(now, self._bounded)
+            watched.look(now)
             for process in watched.victims[:1]:
                 if largest is None or process.rss > largest[0]:
                     largest = (process.rss, watched, process)
@@ -280,7 +282,7 @@ class Watchdog:
             # While the toolbox itself may still write.
             await watched.notices.deliver(watched.box.toolbox)
         disk.forbid_writing(watched.pids())
-        watched.look(time.monotonic(), self._bounded)
+        watched.look(time.monotonic())
         before, watched.wrote = watched.wrote, {p.pid: processes.written(p.pid) for p in watched.victims}
         if used > watched.full_at + _SLACK:
             growth = {pid: count - before.get(pid, 0) for pid, count in watched.wrote.items()}
@@ -315,10 +317,25 @@ class Watchdog:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _shares(found: list[Process]) -> list[tuple[Process, int]]:
-    """Processes with what they really take: the kernel's division of shared pages, where it tells."""
-    sized = []
+def _shares(found: list[Process], limit: int) -> list[tuple[Process, int]]:
+    """Processes with what they really take: the kernel's division of shared pages, where it tells.
+
+    Asking takes a while for each, so it ends when they are certainly within ``limit``, or when time is up;
+    then the others are taken to share as much as those that were asked.
+
+    Args:
+        found: the largest first.
+    """
+    sized: list[tuple[Process, int]] = []
+    deadline = time.monotonic() + _SHARES_SECONDS
+    known, left = 0, sum(process.rss for process in found)
+    asked = left
     for process in found:
         share = processes.share(process.pid)
         sized.append((process, process.rss if share is None else share))
-    return sized
+        known += sized[-1][1]
+        left -= process.rss
+        if known + left <= limit or time.monotonic() > deadline:
+            break
+    ratio = known / (asked - left) if asked > left else 1.0
+    return sized + [(process, int(process.rss * ratio)) for process in found[len(sized) :]]

@@ -19,6 +19,9 @@ SELDOM, OFTEN, AT_ONCE = 15.0, 0.25, 0.1
 COST = 0.02
 #: Growth between two looks, in bytes, that calls for the next one at once.
 _GROWTH = 64 << 20
+#: Share of looks at which something of it wants the CPU, above which it works all the time, and below which
+#: it does no longer; and how much the latest look counts.
+_STEADY, _UNSTEADY, _LATEST = 0.85, 0.5, 0.2
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Watched:
         count: whether nobody but the watchdog enforces that.
         group: its cgroup, if any.
         found: its processes when they were last looked at.
+        busy: whether it did anything when it was last looked at; ``steady``: whether it does so all the time.
         due, earliest: when it is to be looked at next, and not before (monotonic seconds).
         used: bytes of disk when they were last counted; ``space`` is what the file system had left then.
         full: whether its writing is stopped; ``why_full`` tells the person.
@@ -50,6 +54,7 @@ class Watched:
     due: float = 0.0
     earliest: float = 0.0
     busy: bool = False
+    steady: bool = False
     used: int = 0
     space: int = 0
     count_after: float = 0.0
@@ -62,22 +67,26 @@ class Watched:
     _pause: float = OFTEN
     _keeper: int = 0
     _looked: float = 0.0
+    _wanting: float = 0.0
 
-    def look(self, now: float, bounded: bool) -> None:
-        """Sample its processes and decide how soon to do it again.
+    @property
+    def bounded(self) -> bool:
+        """Whether the kernel bounds its memory."""
+        return self.group is not None and "memory" in self.group.folders
 
-        Args:
-            now: monotonic seconds.
-            bounded: whether the kernel bounds its memory, too, so that there is no hurry.
-        """
+    def look(self, now: float) -> None:
+        """Sample its processes at ``now`` (monotonic seconds) and decide how soon to do it again."""
         before_ticks, before_rss = self.ticks, self.rss
         self.found = [found for pid in self.pids() if (found := processes.look(pid)) is not None]
         used = (self.ticks - before_ticks) / _TICKS
         grown = self.rss - before_rss
-        self.busy = used > 0.02 * max(now - self._looked, 0.1) or abs(grown) > 1 << 20
+        running = any(process.running for process in self.found)
+        self.busy = running or used > 0.02 * max(now - self._looked, 0.05) or abs(grown) > 1 << 20
+        self._wanting += _LATEST * (running - self._wanting)
+        self.steady = self._wanting > (_UNSTEADY if self.steady else _STEADY)
         self.worked = self.worked or self.busy
         self._looked = now
-        if not bounded and (grown > _GROWTH or self.rss > self.memory // 2) and self.busy:
+        if not self.bounded and (grown > _GROWTH or self.rss > self.memory // 2) and self.busy:
             self._pause = AT_ONCE
         elif self.busy:
             self._pause = OFTEN
