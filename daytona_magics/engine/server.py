@@ -19,6 +19,7 @@ from daytona_magics.engine.api import (
     process,
     pty,
     sandboxes,
+    searching,
     sessions,
 )
 from daytona_magics.engine.api.context import CONTEXT, Context
@@ -42,7 +43,19 @@ def build_app(ctx: Context, guard: Guard) -> tuple[web.Application, events.Event
         middlewares=[guard_middleware(guard, ctx.activity.request)], client_max_size=16 << 20
     )
     app[CONTEXT] = ctx
-    for module in (platform, sandboxes, network, process, sessions, interpreter, ports, files, git, pty):
+    for module in (
+        platform,
+        sandboxes,
+        network,
+        process,
+        sessions,
+        interpreter,
+        ports,
+        files,
+        searching,
+        git,
+        pty,
+    ):
         for route in module.routes:
             assert isinstance(route, web.RouteDef)
             quiet = {**route.kwargs, "expect_handler": unanswered}

@@ -130,6 +130,7 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
         process,
         pty,
         sandboxes,
+        searching,
         sessions,
     )
 
@@ -142,10 +143,10 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
         ("GET", "/toolbox/{sandbox}/files/download"),
         ("GET", "/toolbox/{sandbox}/process/pty/create-connect"),  # test_pty
         ("GET", "/toolbox/{sandbox}/process/pty/{session}/connect"),
-        # test_sessions, test_interpreter, test_ports
+        # test_sessions, test_interpreter, test_ports, test_searching
         *(
             (route.method, route.path)
-            for module in (sessions, interpreter, ports)
+            for module in (sessions, interpreter, ports, searching)
             for route in module.routes
             if isinstance(route, RouteDef)
         ),

@@ -44,10 +44,11 @@ def _path(request: web.Request, default: str | None = None) -> str:
     path = request.query.get("path") or default
     if path is None:
         raise ApiError(400, "path is required", "INVALID_FILE_PATH")
-    return _clean(path)
+    return clean_path(path)
 
 
-def _clean(path: object) -> str:
+def clean_path(path: object) -> str:
+    """`path` as a client sent it, if it can be one. Raises ApiError 400."""
     if not isinstance(path, str) or not path or "\0" in path:
         raise ApiError(400, "a path is a text without NUL", "INVALID_FILE_PATH")
     try:
@@ -130,7 +131,7 @@ async def bulk_upload(request: web.Request) -> web.Response:
                 paths[index] = (await part.read()).decode("utf-8", "surrogateescape")
             elif field == "file":
                 try:
-                    path = _clean(paths.get(index))
+                    path = clean_path(paths.get(index))
                     chunks = limiter.counted(sandbox.record.id, chunks_of(part))
                     written.append({"path": path, "bytes": await toolbox.upload(path, chunks)})
                 except (ToolboxError, ApiError) as error:
@@ -186,7 +187,7 @@ async def bulk_download(request: web.Request) -> web.StreamResponse:
     paths = (await json_body(request)).get("paths")
     if not isinstance(paths, list) or not paths:
         raise ApiError(400, "paths must be a list of at least one path")
-    cleaned = [_clean(path) for path in paths]
+    cleaned = [clean_path(path) for path in paths]
     with used(request, sandbox):
         toolbox = sandbox.toolbox
         answer = await MultipartResponse.begin(request)

@@ -92,13 +92,14 @@ _handlers: dict[str, Handler] = {}
 
 def warm() -> None:
     """Import what operations need; called once in the zygote, so that a sandbox imports nothing."""
-    from . import files, git, interpreter, ports, processes, sessions, terminals
+    from . import files, git, interpreter, ports, processes, searching, sessions, terminals
 
     _handlers.update(files.HANDLERS)
     _handlers.update(git.HANDLERS)
     _handlers.update(interpreter.HANDLERS)
     _handlers.update(ports.HANDLERS)
     _handlers.update(processes.HANDLERS)
+    _handlers.update(searching.HANDLERS)
     _handlers.update(sessions.HANDLERS)
     _handlers.update(terminals.HANDLERS)
     # A first loop imports the parts of asyncio that are loaded on use.
