@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import signal
@@ -379,6 +380,26 @@ def test_a_level_below_min_isolation_is_refused() -> None:
         kernel.run("%sandbox config min_isolation=L0")
         cell = kernel.run("%%sandbox\n1")
         assert cell.result == "1" and "isolation L0" in cell.notes
+
+
+def test_below_l3_the_first_creation_and_the_card_say_what_is_open() -> None:
+    with Kernel(env={"DAYTONA_MAGICS_ISOLATION": "L1"}) as kernel:
+        cell = kernel.run("%%sandbox\nimport os\nos.getcwd() == os.path.expanduser('~')")
+        assert cell.result == "True", cell
+        told = [line for line in cell.notes.splitlines() if line.startswith("isolation L1 leaves open: ")]
+        assert len(told) == 1 and "processes" in told[0] and "write `~`" in told[0], cell.notes
+        card = str(kernel.run("%sandbox").result)
+        assert "isolation L1" in card and "command lines" in card and "engine's proxy" in card, card
+        checks = kernel.run("%sandbox doctor")
+        assert "! isolation" in str(checks.result) and "✗" not in str(checks.result)
+        assert "<table" in checks.bundles("execute_result")[0]["text/html"]
+        facts = kernel.run("facts = %sandbox doctor --json\nfacts['open'][0]")
+        assert ast.literal_eval(str(facts.result)) in told[0]
+        # Once per kernel is enough.
+        assert "leaves open" not in kernel.run("%sandbox create").notes
+        kernel.run("%sandbox config min_isolation=L3")
+        cell = kernel.run("%%sandbox\n1")
+        assert cell.ename == "IsolationUnavailable" and "%sandbox config min_isolation=L1" in cell.traceback
 
 
 def test_plain_ipython_gets_text(home: Path, tmp_path: Path) -> None:
