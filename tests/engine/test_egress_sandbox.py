@@ -139,7 +139,7 @@ def test_a_place_that_is_not_listed_and_one_that_is(box: Any, web: tuple[str, Pa
         assert "may reach only 127.0.0.2/32" in run(box, "curl -sS http://203.0.113.80/")
         subprocess.run(
             "git init -q -b main r && cd r && git config user.email a@b && git config user.name n && echo x > f"
-            " && git add f && git commit -q -m 1 && git update-server-info && cp -r .git ../r.git",
+            " && git add f && git commit -qm 1 && git update-server-info && cp -r .git ../r.git",
             shell=True,
             cwd=folder,
             check=True,
