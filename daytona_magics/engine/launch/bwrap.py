@@ -39,7 +39,7 @@ _SCRATCH = (("/tmp", 2, "1777"), ("/dev/shm", 4, "1777"), ("/run", 8, "1777"), (
 def outer_command(program: str) -> list[str]:
     """The words before the zygote's command that put it into an outer bubblewrap."""
     user = ["--unshare-user"] if os.geteuid() != 0 else []
-    return [program, *user, "--unshare-pid", "--as-pid-1", "--die-with-parent", "--dev-bind", "/", "/", "--"]
+    return [program, *user, "--die-with-parent", "--dev-bind", "/", "/", "--"]
 
 
 def pack_code() -> bytes:

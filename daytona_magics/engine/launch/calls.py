@@ -56,17 +56,36 @@ def children() -> list[int]:
     """Process numbers of this process's children, ended ones included."""
     try:
         with open("/proc/thread-self/children", encoding="ascii") as file:
-            return [int(word) for word in file.read().split()]
+            found = [int(word) for word in file.read().split()]
     except FileNotFoundError:
-        return _children_by_looking(os.getpid())
+        found = _children_by_looking()
+    numbers = _numbers("thread-self")
+    if len(numbers) <= 1:
+        return found
+    # /proc is of another process namespace, above this process's own.
+    deep = [_numbers(str(pid)) for pid in found]
+    return [child[len(numbers) - 1] for child in deep if len(child) >= len(numbers)]
 
 
-def _children_by_looking(parent: int) -> list[int]:
-    """The same for a kernel made without the list."""
+def _numbers(name: str) -> list[int]:
+    """The numbers of /proc's process `name`, from the namespace of /proc down to its own."""
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/{name}/status", encoding="utf-8", errors="replace") as file,
+    ):
+        for line in file:
+            if line.startswith("NSpid:"):
+                return [int(word) for word in line.split()[1:]]
+    return []
+
+
+def _children_by_looking() -> list[int]:
+    """The children, as /proc numbers them, on a kernel made without the list."""
+    own = os.readlink("/proc/self")
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-            if int(file.read().rpartition(b")")[2].split()[1]) == parent:
+            if file.read().rpartition(b")")[2].split()[1].decode() == own:
                 found.append(int(name))
     return found
 

@@ -62,18 +62,20 @@ def candidates(level: str | None, launcher: str | None) -> tuple[Candidate, ...]
 def failed(candidate: Candidate, problem: str) -> Attempt:
     """The record of a candidate that did not work, with what can be done about it."""
     hint = advice.on(problem, candidate.launcher)
-    text = f"{problem} ({hint})" if hint else problem
-    return Attempt(candidate.level, candidate.launcher, text)
+    return Attempt(candidate.level, candidate.launcher, f"{problem} ({hint})" if hint else problem)
 
 
 def reason(attempts: Sequence[Attempt]) -> str:
-    """Why it is not a higher level: what did not work, each problem once; empty if nothing was in the way."""
-    found = dict.fromkeys(
-        f"{attempt.level} by bubblewrap: {attempt.problem}"
-        if attempt.launcher == "bwrap"
-        else f"{attempt.level}: {attempt.problem}"
-        for attempt in attempts
-        # The outer bubblewrap only matters where it works.
-        if attempt.launcher != "outer-bwrap" or len(attempts) == 1
-    )
-    return "; ".join(found)
+    """Why it is not a higher level: what did not work, each thing once; empty if nothing was in the way."""
+    said: list[str] = []
+    for attempt in attempts:
+        # The outer bubblewrap only matters where it works, or where nothing else was tried.
+        if attempt.launcher == "outer-bwrap" and len(attempts) > 1:
+            continue
+        problem = attempt.problem
+        problem, _, hint = problem.removesuffix(")").partition(" (")
+        if hint and not any(hint in other for other in said):
+            problem = f"{problem} ({hint})"
+        way = " by bubblewrap" if attempt.launcher == "bwrap" else ""
+        said.append(f"{attempt.level}{way}: {problem}")
+    return "; ".join(said)

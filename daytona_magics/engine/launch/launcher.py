@@ -195,16 +195,24 @@ class Launcher:
             "bwrap": self._bwrap,
             **self._plan.message(),
         }
-        await wire.send_packet(near, config)
+        with contextlib.suppress(ConnectionError):  # Then it has ended already, which shows below.
+            await wire.send_packet(near, config)
         try:
             packet = await asyncio.wait_for(wire.recv_packet(near), READY_TIMEOUT)
         except (asyncio.TimeoutError, WireError) as error:
             raise LaunchError("the zygote did not become ready") from error
         if packet is None:
-            raise LaunchError("the zygote ended at once; see zygote.err")
+            raise LaunchError(f"the zygote ended at once: {self._last_error()}")
         if "error" in packet[0]:
             raise LaunchError(str(packet[0]["error"]))
         self._watcher = asyncio.ensure_future(self._watch(self._zygote, near))
+
+    def _last_error(self) -> str:
+        """The last line that the zygote, or what was to start it, has written to its error output."""
+        with contextlib.suppress(OSError, IndexError):
+            text = (self._stderr_dir / "zygote.err").read_bytes()[-4096:].decode("utf-8", "replace")
+            return text.strip().splitlines()[-1]
+        return "it said nothing"
 
     def _open_zygote(self, far: socket.socket) -> "subprocess.Popen[bytes]":
         """Start the zygote's process with `far` as its control socket. Raises OSError."""
