@@ -158,9 +158,19 @@ VERBS: tuple[Command, ...] = (
             ),
             Option(("--ephemeral",), "delete it as soon as it stops"),
             Option(("--public",), "previews need no token"),
+            Option(("--network-block-all",), "no way out at all"),
+            Option(
+                ("--network-allow-list",),
+                "only these IPv4 networks, at most 10, with commas between",
+                "CIDR[,CIDR...]",
+            ),
+            Option(("--domain-allow-list",), "only these hosts, with commas between", "NAME[,*.NAME...]"),
             QUIET,
         ),
-        examples=("%sandbox create --name lab --auto-stop 60",),
+        examples=(
+            "%sandbox create --name lab --auto-stop 60",
+            "%sandbox create --domain-allow-list pypi.org,files.pythonhosted.org",
+        ),
     ),
     Command(
         "use",
@@ -222,6 +232,22 @@ VERBS: tuple[Command, ...] = (
             ),
         ),
         examples=("%sandbox keep 4h",),
+    ),
+    Command(
+        "network",
+        "Show or change what the sandbox may reach, at once and without a restart.",
+        "line_network:network",
+        (
+            Argument(
+                "action",
+                "block: nothing; open: all public addresses; allow: only ENTRIES; test: ask from inside",
+                "?",
+                ("show", "block", "open", "allow", "test"),
+                default="show",
+            ),
+            Argument("entries", "allow: networks like 10.0.0.0/8 and names like *.pypi.org; test: URLs", "*"),
+        ),
+        examples=("%sandbox network allow pypi.org,files.pythonhosted.org", "%sandbox network test"),
     ),
     Command(
         "exec",

@@ -171,6 +171,9 @@ def create(shell: Any, options: Any) -> Handle:
         "auto_delete_interval": 0 if options.ephemeral else options.auto_delete,
         "labels": pairs(options.label, "--label"),
         "public": options.public or None,
+        "network_block_all": options.network_block_all or None,
+        "network_allow_list": options.network_allow_list,
+        "domain_allow_list": options.domain_allow_list,
     }
     chosen = {name: value for name, value in params.items() if value is not None}
     made = wait(
