@@ -59,7 +59,8 @@ def sort_entries(entries: list[str]) -> tuple[list[str], list[str]]:
             "%sandbox network allow needs what to allow",
             hint="%sandbox network allow pypi.org,*.pythonhosted.org,10.0.0.0/8",
         )
-    cidrs, domains = [], []
+    cidrs: list[str] = []
+    domains: list[str] = []
     for word in words:
         if "://" in word or ":" in word:
             raise SandboxUsageError(
