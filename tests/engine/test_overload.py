@@ -91,8 +91,9 @@ class Street:
         """While inside, health and the neighbour are asked all the time."""
         seen, over = Seen(), threading.Event()
 
-        def repeat(into: list[float], ask: Any, pause: float) -> None:
+        def repeat(into: list[float], ask: Any, pause: float, first: float = 0.0) -> None:
             client = Client(self.engine)
+            over.wait(first)
             while not over.is_set():
                 begin = time.perf_counter()
                 ask(client)
@@ -108,12 +109,11 @@ class Street:
 
             return ask
 
+        second = command("sleep 1; echo fine")
         with concurrent.futures.ThreadPoolExecutor(LOOPS + 2) as pool:
             loops = [pool.submit(repeat, seen.health, health, 0.01)]
             loops += [pool.submit(repeat, seen.short, command("echo fine"), 0.2)]
-            loops += [
-                pool.submit(repeat, seen.second, command("sleep 1; echo fine"), 0) for _ in range(LOOPS)
-            ]
+            loops += [pool.submit(repeat, seen.second, second, 0, n / LOOPS) for n in range(LOOPS)]
             try:
                 yield seen
             finally:
@@ -198,12 +198,12 @@ def test_a_memory_bomb_of_one_process(street: Street, sandbox: str) -> None:
 
 MEMORY_BOMBS = """
 import os, time
-for _ in range(60):
+for _ in range(24):
     if os.fork() == 0:
-        held = bytearray(b"x") * (48 << 20)
-        time.sleep(3)
+        held = bytearray(b"x") * (64 << 20)
+        time.sleep(2)
         os._exit(0)
-deaths = [os.waitpid(-1, 0)[1] for _ in range(60)]
+deaths = [os.waitpid(-1, 0)[1] for _ in range(24)]
 print(sum(status != 0 for status in deaths), "died")
 """
 
@@ -245,7 +245,7 @@ def test_all_processors_in_twenty_sandboxes(street: Street) -> None:
     made = [street.client.create() for _ in range(20)]
 
     def spin(sandbox: str) -> tuple[int, str]:
-        return Client(street.engine).execute(sandbox, "timeout 6 sh -c 'while :; do :; done'", 30)
+        return Client(street.engine).execute(sandbox, "timeout 8 sh -c 'while :; do :; done'", 30)
 
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         codes = street.stands(lambda: list(pool.map(spin, made)))

@@ -19,9 +19,9 @@ SELDOM, OFTEN, AT_ONCE = 15.0, 0.25, 0.1
 COST = 0.02
 #: Growth between two looks, in bytes, that calls for the next one at once.
 _GROWTH = 64 << 20
-#: Share of looks at which something of it wants the CPU, above which it works all the time, and below which
-#: it does no longer; and how much the latest look counts.
-_STEADY, _UNSTEADY, _LATEST = 0.85, 0.5, 0.2
+#: Share of looks at which a process still wants the CPU: above the first the sandbox works all the time, and
+#: below the second no longer; the last is how much the latest look counts.
+_STEADY, _UNSTEADY, _LATEST = 0.85, 0.5, 0.3
 
 
 @dataclass
@@ -68,6 +68,7 @@ class Watched:
     _keeper: int = 0
     _looked: float = 0.0
     _wanting: float = 0.0
+    _running: set[int] = field(default_factory=set)
 
     @property
     def bounded(self) -> bool:
@@ -80,9 +81,11 @@ class Watched:
         self.found = [found for pid in self.pids() if (found := processes.look(pid)) is not None]
         used = (self.ticks - before_ticks) / _TICKS
         grown = self.rss - before_rss
-        running = any(process.running for process in self.found)
-        self.busy = running or used > 0.02 * max(now - self._looked, 0.05) or abs(grown) > 1 << 20
-        self._wanting += _LATEST * (running - self._wanting)
+        running = {process.pid for process in self.found if process.running}
+        self.busy = bool(running) or used > 0.02 * max(now - self._looked, 0.05) or abs(grown) > 1 << 20
+        # The same process twice: a short command that has to wait is not one that never does.
+        self._wanting += _LATEST * (not running.isdisjoint(self._running) - self._wanting)
+        self._running = running
         self.steady = self._wanting > (_UNSTEADY if self.steady else _STEADY)
         self.worked = self.worked or self.busy
         self._looked = now
