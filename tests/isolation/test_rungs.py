@@ -220,6 +220,15 @@ def test_the_environment_is_its_own(rung: Rung) -> None:
     rung.run(box.kill())
 
 
+def test_processes_of_the_same_account_elsewhere_leave_room(rung: Rung) -> None:
+    """The kernel counts all processes of a uid, and this account has more than one."""
+    if ROOT or rung.launcher.level in levels.OWN_PROCESSES:
+        pytest.skip("here a sandbox's processes are counted by themselves")
+    box = rung.spawn(processes=1)
+    assert execute(rung, box, "echo $(echo fine)") == "fine\n"
+    rung.run(box.kill())
+
+
 # -- how it ends
 
 #: Processes that try to outlive their sandbox: they leave group, session and parent, ignore what can be

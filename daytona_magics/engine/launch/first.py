@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..toolbox import agent, wire
 from . import calls, fence, namespaces, privileges, tree
-from .levels import OWN_NETWORK, OWN_TREE, isolated
+from .levels import OWN_NETWORK, OWN_PROCESSES, OWN_TREE, isolated
 
 
 def become(
@@ -56,7 +56,8 @@ def become(
             if level in OWN_TREE:
                 # Or a sandbox could put itself behind the engine in the order of killing for memory.
                 calls.restrict(calls.AT_FDCWD, "/proc", read_only=True, devices=False, recursive=False)
-            privileges.limit(request["limits"])
+            shared = request["uid"] is None and level not in OWN_PROCESSES
+            privileges.limit(request["limits"], shared_uid=shared)
             privileges.drop_capabilities()
             if level not in OWN_TREE:
                 fence.close_files_and_ports(request, config)

@@ -19,17 +19,40 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 _PR_SET_SECCOMP, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT = 22, 23, 24, 47
 
 
-def limit(limits: dict[str, Any]) -> None:
-    """Set resource limits. Processes are counted per user namespace, so this comes after making it."""
+def limit(limits: dict[str, Any], *, shared_uid: bool = False) -> None:
+    """Set resource limits. Processes are counted per user namespace, so this comes after making it.
+
+    `shared_uid`: the sandbox's uid is also somebody else's, maybe in other containers, where nobody can see
+    how many processes it has; a limit that leaves no room for a single one is not set.
+    """
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, limits["open_files"])
-    _limit(resource.RLIMIT_NPROC, limits["processes"])
+    former = resource.getrlimit(resource.RLIMIT_NPROC)
+    if not shared_uid:
+        _limit(resource.RLIMIT_NPROC, limits["processes"])
+    elif former[1] == resource.RLIM_INFINITY or limits["processes"] < former[1]:
+        resource.setrlimit(resource.RLIMIT_NPROC, (limits["processes"], former[1]))
+        if _can_fork():
+            _limit(resource.RLIMIT_NPROC, limits["processes"])
+        else:
+            resource.setrlimit(resource.RLIMIT_NPROC, former)
     if limits["file_size"] is not None:
         _limit(resource.RLIMIT_FSIZE, limits["file_size"])
     if limits["data"] is not None:
         _limit(resource.RLIMIT_DATA, limits["data"])
     if limits["nice"]:
         os.setpriority(os.PRIO_PROCESS, 0, limits["nice"])
+
+
+def _can_fork() -> bool:
+    try:
+        pid = os.fork()
+    except OSError:
+        return False
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return True
 
 
 def _limit(which: int, value: int) -> None:
