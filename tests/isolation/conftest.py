@@ -4,11 +4,12 @@ A background thread owns the event loop and the launchers, as the engine's proce
 """
 
 import asyncio
+import concurrent.futures
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +18,40 @@ import pytest
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, Limits, SandboxProcess, SandboxSpec
 
 #: In this variable of the test process (and so of everything that inherits its environment) is a secret.
-os.environ["DM_TEST_SECRET"] = "secret-" + os.urandom(8).hex()
+os.environ.setdefault("DM_TEST_SECRET", "secret-" + os.urandom(8).hex())
 
 
 class Level:
     """A launcher at one isolation level and an event loop in a thread."""
 
-    def __init__(self, isolation: str) -> None:
+    def __init__(self, isolation: str | None = None, **launcher: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dm-"))
         # Sandbox uids must be able to pass through at L0 as well.
         self.folder.chmod(0o711)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._count = 0
-        self.launcher = Launcher(isolation=isolation, stderr_dir=self.folder / "err")
-        self.run(self.launcher.start())
+        #: How many sandboxes have been started; the last one's home is ``home{count}``.
+        self.count = 0
+        self.launcher = Launcher(isolation=isolation, stderr_dir=self.folder / "err", **launcher)
+        try:
+            self.run(self.launcher.start())
+        except LaunchError:
+            self.close()
+            raise
 
     def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float = 60) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
+        return self.start(coroutine).result(timeout)
+
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def spawn(self, **options: Any) -> SandboxProcess:
-        self._count += 1
-        uid = 1_900_000 + self._count if os.geteuid() == 0 else None
-        home = self.folder / f"home{self._count}"
+        self.count += 1
+        uid = 1_900_000 + self.count if os.geteuid() == 0 else None
+        home = self.folder / f"home{self.count}"
         self.launcher.prepare_home(home, uid)
-        name = f"box{self._count}"
+        name = f"box{self.count}"
         spec = SandboxSpec(name, home, uid, name, limits=Limits(**options))
         return self.run(self.launcher.spawn(spec))
 
@@ -75,17 +84,3 @@ def l0() -> Iterator[Level]:
     level = _open("L0")
     yield level
     level.close()
-
-
-@pytest.fixture(scope="session")
-def boxes(request: pytest.FixtureRequest) -> Callable[[str], tuple[Level, SandboxProcess]]:
-    """boxes("L3") gives the level and one sandbox of it that all attacks share."""
-    found: dict[str, tuple[Level, SandboxProcess]] = {}
-
-    def get(name: str) -> tuple[Level, SandboxProcess]:
-        if name not in found:
-            level = request.getfixturevalue(name.lower())
-            found[name] = (level, level.spawn())
-        return found[name]
-
-    return get

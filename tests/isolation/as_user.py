@@ -1,0 +1,46 @@
+"""Runs a test module as an ordinary user that exists nowhere else, from a root process.
+
+    python -m tests.isolation.as_user UID HOME MODULE [ARGUMENTS]
+
+Python may live where that user cannot walk (/root), so in a private mount namespace such folders are replaced
+by open ones that hold what Python needs and nothing else. Then the uid is changed, and the module run as if
+by ``python -m``.
+"""
+
+import ctypes
+import os
+import runpy
+import sys
+from pathlib import Path
+
+from daytona_magics.engine.launch import calls, namespaces, visible
+
+ROOT = str(Path(__file__).resolve().parents[2])
+
+
+def become(uid: int, home: str) -> None:
+    """Change this process into one of user `uid` with home `home`. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_mounts, recursive_private = 0x20000, 1 << 14 | 1 << 18
+    calls.check(libc.unshare(new_mounts), "unshare")
+    calls.check(libc.mount(b"none", b"/", None, recursive_private, None), "mount")
+    hidden: dict[str, list[tuple[int, str]]] = {}
+    for path in [*(bind[0] for bind in visible.plan().binds), ROOT, home]:
+        closed = next((str(p) for p in reversed(Path(path).parents) if not p.stat().st_mode & 1), None)
+        if closed is not None:
+            tree = calls.clone_tree(path, read_only=path != home)
+            hidden.setdefault(closed, []).append((tree, path))
+    for folder, trees in hidden.items():
+        calls.check(libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"mode=0755"), "mount")
+        for fd, path in trees:
+            os.makedirs(path, exist_ok=True)
+            calls.attach(fd, path)
+    namespaces.change_uid(uid)
+    os.environ.update(HOME=home, TMPDIR="/tmp", PYTHONDONTWRITEBYTECODE="1")
+    os.chdir(ROOT)
+
+
+if __name__ == "__main__":
+    _, uid, home, *sys.argv = sys.argv
+    become(int(uid), home)
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
