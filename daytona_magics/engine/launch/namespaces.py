@@ -53,7 +53,8 @@ def unshare(*, mounts: bool) -> None:
 
 def set_hostname(hostname: str) -> None:
     name = hostname.encode("utf-8", "replace")[:63]
-    check(libc.sethostname(name, len(name)), "setting the host name")
+    with contextlib.suppress(PermissionError):  # Podman's filter; the name then is that of the container.
+        check(libc.sethostname(name, len(name)), "setting the host name")
 
 
 def loopback_up() -> None:
