@@ -24,6 +24,7 @@ import re
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Iterable, Iterator
 
 #: Of /etc what apt, dpkg and the scripts of packages read, beside what every sandbox sees of it.
@@ -73,12 +74,14 @@ _ACCOUNTS = (
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
 )
 _GROUPS = ("root:x:0:\n", "daytona:x:1000:\n", "nogroup:x:65534:\n")
+#: Seconds between the quick layer and the other, in which somebody's first cell runs.
+_PAUSE = 3.0
 _PASSWORD = re.compile(rb"://[^/\s]*@")
 
 
 def build(target: str, etc: Iterable[tuple[str, str]], python: str, *, whole: bool = True) -> None:
     """Make the layer at `target`, with all folders of /usr if `whole`. Raises OSError."""
-    os.umask(0)
+    os.umask(0o022)
     new = target + ".new"
     shutil.rmtree(new, ignore_errors=True)
     for name in ("usr", "dpkg", "rest/etc", "rest/var", "rest/opt"):
@@ -223,8 +226,9 @@ def main() -> None:
     if wanted["first"]:
         build(wanted["target"] + "-first", etc, wanted["python"], whole=False)
         print("first", flush=True)
-    # Nobody waits for the rest.
-    os.nice(10)
+        # Nobody waits for the rest, and making thousands of folders keeps the disk from others.
+        time.sleep(_PAUSE)
+    os.nice(19)
     build(wanted["target"], etc, wanted["python"])
     print("whole", flush=True)
 

@@ -36,6 +36,10 @@ from .overlay import System, mounts_below
 HOME = "/home/daytona"
 
 _SYS_OPENAT2, _RESOLVE_IN_ROOT = 437, 0x10
+_FOLDERS = (
+    *("boot", "dev", "etc", "home", "media", "mnt", "opt", "proc", "root", "run", "srv", "tmp", "usr", "var"),
+    *("var/lib", "var/log"),
+)
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
@@ -104,20 +108,7 @@ def build_root(config: dict[str, Any], sources: Sources, hostname: str, tmp_size
     root = next(path for path in ("/tmp", "/mnt", "/run", "/usr") if os.path.isdir(path))
     plain = MS_NOSUID | MS_NODEV
     mount("tmpfs", root, "tmpfs", plain, "size=8m,nr_inodes=16k,mode=0755")
-    for name in (
-        "dev",
-        "etc",
-        "home",
-        "opt",
-        "proc",
-        "root",
-        "run",
-        "tmp",
-        "usr",
-        "var",
-        "var/lib",
-        "var/log",
-    ):
+    for name in _FOLDERS:
         os.mkdir(f"{root}/{name}", 0o755)
     for inside, target in config["links"]:
         os.symlink(target, root + inside)

@@ -2,8 +2,8 @@
 
 A virtual environment is a few links and text files, so it is written by hand in under a millisecond, without
 a process and without ensurepip: ``~/.venv`` with links to the host's interpreter, a ``pip`` that runs the
-module the host has installed, and ``_host.pth``, which makes the host's packages importable behind the
-sandbox's own. The host's folders are read-only inside; an upgrade lands in the home and is found first.
+module the host has installed, and ``_host.pth``, which makes the packages importable that the engine's own
+Python sees, behind the sandbox's own. The host's folders are read-only inside; an upgrade lands in the home and is found first.
 
 The text in it names no place of the sandbox: the home is ``/home/daytona`` at L3 and a path of the host
 below, and the same home may be started at both. ``sudo``, ``apt`` and ``apt-get`` beside it are described in
@@ -133,7 +133,7 @@ def _files(version: str) -> Mapping[str, bytes]:
     sudo = (_START % "-I -S ").encode() + (inside / "sudo.py").read_bytes()
     config = (
         f"home = {os.path.dirname(_interpreter())}\n"
-        "include-system-site-packages = true\n"
+        f"include-system-site-packages = {'true' if _shows_base() else 'false'}\n"
         f"version = {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}\n"
         f"executable = {os.path.realpath(_interpreter())}\n"
     )
@@ -145,6 +145,16 @@ def _files(version: str) -> Mapping[str, bytes]:
     }
     files = {name: os.fsencode(text) for name, text in texts.items()}
     return {**files, **{f"bin/{name}": sudo for name in ("sudo", "apt", "apt-get")}}
+
+
+def _shows_base() -> bool:
+    """Whether the engine's Python sees the packages of the one below it; a virtual environment may not."""
+    if sys.prefix == sys.base_prefix:
+        return True
+    base = os.path.realpath(sys.base_prefix) + "/"
+    return any(
+        folder.endswith("-packages") and os.path.realpath(folder).startswith(base) for folder in sys.path
+    )
 
 
 def _host_packages(path: list[str]) -> str:
