@@ -138,13 +138,13 @@ def serve(ready: Callable[[], None]) -> None:
     """
     os.umask(0o077)
     os.chdir("/")
-    # Only what leaves a sandbox goes through the host's proxy: not the engine itself, nor what it starts.
-    host = read_host(visible=plan().shows)
-    forget(os.environ)
     runtime = address.runtime_dir()
     locks = [_lock(runtime / "engine.lock")]
     folder, state_lock = _state_folder()
     locks.append(state_lock)
+    # Only what leaves a sandbox goes through the host's proxy: not the engine itself, nor what it starts.
+    host = read_host(visible=plan().shows, copies=folder.path / "certificates")
+    forget(os.environ)
     with (folder.path / "engine.crash").open("a") as crash:
         faulthandler.enable(crash)
         open_log(folder.path)

@@ -314,7 +314,7 @@ def test_what_a_sandbox_is_told_of_the_hosts_indexes(tmp_path: Path) -> None:
         "CURL_CA_BUNDLE": str(tmp_path / "key.pem"),
         "HTTPS_PROXY": "http://u:proxysecret@p:1",
     }
-    host = read_host(environ, tmp_path, lambda path: path.startswith("/usr"))
+    host = read_host(environ, tmp_path, lambda path: path.startswith("/usr"), tmp_path / "copies")
     told = host.variables
     assert told["PIP_INDEX_URL"] == "http://index-0.daytona-magics.invalid/root/simple"
     assert told["PIP_EXTRA_INDEX_URL"].split() == [
@@ -328,7 +328,8 @@ def test_what_a_sandbox_is_told_of_the_hosts_indexes(tmp_path: Path) -> None:
         and "index-2.daytona-magics.invalid" in told["PIP_TRUSTED_HOST"]
     )
     assert told["npm_config_registry"] == "http://index-3.daytona-magics.invalid/reg/"
-    assert told["REQUESTS_CA_BUNDLE"] == host.bundles[-1] == str(tmp_path / "ca.pem")
+    assert told["REQUESTS_CA_BUNDLE"] == host.bundles[-1]
+    assert Path(host.bundles[-1]).read_text() == (tmp_path / "ca.pem").read_text()
     assert "CURL_CA_BUNDLE" not in told
     assert host.indexes.direct == {("open.test", 443)}
     assert host.indexes.relayed[3].authorization == "Bearer ntoken"

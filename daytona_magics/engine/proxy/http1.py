@@ -109,18 +109,23 @@ class Wire:
             Malformed: too long (431), too slow (408) or cut short.
         """
         try:
-            # A client may end its last message with one CRLF too many.
-            while not self._buffer.lstrip(b"\r\n"):
-                self._buffer.clear()
-                if not await asyncio.wait_for(self._fill(), first):
-                    return None
+            if not await asyncio.wait_for(self._begin(), first):
+                return None
         except asyncio.TimeoutError:
             return None
-        del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))]
         try:
             return await asyncio.wait_for(self._until(b"\r\n\r\n", MAX_HEAD, 431), whole)
         except asyncio.TimeoutError:
             raise Malformed(408, f"the request's head did not arrive within {whole:g} s") from None
+
+    async def _begin(self) -> bool:
+        """Wait for the first byte of a message; a client may end its last one with a CRLF too many."""
+        while not self._buffer.lstrip(b"\r\n"):
+            self._buffer.clear()
+            if not await self._fill():
+                return False
+        del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))]
+        return True
 
     async def line(self, limit: int) -> bytes:
         """One line without its CRLF."""

@@ -9,6 +9,7 @@ An index with a password, or on this machine, is given as a name that exists onl
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class HostNetwork:
         upstream: its proxies.
         indexes: its package indexes.
         variables: what sandboxes are told besides the proxy.
-        bundles: files named in ``variables`` that sandboxes must be shown.
+        bundles: copies of certificates, named in ``variables``, that sandboxes must be shown.
     """
 
     upstream: Upstream = field(default_factory=Upstream)
@@ -106,6 +107,7 @@ def read_host(
     environ: Mapping[str, str] | None = None,
     home: Path | None = None,
     visible: Callable[[str], bool] = lambda path: False,
+    copies: Path | None = None,
 ) -> HostNetwork:
     """Read the host's settings.
 
@@ -113,16 +115,18 @@ def read_host(
         environ: variables; the process's own by default.
         home: the user's home folder.
         visible: whether sandboxes can see a path.
+        copies: folder for copies of certificates that they cannot see; None: those are not passed on.
     """
     environ = dict(os.environ if environ is None else environ)
     home = home or Path(environ.get("HOME") or "/")
     pip, npm = hostconfig.pip_settings(environ, home), hostconfig.npm_settings(environ, home)
-    reading = _Reading(environ, home, visible, pip.get("cert", ""), pip.get("trusted-host", "").split())
+    trusted = pip.get("trusted-host", "").split()
+    reading = _Reading(environ, home, visible, copies, pip.get("cert", ""), trusted)
     variables = reading.pip(pip)
     variables |= reading.npm(npm)
     for name in _BUNDLES:
-        if environ.get(name) and reading.show(environ[name]):
-            variables[name] = environ[name]
+        if environ.get(name) and (shown := reading.show(environ[name])):
+            variables[name] = shown
     return HostNetwork(
         Upstream.of(environ, pip.get("proxy") or npm.get("https-proxy") or npm.get("proxy") or ""),
         IndexSettings(tuple(reading.relayed), frozenset(reading.direct)),
@@ -139,10 +143,11 @@ class _Reading:
         environ: Mapping[str, str],
         home: Path,
         visible: Callable[[str], bool],
+        copies: Path | None,
         cert: str,
         trusted: list[str],
     ) -> None:
-        self._environ, self._home, self._visible = environ, home, visible
+        self._environ, self._home, self._visible, self._copies = environ, home, visible, copies
         self._cert = str(Path(cert).expanduser()) if cert else ""
         self._trusted = trusted
         self.relayed: list[Origin] = []
@@ -164,8 +169,8 @@ class _Reading:
         trusted = [*self._trusted, *relay_hosts(len(self.relayed))]
         if trusted:
             found["PIP_TRUSTED_HOST"] = " ".join(trusted)
-        if self._cert and self.show(self._cert):
-            found["PIP_CERT"] = self._cert
+        if self._cert and (shown := self.show(self._cert)):
+            found["PIP_CERT"] = shown
         return found
 
     def npm(self, npm: Mapping[str, str]) -> dict[str, str]:
@@ -176,10 +181,12 @@ class _Reading:
             place = f"//{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}/"
             token = npm.get(f"{place}:_authToken") or npm.get(f"{place}:_auth") or ""
             kind = "Bearer" if npm.get(f"{place}:_authToken") else "Basic"
+            if token:
+                hide(token)
             if given := self._index(registry, f"{kind} {token}" if token else ""):
                 found |= {"npm_config_registry": given, "YARN_NPM_REGISTRY_SERVER": given}
-        if (cafile := npm.get("cafile")) and self.show(cafile):
-            found["npm_config_cafile"] = cafile
+        if shown := self.show(npm.get("cafile", "")):
+            found["npm_config_cafile"] = shown
         if npm.get("strict-ssl") == "false":
             found["npm_config_strict_ssl"] = "false"
         return found
@@ -228,17 +235,24 @@ class _Reading:
         pair = base64.b64encode(f"{user}:{password}".encode()).decode()
         return f"Basic {pair}"
 
-    def show(self, path: str) -> bool:
-        """Whether a certificate file or folder can be named inside; files are shown if need be."""
+    def show(self, path: str) -> str:
+        """The path at which sandboxes see a certificate file or folder; empty when they cannot."""
         if not path.startswith("/") or not Path(path).exists():
-            return False
+            return ""
         if self._visible(path):
-            return True
+            return path
         try:
+            content = Path(path).read_bytes()
             # Some keep the key beside the certificate.
-            if not Path(path).is_file() or b"PRIVATE KEY" in Path(path).read_bytes():
-                return False
-        except OSError:
-            return False
-        self.bundles.append(path)
-        return True
+            if self._copies is None or b"PRIVATE KEY" in content:
+                return ""
+            self._copies.mkdir(exist_ok=True)
+            self._copies.chmod(0o711)
+            copy = self._copies / f"{hashlib.sha256(content).hexdigest()[:16]}.pem"
+            copy.write_bytes(content)
+            copy.chmod(0o644)
+        except OSError as error:
+            log.warning("the certificates in %s are not passed on: %s", path, error.strerror)
+            return ""
+        self.bundles.append(str(copy))
+        return str(copy)
