@@ -102,7 +102,7 @@ async def checkout(git: Git, request: dict[str, Any], parts: Parts) -> dict[str,
     """
     name = names.revision(request["branch"])
     async with changing(git.folder):
-        if await has(git, f"refs/heads/{name}"):
+        if name == "HEAD" or await has(git, f"refs/heads/{name}"):
             await git.run("checkout", "--quiet", name, "--")
             return {}
         followed = await git.text("for-each-ref", "--format=%(refname)", f"refs/remotes/*/{name}")

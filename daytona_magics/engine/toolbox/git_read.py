@@ -42,14 +42,18 @@ class Parts:
         """Send `entry`, now or with those that follow. Raises Refused 413 above the bounds."""
         packed = wire.pack_json(entry)
         self._count += 1
-        if self._count > MAX_ENTRIES or self._sent + self._size > MAX_ANSWER or len(packed) > _PART:
-            limits = f"{MAX_ENTRIES:,} entries, {MAX_ANSWER >> 20} MiB, or {_PART >> 10} KiB for one"
-            message = f"{self._what} has more than {limits}; use a git command in the sandbox instead"
-            raise Refused(413, "PAYLOAD_TOO_LARGE", message)
+        if len(packed) > _PART:
+            raise self._too_large(f"one entry of more than {_PART >> 10} KiB")
+        if self._count > MAX_ENTRIES or self._sent + self._size > MAX_ANSWER:
+            raise self._too_large(f"more than {MAX_ENTRIES:,} entries or {MAX_ANSWER >> 20} MiB")
         self._batch.append(packed)
         self._size += len(packed) + 1
         if self._size >= _PART:
             await self._send()
+
+    def _too_large(self, limit: str) -> Refused:
+        message = f"{self._what}: the answer has {limit}; use a git command in the sandbox instead"
+        return Refused(413, "PAYLOAD_TOO_LARGE", message)
 
     async def _send(self) -> None:
         await self._connection.send(JSON, b'{"entries":[%b]}' % b",".join(self._batch))
@@ -79,10 +83,25 @@ class Status:
 
     def __init__(self, data: bytes) -> None:
         self._pieces = pieces(data)
+        self._deleted: dict[bytes, dict[str, Any]] = {}
         self.head: dict[str, str] = {}
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Files that are not as committed: name, staging, worktree, extra (a renamed file's old name)."""
+        """Files that are not as committed: name, staging, worktree, extra (a renamed file's old name).
+
+        One entry each: git names a file twice that is deleted in the index and still there.
+        """
+        for entry in self._entries():
+            name = os.fsencode(entry["name"])
+            if entry["staging"] == "Deleted":
+                self._deleted[name] = entry
+            elif entry["staging"] == "Untracked" and name in self._deleted:
+                self._deleted[name]["worktree"] = "Untracked"
+            else:
+                yield entry
+        yield from self._deleted.values()
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
         for piece in self._pieces:
             form = piece[:2]
             if form == b"# ":

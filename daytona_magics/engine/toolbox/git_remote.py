@@ -118,7 +118,23 @@ async def push(git: Git, request: dict[str, Any], parts: Parts) -> dict[str, Any
     done = await git.run(*words, "--", remote, f"{reference}:{reference}", access=access, codes=(0, 1, 128))
     if done.code:
         raise push_failure(done.out, done.err, access.secrets)
+    await _follow(git, remote, branch, reference)
     return {}
+
+
+async def _follow(git: Git, remote: str, branch: str, commit: str) -> None:
+    """See to it that git knows where the upstream of `branch` is, which is at `commit` over there.
+
+    A clone of one branch keeps track of that one alone, so what follows another, new one, has an upstream
+    that git knows nothing of.
+    """
+    if await git.text("config", "--get", f"branch.{branch}.remote", codes=(0, 1)) != remote:
+        return
+    if not await find(git, f"{branch}@{{upstream}}"):
+        followed = await git.text("config", "--get", f"branch.{branch}.merge", codes=(0, 1))
+        name = followed.removeprefix("refs/heads/")
+        await git.run("remote", "set-branches", "--add", "--", remote, name)
+        await git.run("update-ref", f"refs/remotes/{remote}/{name}", commit)
 
 
 async def _current(git: Git, what: str) -> str:
@@ -148,7 +164,11 @@ async def pull(git: Git, request: dict[str, Any], parts: Parts) -> dict[str, Any
     words = ("fetch", "--quiet", "--no-recurse-submodules", "--", remote, reference)
     async with changing(git.folder):
         await git.run(*words, access=access)
-        await _join(git, await git.text("rev-parse", "--verify", "FETCH_HEAD^{commit}"))
+        commit = await git.text("rev-parse", "--verify", "FETCH_HEAD^{commit}")
+        await _join(git, commit)
+        current = await current_branch(git)
+        if current and not request.get("branch"):
+            await _follow(git, remote, current, commit)
     return {}
 
 
