@@ -3,7 +3,8 @@
 The proxy's address goes into every variable that programs look for one in. Of the host's own settings a
 sandbox gets those that make installers work as they do outside: package indexes, certificates, time limits.
 An index with a password, or on this machine, is given as a name that exists only in the proxy (see
-`indexes`); a file is named only when a sandbox can see it.
+`indexes`). A folder is named only when sandboxes can see it; certificates that they could not see are copied
+to where they can.
 """
 
 from __future__ import annotations
