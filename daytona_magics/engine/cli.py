@@ -21,7 +21,8 @@ from daytona_magics.engine import address
 _EPILOG = """\
 environment:
   DAYTONA_MAGICS_HOME          state folder (database and files of the sandboxes)
-  DAYTONA_MAGICS_ISOLATION=L0  run sandboxes without isolation; never chosen by itself
+  DAYTONA_MAGICS_ISOLATION     run sandboxes at exactly this level: L3, L2, L1 or L0.5; or L0, without
+                               isolation, which is never chosen by itself (default: the best that works)
   DAYTONA_MAGICS_IDLE_SECONDS  end after so long without use (default 600)
   XDG_RUNTIME_DIR              where the lock and the record of the running engine are kept
 
