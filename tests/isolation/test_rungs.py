@@ -19,6 +19,7 @@ import pytest
 
 from daytona_magics.engine.launch import landlock, levels
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
+from daytona_magics.engine.toolbox import trees
 from tests.isolation.conftest import Level
 
 pytestmark = [pytest.mark.isolation, pytest.mark.timeout(180)]
@@ -78,7 +79,7 @@ def python(level: Level, box: Any, code: str, *words: str) -> str:
 def test_it_is_what_was_asked_for(rung: Rung) -> None:
     launcher, asked = rung.launcher, rung.asked
     assert launcher.level == asked["isolation"] and launcher.launcher == asked.get("launcher", "ctypes")
-    assert launcher.attempts == [] and launcher.reason == ""
+    assert launcher.attempts == [] and launcher.reason == "it was asked for by name"
     expected = 0 if launcher.level == "L3" else min(landlock.abi(), asked.get("landlock_abi", 99))
     assert launcher.landlock_abi == expected
     assert (launcher.open == ()) == (launcher.level == "L3")
@@ -218,6 +219,34 @@ def test_the_environment_is_its_own(rung: Rung) -> None:
             f"{box.toolbox.home}/.tmp",
         ]
     rung.run(box.kill())
+
+
+def test_configuration_in_a_prefix_is_hidden(rung: Rung, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = rung.folder / "prefix"
+    for name in ("lib/a/b", "etc/jupyter/token", "etc/other", "kept/jupyter/token", "kept/x", ".condarc"):
+        (prefix / name).parent.mkdir(parents=True, exist_ok=True)
+        (prefix / name).write_text(f"{name} ")
+    (prefix / "share").symlink_to(prefix / "kept")
+    monkeypatch.setattr(sys, "exec_prefix", str(prefix))
+    launcher = Launcher(stderr_dir=rung.folder / "err-prefix", **rung.asked)
+    rung.run(launcher.start())
+    former, rung.launcher = rung.launcher, launcher
+    try:
+        box = rung.spawn()
+        read = f"cat $(find {prefix} -type f) 2>/dev/null"
+        assert sorted(execute(rung, box, read).split()) == ["etc/other", "kept/x", "lib/a/b"]
+        (prefix / "lib/a/new").write_text("lib/a/new")
+        (prefix / "pip.conf").write_text("password ")
+        found = execute(rung, box, read)
+        assert "lib/a/new" in found
+        # A mount shows a whole folder; Landlock grants what is known.
+        assert ("password" in found) == (rung.launcher.level == "L3")
+        second = rung.spawn()
+        assert "password" not in execute(rung, second, read)
+    finally:
+        rung.run(launcher.stop())
+        rung.launcher = former
+        trees.remove_tree(prefix)
 
 
 def test_processes_of_the_same_account_elsewhere_leave_room(rung: Rung) -> None:

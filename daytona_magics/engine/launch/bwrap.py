@@ -169,6 +169,10 @@ def _arguments(request: dict[str, Any], config: dict[str, Any], info: int) -> tu
         words += ["--unshare-user", "--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID), "--cap-drop", "ALL"]
     words += ["--die-with-parent", "--new-session", "--as-pid-1", "--info-fd", str(info)]
     words += ["--hostname", request["hostname"]]
+    words += ["--proc", "/proc", "--dev", "/dev"]
+    size = int(request["limits"]["tmp_size"])
+    for path, part, mode in _SCRATCH:
+        words += ["--perms", mode, "--size", str(size // part), "--tmpfs", path]
     places = ["/etc/x", "/opt/x", "/root/x", "/var/lib/x", "/var/log/x", HOME]
     for folder in _parents([*places, *(inside for _, inside in config["binds"])]):
         # Made as a side effect, they would be open to their owner only.
@@ -177,10 +181,6 @@ def _arguments(request: dict[str, Any], config: dict[str, Any], info: int) -> tu
         words += ["--symlink", target, inside]
     for source, inside in config["binds"]:
         words += ["--ro-bind", source, inside]
-    words += ["--proc", "/proc", "--dev", "/dev"]
-    size = int(request["limits"]["tmp_size"])
-    for path, part, mode in _SCRATCH:
-        words += ["--perms", mode, "--size", str(size // part), "--tmpfs", path]
     words += ["--bind", request["home"], HOME]
     for path in sorted(hidden_places(config["masks"])):
         if os.path.isdir(path):

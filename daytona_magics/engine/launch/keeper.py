@@ -47,6 +47,8 @@ def keep(
     # Read by the first process: it hangs up when the keeper is gone.
     alive_read, alive_write = os.pipe()
     scoped, said = False, -1
+    # Who ends the zygote's whole process group shall not end what has to clean up after it.
+    os.setsid()
     try:
         # When memory runs out, sandboxes go before the engine and the notebook.
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:

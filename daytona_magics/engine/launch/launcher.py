@@ -165,7 +165,7 @@ class Launcher:
         if self.level == "L0":
             self.reason = "asked for by name: nothing is isolated"
         else:
-            self.reason = choice.reason(self.attempts)
+            self.reason = "it was asked for by name" if self._wanted else choice.reason(self.attempts)
 
     def _check_private(self) -> None:
         """Raise LaunchError if sandboxes would see the engine's key or each other's homes."""
@@ -282,6 +282,7 @@ class Launcher:
                 result = await self._import_inside(box, sys.executable)
                 if result.exit_code == -1 and self.level not in levels.OWN_TREE:
                     # Python may lie where only the engine's user can go, and then another has to do.
+                    _log.warning("sandboxes cannot go to %s and use python3 of their PATH", sys.executable)
                     result = await self._import_inside(box, "python3")
             except ToolboxError as error:
                 raise LaunchError(f"the trial sandbox failed: {error.message}") from error
