@@ -21,6 +21,7 @@ from daytona_magics.engine.api import (
     sandboxes,
     searching,
     sessions,
+    signing,
 )
 from daytona_magics.engine.api.context import CONTEXT, Context
 from daytona_magics.engine.api.guard import Guard, guard_middleware, unanswered
@@ -29,6 +30,21 @@ from daytona_magics.engine.store.records import SandboxRecord
 
 # The environment of a terminal travels in a header: more than aiohttp's default of 8 KiB.
 MAX_HEADER = 64 << 10
+
+_FAMILIES = (
+    platform,
+    sandboxes,
+    network,
+    signing,
+    process,
+    sessions,
+    interpreter,
+    ports,
+    files,
+    searching,
+    git,
+    pty,
+)
 
 
 def build_app(ctx: Context, guard: Guard) -> tuple[web.Application, events.Events]:
@@ -43,19 +59,8 @@ def build_app(ctx: Context, guard: Guard) -> tuple[web.Application, events.Event
         middlewares=[guard_middleware(guard, ctx.activity.request)], client_max_size=16 << 20
     )
     app[CONTEXT] = ctx
-    for module in (
-        platform,
-        sandboxes,
-        network,
-        process,
-        sessions,
-        interpreter,
-        ports,
-        files,
-        searching,
-        git,
-        pty,
-    ):
+    guard.is_signed = lambda request: signing.is_signed(ctx.sandboxes, request)
+    for module in _FAMILIES:
         for route in module.routes:
             assert isinstance(route, web.RouteDef)
             quiet = {**route.kwargs, "expect_handler": unanswered}

@@ -132,6 +132,7 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
         sandboxes,
         searching,
         sessions,
+        signing,
     )
 
     elsewhere = {
@@ -143,10 +144,10 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
         ("GET", "/toolbox/{sandbox}/files/download"),
         ("GET", "/toolbox/{sandbox}/process/pty/create-connect"),  # test_pty
         ("GET", "/toolbox/{sandbox}/process/pty/{session}/connect"),
-        # test_sessions, test_interpreter, test_ports, test_searching
+        # test_sessions, test_interpreter, test_ports, test_searching, test_signing
         *(
             (route.method, route.path)
-            for module in (sessions, interpreter, ports, searching)
+            for module in (sessions, interpreter, ports, searching, signing)
             for route in module.routes
             if isinstance(route, RouteDef)
         ),

@@ -31,7 +31,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             NULL, disk INTEGER NOT NULL, env TEXT NOT NULL, labels TEXT NOT NULL, options TEXT NOT NULL,
             auto_stop_interval INTEGER NOT NULL, auto_archive_interval INTEGER NOT NULL, auto_delete_interval
             INTEGER NOT NULL, destroy_at REAL, created_at REAL NOT NULL, updated_at REAL NOT NULL,
-            last_activity_at REAL NOT NULL, stopped_at REAL
+            last_activity_at REAL NOT NULL, stopped_at REAL, signing_key TEXT
         ) STRICT
         """,
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",

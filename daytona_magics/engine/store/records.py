@@ -40,6 +40,7 @@ class SandboxRecord:
     updated_at: float = field(default_factory=time.time)
     last_activity_at: float = field(default_factory=time.time)
     stopped_at: float | None = None
+    signing_key: str | None = field(default=None, repr=False)
 
 
 JSON_COLUMNS = ("env", "labels", "options")
