@@ -142,6 +142,7 @@ def _detach(folder: str, lock: int, report: int) -> None:
 def _serve(folder: str, door: doors.SocketDoor | doors.PipeDoor, hello: dict[str, Any]) -> None:
     import shutil
 
+    from . import multi
     from .loop import Loop
     from .server import Server
 
@@ -149,7 +150,10 @@ def _serve(folder: str, door: doors.SocketDoor | doors.PipeDoor, hello: dict[str
     executions = os.path.join(folder, "executions")
     shutil.rmtree(executions, ignore_errors=True)
     os.makedirs(executions, mode=0o700, exist_ok=True)
-    os.chdir(paths.home())
+    home = paths.home()
+    os.chdir(home)
+    if multi.needed():
+        _without_shared_memory(home, os.path.join(os.path.dirname(folder), "shm"))
     processes.become_subreaper()
     processes.set_name("daytona-guest")
     loop = Loop()
@@ -158,6 +162,20 @@ def _serve(folder: str, door: doors.SocketDoor | doors.PipeDoor, hello: dict[str
     tail = _limit("DAYTONA_MAGICS_SPOOL_TAIL", 192 << 20)
     Server(loop, door, folder, hello, head, tail)
     loop.run()
+
+
+def _without_shared_memory(home: str, folder: str) -> None:
+    import shutil
+
+    from . import multi
+
+    # What an earlier daemon's programs left.
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        multi.install(folder)
+        multi.spread(home, folder)
+    except OSError as error:
+        sys.stderr.write("multiprocessing will not work: %s\n" % error)
 
 
 def _limit(name: str, default: int) -> int:
