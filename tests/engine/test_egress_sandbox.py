@@ -138,7 +138,7 @@ def test_a_place_that_is_not_listed_and_one_that_is(box: Any, web: tuple[str, Pa
         assert run(box, fetch) == "hello from the host"
         assert "may reach only 127.0.0.2/32" in run(box, "curl -sS http://203.0.113.80/")
         subprocess.run(
-            "git init -q -b main r && cd r && git config user.email a@b && git config user.name n && echo x > f"
+            "git init -qb main r && cd r && echo x > f && git config user.email a@b && git config user.name n"
             " && git add f && git commit -qm 1 && git update-server-info && cp -r .git ../r.git",
             shell=True,
             cwd=folder,
@@ -249,3 +249,26 @@ def test_at_level_0_nothing_is_promised() -> None:
         made = client.create()
         with pytest.raises(DaytonaBadRequestError, match="at isolation level L0 nothing can limit"):
             made.update_network_settings(network_block_all=True)
+
+
+def test_sandboxes_that_share_the_machines_network(index: IndexServer) -> None:
+    """At L1 the gate is told apart by a token, and everything else works the same."""
+    settings = {
+        "PIP_INDEX_URL": index.url,
+        "PIP_CERT": str(index.certificate),
+        "PIP_CONFIG_FILE": "/dev/null",
+    }
+    with isolated_engine(DAYTONA_MAGICS_ISOLATION="L1", **settings) as engine:
+        client = Daytona(engine.config())
+        open_one, closed = client.create(), client.create()
+        closed.update_network_settings(network_block_all=True)
+        said = run(open_one, "python3 -m pip install --no-cache-dir --target ~/lib greeting 2>&1")
+        assert "Successfully installed greeting-1.0" in said, said
+        assert "network_block_all" in run(closed, "curl -sS http://203.0.113.80/")
+        # The other one's id, with the token of one's own or with none.
+        token = "$(echo $HTTP_PROXY | sed 's/.*:\\([^@]*\\)@.*/\\1/')"
+        for pair in (f"{open_one.id}:{token}", f"{open_one.id}:"):
+            ask = f'curl -sS -x "http://127.0.0.1:${{HTTP_PROXY##*:}}" -U "{pair}" http://203.0.113.80/'
+            assert "needs the user name and password" in run(closed, ask), pair
+        own = ask.replace(f'"{open_one.id}:"', f'"{closed.id}:{token}"')
+        assert "network_block_all" in run(closed, own)
