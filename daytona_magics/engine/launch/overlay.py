@@ -110,6 +110,7 @@ class System:
         for name in parts:
             os.mkdir(f"{hidden}/{name}")
             attach(self._taken.pop(name), f"{hidden}/{name}")
+        os.mkdir(hidden + "/top")
         # Nothing of the host's /etc, /var and /opt is in a lower layer, so there is nothing to hide.
         for place in masks:
             if place.startswith(root + "/usr/"):
