@@ -395,7 +395,7 @@ class Sandboxes:
             self._egress.shut(record.id)
             raise ApiError(503, f"the sandbox could not be started: {error}") from error
         self._egress.open(record.id, sandbox.process.proxy)
-        self.limiter.started(record, sandbox.process)
+        await self.limiter.started(record, sandbox.process)
         sandbox.process.add_exit_callback(lambda process: self._task(self._died(sandbox, process)))
         sandbox.touch()
         # The engine may run at another level than when the sandbox was created.

@@ -1,4 +1,4 @@
-"""Side-by-side benchmarks: ``python -m tests.benchmarks [--runs N] [--lines N]``.
+"""Side-by-side benchmarks: ``python -m tests.benchmarks [--runs N] [--lines N] [--rungs]``.
 
 Every figure is taken in real kernels through jupyter_client, ours and the peer's alternating in one run,
 and reported as medians with their ratio: machines are noisy, so a ratio says more than a time. Nothing
@@ -22,6 +22,8 @@ from pathlib import Path
 
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
+
+from tests.benchmarks import rungs
 
 MS = 1000.0
 LOAD = "get_ipython().run_line_magic('load_ext', 'daytona_magics')"
@@ -227,7 +229,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30, help="repetitions of the short ones (default 30)")
     parser.add_argument("--lines", type=int, default=1_000_000, help="printed lines (default 1,000,000)")
     parser.add_argument("--only", default="", help="comma-separated: load,trivial,create,lines,interrupt")
+    parser.add_argument(
+        "--rungs", action="store_true", help="only sandboxes on each isolation level"
+    )
     options = parser.parse_args()
+    if options.rungs:
+        print(rungs.report(options.runs))
+        return
     folder = Path(tempfile.mkdtemp(prefix="dm-bench-"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DAYTONA_")}
     for variable, name in (

@@ -17,7 +17,7 @@ from typing import Any
 
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.sandbox import Limits, SandboxProcess
-from daytona_magics.engine.limits import processes, resources
+from daytona_magics.engine.limits import disk, processes, resources
 from daytona_magics.engine.limits.cgroups import Cgroups, Group
 from daytona_magics.engine.limits.room import Room, use_all_descriptors
 from daytona_magics.engine.limits.watchdog import Watchdog
@@ -50,6 +50,8 @@ class Limiter:
         self._dog: Watchdog | None = None
         self._task: asyncio.Task[None] | None = None
         self._level = ""
+        self._warming: asyncio.Future[None] | None = None
+        self._cpus = resources.capacity(folder).cpus
 
     def open(self) -> None:
         """Find out what can be enforced here, and start to watch."""
@@ -58,7 +60,7 @@ class Limiter:
             memory=self.room.total - self.room.reserve,
             processes=int(self.room.most_threads * _SHARE_OF_THREADS),
         )
-        self._dog = Watchdog(self._folder, self.room)
+        self._dog = Watchdog(self._folder, self.room, self._cgroups.usage)
         self._task = asyncio.ensure_future(self._dog.run())
 
     async def close(self) -> None:
@@ -82,13 +84,15 @@ class Limiter:
             ApiError: 400 when more is asked for than there is, 503 when the machine is full.
         """
         self.room.check()
-        there = resources.capacity(self._folder)
+        there = self._capacity()
         asked = {"cpu": record.cpu, "memory": record.memory, "disk": record.disk}
         record.cpu, record.memory, record.disk = resources.decide(there, asked, named)
 
     def limits(self, record: SandboxRecord, level: str) -> Limits:
         """The limits that the first process of a sandbox sets for itself and all others."""
         self._level = level
+        if self._dog is not None:
+            self._warming = asyncio.get_running_loop().run_in_executor(None, self._cgroups.warm)
         memory, size = self._sizes(record)
         usual = Limits()
         most = usual.processes
@@ -104,6 +108,9 @@ class Limiter:
             nice=0 if "cpu" in self._cgroups.controllers else _NICE,
         )
 
+    def _capacity(self) -> resources.Capacity:
+        return resources.Capacity(self._cpus, self.room.total, disk.free(self._folder))
+
     def _sizes(self, record: SandboxRecord) -> tuple[int, int]:
         """Bytes of memory and of disk; a record that `give` has not seen may say 0, which is no limit."""
         memory = min(record.memory << 30, self.room.total) if record.memory else self.room.total
@@ -114,13 +121,15 @@ class Limiter:
 
     # -- keeping it there
 
-    def started(self, record: SandboxRecord, box: SandboxProcess) -> None:
+    async def started(self, record: SandboxRecord, box: SandboxProcess) -> None:
         """A sandbox's first process is there and has run nothing of the user's yet."""
         if self._dog is None:
             return
         (memory, size), most = self._sizes(record), Limits().processes
         cpus = record.cpu if 0 < record.cpu < self._cpus else None
-        group = self._group(record, box, cpus, memory, most)
+        if self._warming is not None:
+            await asyncio.shield(self._warming)
+        group = await asyncio.to_thread(self._group, record, box, cpus, memory, most)
         if cpus is not None and (group is None or "cpu" not in group.folders):
             _pin(box.pid, cpus)
         counted = group is not None and "pids" in group.folders
@@ -155,10 +164,6 @@ class Limiter:
         watched = self._dog.remove(sandbox_id) if self._dog is not None else None
         if watched is not None and watched.group is not None:
             self._cgroups.drop(watched.group)
-
-    @property
-    def _cpus(self) -> int:
-        return resources.capacity(self._folder).cpus
 
     # -- telling
 
@@ -253,7 +258,7 @@ class Limiter:
         """
         has, why = self._cgroups.controllers, self._cgroups.reason
         own = level in _NAMESPACES or (os.geteuid() == 0 and level != "L0")
-        cpus, memory, size = resources.capacity(self._folder).default
+        cpus, memory, size = self._capacity().default
 
         def kept(by_cgroup: str, otherwise: tuple[str, str, str]) -> dict[str, str]:
             if by_cgroup in has:

@@ -16,7 +16,7 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from daytona_magics.engine.limits.room import NEARLY_ALL, Room
 from daytona_magics.engine.limits.watched import Watched
 from daytona_magics.engine.log import log
 
-#: Seconds between two ticks: nothing happens, sandboxes are at work, memory is short.
-TICK, BUSY_TICK, SHORT_TICK = 0.25, 0.1, 0.02
+#: Seconds between two ticks: nothing happens and the kernel bounds memory, or does not; sandboxes are at work;
+#: memory is short.
+BOUNDED_TICK, TICK, BUSY_TICK, SHORT_TICK = 0.5, 0.25, 0.1, 0.02
 #: Changes of the machine's free memory and disk, in bytes, and of its threads, that call for a look.
 _STEP, _THREADS = 32 << 20, 64
 #: Seconds the machine gets to take back the memory of a process that was ended.
@@ -49,14 +50,17 @@ class Watchdog:
     Args:
         folder: the state folder.
         room: what is left on the machine.
+        usage: memory and threads of all sandboxes, where the kernel counts them (`Cgroups.usage`).
     """
 
-    def __init__(self, folder: Path, room: Room) -> None:
+    def __init__(self, folder: Path, room: Room, usage: Callable[[], tuple[int, int] | None]) -> None:
         self._folder = folder
         self._room = room
         self._all: dict[str, Watched] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._memory, self._threads, self._space = room.memory(), room.threads(), disk.free(folder)
+        self._usage = usage
+        self._pending: set[str] = set()
+        self._memory, self._threads, self._space = 0, 0, disk.free(folder)
         total = os.statvfs(folder)
         self._least_space = int(min(total.f_blocks * total.f_frsize * _LEAST_SPACE, _MOST_SPACE))
         self._relieved = 0.0
@@ -69,6 +73,7 @@ class Watchdog:
 
     def remove(self, sandbox_id: str) -> Watched | None:
         """It has ended."""
+        self._pending.discard(sandbox_id)
         return self._all.pop(sandbox_id, None)
 
     def get(self, sandbox_id: str) -> Watched | None:
@@ -79,7 +84,8 @@ class Watchdog:
         """Watch until cancelled."""
         while True:
             busy = any(watched.busy for watched in self._all.values())
-            await asyncio.sleep(SHORT_TICK if self._hurry else BUSY_TICK if busy else TICK)
+            idle = TICK if self._usage() is None else BOUNDED_TICK
+            await asyncio.sleep(SHORT_TICK if self._hurry else BUSY_TICK if busy else idle)
             if self._all:
                 try:
                     await self.tick()
@@ -90,21 +96,22 @@ class Watchdog:
         """Look at the machine, and at the sandboxes for which it is time."""
         memory, threads, space = self._room.memory(), self._room.threads(), disk.free(self._folder)
         self._hurry = memory < 2 * self._room.reserve
-        changed = self._memory - memory > _STEP or threads - self._threads > _THREADS
+        # What others on the machine do is of no interest where sandboxes are counted for themselves.
+        taken, running = self._usage() or (self._room.total - memory, threads)
+        changed = taken - self._memory > _STEP or running - self._threads > _THREADS
         changed = changed or self._space - space > _STEP
-        now = time.monotonic()
-        looked = True
-        for sandbox_id, watched in list(self._all.items()):
-            if now >= watched.due or (changed and now >= watched.earliest):
-                await self.look(sandbox_id)
-            elif changed:
-                looked = False
-        if changed and looked:
-            self._memory, self._threads, self._space = memory, threads, space
+        if changed:
+            self._pending.update(self._all)
+            self._memory, self._threads, self._space = taken, running, space
         else:
             # What has come back may go again; a slow change adds up until it counts.
-            self._memory, self._space = max(self._memory, memory), max(self._space, space)
-            self._threads = min(self._threads, threads)
+            self._memory, self._threads = min(self._memory, taken), min(self._threads, running)
+            self._space = max(self._space, space)
+        now = time.monotonic()
+        for sandbox_id, watched in list(self._all.items()):
+            if now >= watched.due or (sandbox_id in self._pending and now >= watched.earliest):
+                self._pending.discard(sandbox_id)
+                await self.look(sandbox_id)
         if memory < self._room.reserve:
             await self._relieve(memory)
         if threads > self._room.most_threads * NEARLY_ALL:

@@ -14,7 +14,7 @@ from daytona_magics.engine.limits.processes import Process
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 #: Seconds between two looks at a sandbox that does nothing, and at one that is at work.
-SELDOM, OFTEN, AT_ONCE = 15.0, 0.25, 0.1
+SELDOM, OFTEN, AT_ONCE = 30.0, 0.25, 0.1
 #: A look costs at most this share of a core.
 COST = 0.02
 #: Growth between two looks, in bytes, that calls for the next one at once.
