@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _run(self, path: str, query: str, body: bytes) -> None:
         env = {
-            "PATH": os.environ["PATH"],
+            **os.environ,
             "GIT_PROJECT_ROOT": str(FOLDER),
             "GIT_HTTP_EXPORT_ALL": "1",
             "REMOTE_USER": USER,
@@ -110,7 +110,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 (FOLDER / "log").touch()
-SERVERS = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
+# Where the network is shared, a sandbox has a block of ports that begins at PORT.
+FIRST = int(os.environ.get("PORT") or 0)
+SERVERS = [ThreadingHTTPServer(("127.0.0.1", FIRST and FIRST + n), Handler) for n in range(2)]
 PORTS = [server.server_address[1] for server in SERVERS]
 if len(sys.argv) > 2:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -39,13 +39,17 @@ def box(daytona: Any, engine: IsolatedEngine) -> Iterator[GitBox]:
     daytona.delete(made)
 
 
+@pytest.fixture(scope="module")
+def cloned(box: GitBox) -> str:
+    """A clone."""
+    return box.clone(box.served())
+
+
 @pytest.fixture
-def repo(box: GitBox) -> str:
+def repo(box: GitBox, cloned: str) -> str:
     """A clone with changes that are not committed."""
-    name = box.served()
-    path = box.clone(name)
-    box.sh(f"rm -f {MARK}; echo mine >a; git config user.secret kept", path)
-    return path
+    box.sh(f"rm -f {MARK}; git checkout -q -f main; echo mine >a; git config user.secret kept", cloned)
+    return cloned
 
 
 def attacked(box: GitBox) -> bool:

@@ -52,6 +52,9 @@ class Inside:
         self._places = {name: place for name, place in stands_for.items() if not _can_list(name)}
         self.shell = find_shell(self.env)
         self.env.setdefault("SHELL", self.shell)
+        if _is_hidden("/etc/gitconfig"):
+            # git refuses all work when it may not read the machine's configuration.
+            self.env.setdefault("GIT_CONFIG_NOSYSTEM", "1")
         self.children = Children()
         self.sessions = Sessions()
         self.contexts: dict[str, Context] = {}
@@ -75,6 +78,17 @@ def _can_list(folder: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether there is a file `path` that the sandbox may not read."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def find_shell(env: dict[str, str]) -> str:

@@ -76,8 +76,10 @@ async def _init(inside: "Inside", connection: Wire, request: dict[str, Any]) -> 
 
 
 async def _clone(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
-    target = {"target": inside.path(request)}
-    await _attended(connection, git_remote.clone, Git(inside, inside.home), {**request, **target})
+    request["target"] = inside.path(request)
+    if str(request["url"]).startswith("/"):
+        request["url"] = inside.path(request, "url")
+    await _attended(connection, git_remote.clone, Git(inside, inside.home), request)
 
 
 def _configuring(work: Work) -> "Handler":

@@ -18,7 +18,7 @@ import signal
 import struct
 import termios
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import wire
 from .agent import Refused
@@ -279,7 +279,8 @@ async def _read(fd: int, kept: _Kept, child: Child) -> None:
             if left is not None:
                 return
             readable = asyncio.ensure_future(ready(fd))
-            await asyncio.wait({readable, child.exited}, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {readable, child.exited}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             readable.cancel()
             await asyncio.gather(readable, return_exceptions=True)
         else:
