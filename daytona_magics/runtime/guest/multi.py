@@ -43,7 +43,9 @@ def needed() -> bool:
 
 
 def install(folder: str) -> None:
-    """Have the modules of multiprocessing changed when they are imported, in this interpreter."""
+    """Have the modules of multiprocessing changed when this interpreter imports them; again does nothing."""
+    if any(getattr(finder, "is_for", "") == COPY for finder in sys.meta_path):
+        return
     os.makedirs(folder, mode=0o700, exist_ok=True)
     sys.meta_path.insert(
         0,
@@ -97,6 +99,8 @@ def _replace(path: str, text: str) -> None:
 
 class _Finder:
     """Calls a function with a module right after its first import."""
+
+    is_for = COPY
 
     def __init__(self, actions: dict[str, Callable[[Any], Any]]) -> None:
         self._actions = actions

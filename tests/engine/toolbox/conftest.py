@@ -1,4 +1,4 @@
-"""One real sandbox per test, at the best isolation level of this machine."""
+"""One real sandbox per test, at the best isolation level of this machine or at a level by name."""
 
 import os
 import tempfile
@@ -11,9 +11,10 @@ from daytona_magics.engine.launch.launcher import Launcher, LaunchError, Limits,
 
 
 @pytest.fixture
-async def launcher() -> AsyncIterator[Launcher]:
+async def launcher(request: pytest.FixtureRequest) -> AsyncIterator[Launcher]:
+    """At the level given by ``parametrize("launcher", [...], indirect=True)``."""
     with tempfile.TemporaryDirectory(prefix="dm-") as folder:
-        found = Launcher(stderr_dir=Path(folder))
+        found = Launcher(isolation=getattr(request, "param", None), stderr_dir=Path(folder))
         try:
             await found.start()
         except LaunchError as error:
@@ -28,6 +29,8 @@ async def launcher() -> AsyncIterator[Launcher]:
 async def box(launcher: Launcher) -> AsyncIterator[SandboxProcess]:
     with tempfile.TemporaryDirectory(prefix="dm-") as folder:
         uid = 1_700_000 if os.geteuid() == 0 else None
+        # Below L3 the sandbox's user passes through it.
+        Path(folder).chmod(0o711)
         home = Path(folder) / "a home with 'quotes' and \"spaces\""
         launcher.prepare_home(home, uid)
         limits = Limits(tmp_size=16 << 20, processes=200)

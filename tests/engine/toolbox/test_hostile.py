@@ -225,6 +225,59 @@ async def test_only_one_terminal_is_taken(fds: Callable[[], list[int]]) -> None:
     assert (await outcome(message({"pid": 5}), lambda toolbox: toolbox.open_pty(), fds)).status == 502
 
 
+WANTED = message({"terminal": "wanted"})
+
+
+@pytest.mark.parametrize(
+    ("rest", "fds"),
+    [
+        (WANTED + WANTED, list),
+        (WANTED + message({"pid": -1}), list),
+        (WANTED + frame(b"D", b"x"), list),
+        (WANTED + message({"error": {"status": 400, "code": "BAD", "message": "no"}}), list),
+        # With the first of the messages: a terminal and a wish for one.
+        (WANTED + message({"pid": 5}), _file),
+        (WANTED, _masters),
+    ],
+    ids=["twice", "no pid", "data", "an error", "a file with it", "terminals with it"],
+)
+async def test_a_terminal_that_is_asked_for(rest: bytes, fds: Callable[[], list[int]]) -> None:
+    error = await outcome(rest, lambda toolbox: toolbox.open_pty(), fds)
+    assert error.status == (400 if b"error" in rest else 502)
+
+
+async def test_only_the_inner_side_of_a_terminal_is_given() -> None:
+    async with Liar(WANTED + message({"pid": 5})) as toolbox:
+        streams: list[socket.socket] = []
+        served = wire.send_fds
+
+        def keep(sock: socket.socket, data: bytes, fds: Any = ()) -> int:
+            if data == WANTED + message({"pid": 5}):
+                streams.append(sock.dup())
+            return served(sock, data, fds)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wire, "send_fds", keep)
+            pty = await toolbox.open_pty()
+        (stream,) = streams
+        stream.settimeout(5)
+        given: list[int] = []
+        received = b""
+        while b"{}" not in received:
+            data, fds = wire.recv_fds(stream, 65536)
+            received += data
+            given += fds
+        (slave,) = given
+        assert os.isatty(slave) and not operation.is_pty_master(slave) and operation.is_pty_master(pty.master)
+        # Its flags are its own: the engine's side stays as it was.
+        os.set_blocking(slave, True)
+        with pytest.raises(BlockingIOError):
+            pty.read(10)
+        stream.close()
+        os.close(slave)
+        pty.close()
+
+
 async def test_descriptors_nobody_asked_for() -> None:
     assert (
         await outcome(message({"file": GOOD}), lambda toolbox: toolbox.file_info("x"), _file)
