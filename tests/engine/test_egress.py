@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from daytona_magics.engine.proxy.dialing import system_resolver
 from daytona_magics.engine.proxy.gate import MAX_CONNECTIONS, Timing
 from daytona_magics.engine.proxy.policy import Policy
 from daytona_magics.engine.proxy.settings import HostNetwork
@@ -284,6 +285,38 @@ async def test_idle_connections_end() -> None:
         writer.close()
 
 
+async def test_a_sandbox_has_only_a_few_lookups_running() -> None:
+    async with house() as own:
+        go, running, most = asyncio.Event(), 0, 0
+
+        async def slow(host: str, port: int) -> list[str]:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await go.wait()
+            running -= 1
+            return ["10.0.0.1"]
+
+        own.egress._gates["box"]._dialer._resolver = slow
+        asking = [asyncio.ensure_future(own.get(f"http://n{number}.test/")) for number in range(30)]
+        while not most:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+        # Who gives up does not make room for another one.
+        for each in asking[:10]:
+            each.cancel()
+        await asyncio.sleep(0.3)
+        go.set()
+        answers = await asyncio.gather(*asking[10:])
+        assert most <= 8 and all(b" 403 " in answer for answer in answers)
+
+
+async def test_the_systems_own_resolver() -> None:
+    assert "127.0.0.1" in await system_resolver("localhost", 80)
+    with pytest.raises(OSError):
+        await system_resolver("nothing-leaves.invalid", 80)
+
+
 async def test_the_first_address_that_answers_is_taken() -> None:
     async with house(Policy.parse(allow_list="127.0.0.1/32,127.0.0.3/32")) as own:
         base = await origin(own)
@@ -345,6 +378,14 @@ async def test_through_the_hosts_own_proxy() -> None:
         async with house(Policy(), behind(port, "wrong")) as own:
             refused = (await own.tunnel("pypi.org:443"))[0]
             assert b"the proxy of this machine refuses pypi.org:443: 407 Who are you" in refused
+        # A sandbox's creator may name a proxy for it.
+        async with house(Policy()) as own:
+            url = f"http://me:p%40ss@127.0.0.1:{port}"
+            access = own.egress.admit("other", Policy(), own_network=False, outbound=url)
+            own.port = access.port or 0
+            user = access.environment["HTTPS_PROXY"].removeprefix("http://").partition("@")[0]
+            header = "Proxy-Authorization: Basic " + base64.b64encode(user.encode()).decode()
+            assert (await own.get("http://deb.test/y", header)).endswith(b"via")
         async with house(LISTED, behind(port, no_proxy="ok.test")) as own:
             seen = len(proxy.heads)
             assert b"hello" in await own.get(await origin(own))

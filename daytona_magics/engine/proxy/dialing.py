@@ -14,8 +14,8 @@ import ipaddress
 import os
 import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,8 +33,6 @@ STAGGER_SECONDS = 0.25
 LOOKUP_SECONDS, LOOKUP_WITH_PROXY_SECONDS = 15.0, 2.0
 MAX_ADDRESSES = 8
 UPSTREAM_SECONDS = 30.0
-
-_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="resolver")
 
 
 class Refused(Exception):
@@ -62,12 +60,27 @@ class Route:
 
 
 async def system_resolver(host: str, port: int) -> list[str]:
-    """The host's own resolver, in threads of its own: lookups delay nothing else of the engine."""
+    """The host's own resolver, in a thread that neither the engine's work nor its end waits for."""
     loop = asyncio.get_running_loop()
-    found = await loop.run_in_executor(
-        _threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-    )
-    return [str(entry[4][0]) for entry in found]
+    answer: asyncio.Future[list[str]] = loop.create_future()
+
+    def tell(found: list[str], error: Exception | None) -> None:
+        if not answer.done():
+            answer.set_exception(error) if error else answer.set_result(found)
+
+    def look() -> None:
+        found: list[str] = []
+        problem: Exception | None = None
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            found = [str(entry[4][0]) for entry in entries]
+        except (OSError, UnicodeError) as error:
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, found, problem)
+
+    threading.Thread(target=look, name="resolver", daemon=True).start()
+    return await answer
 
 
 class Dialer:
@@ -119,9 +132,11 @@ class Dialer:
         if target.address is not None:
             return [plain(target.address)]
         seconds = LOOKUP_WITH_PROXY_SECONDS if through_proxy else LOOKUP_SECONDS
+        # Given up, a lookup keeps its place until it ends: a sandbox has never more than a few running.
+        lookup = asyncio.ensure_future(self._look_up(target))
+        lookup.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            async with self._lookups:
-                found = await asyncio.wait_for(self._resolver(target.host, target.port), seconds)
+            found = await asyncio.wait_for(asyncio.shield(lookup), seconds)
         except (OSError, UnicodeError, asyncio.TimeoutError) as error:
             if through_proxy:
                 return []
@@ -136,6 +151,10 @@ class Dialer:
         if not addresses and not through_proxy:
             raise Refused(502, f"the name {target.host} has no address")
         return addresses
+
+    async def _look_up(self, target: Target) -> list[str]:
+        async with self._lookups:
+            return await self._resolver(target.host, target.port)
 
     async def _through(self, proxy: Proxy, target: Target, tunnel: bool) -> socket.socket:
         """A connection to the host's proxy; for a tunnel one that it has connected to ``target``."""
