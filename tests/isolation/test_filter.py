@@ -128,6 +128,23 @@ def test_unix_sockets(architecture: Architecture, level: tuple[str, int]) -> Non
     assert found("socketpair", INET, STREAM, 0) == "EAFNOSUPPORT"
 
 
+def test_opening_files(architecture: Architecture, level: tuple[str, int]) -> None:
+    found = Filter(architecture, *level)
+    own_tree = level[0] == "L3"
+    for name, argument in seccomp._OPENING.items():
+        if name not in architecture.numbers:
+            continue
+        before = [0] * argument
+        for flags in (0, 1, 2, 0o101, 0o2000000, 0o1001, 0o1002):
+            assert found(name, *before, flags) == ALLOW
+        assert found(name, *before, 3) == found(name, *before, 0o1003) == (ALLOW if own_tree else "EPERM")
+        cuts = own_tree or level[1] >= 3
+        assert found(name, *before, 0o1000) == (ALLOW if cuts else "EPERM")
+    assert found("openat2") == (ALLOW if own_tree else "ENOSYS")
+    for name in {"inotify_init", "inotify_init1"} & set(architecture.numbers):
+        assert found(name) == (ALLOW if own_tree else "ENOSYS")
+
+
 def test_networks(architecture: Architecture, level: tuple[str, int]) -> None:
     found = Filter(architecture, *level)
     name, abi = level

@@ -207,12 +207,23 @@ def _block(box: Any) -> tuple[int, int]:
     return first, first + count
 
 
+def test_git_works(rung: Rung) -> None:
+    """It ends when it may not read a configuration that is there."""
+    box = rung.spawn()
+    author = "git -c user.name=a -c user.email=a@b"
+    command = (
+        f"git init -q r && cd r && touch a && git add a && {author} commit -qm first && git log --format=%s"
+    )
+    assert execute(rung, box, command) == "first\n"
+    rung.run(box.kill())
+
+
 def test_the_environment_is_its_own(rung: Rung) -> None:
     box = rung.spawn()
     names = set(execute(rung, box, "env -0").replace("\n", "").split("\0"))
     names = {entry.partition("=")[0] for entry in names} - {"", "_", "SHLVL", "OLDPWD", "PWD"}
     expected = {"HOME", "SHELL", "DAYTONA_SANDBOX_ID", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"}
-    assert names - {"PORT", "VIRTUAL_ENV"} <= expected | {"UV_PROJECT_ENVIRONMENT"}, names
+    assert names - {"PORT", "VIRTUAL_ENV"} <= expected | {"GIT_CONFIG_NOSYSTEM"}, names
     if rung.launcher.level != "L3":
         assert execute(rung, box, 'stat -c %a "$TMPDIR"; ls -d "$TMPDIR"').split() == [
             "700",

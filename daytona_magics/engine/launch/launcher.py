@@ -420,6 +420,8 @@ class Launcher:
         found.update(visible.base_environment(spec.id, home))
         if self.level not in ("L0", *levels.OWN_TREE):
             found["TMPDIR"] = f"{spec.home}/.tmp"
+            # git ends when its configuration is there and cannot be read.
+            found["GIT_CONFIG_NOSYSTEM"] = "1"
         if ports is not None:
             found["PORT"] = str(ports[0])
         return {**found, **spec.env}

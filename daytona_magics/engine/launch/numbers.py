@@ -28,6 +28,7 @@ _EVERYWHERE = {
     "fsmount": 432,
     "fspick": 433,
     "clone3": 435,
+    "openat2": 437,
     "pidfd_getfd": 438,
     "process_madvise": 440,
     "mount_setattr": 442,
@@ -36,6 +37,7 @@ _EVERYWHERE = {
     "listmount": 458,
 }
 _X86_64 = {
+    "open": 2,
     "ioctl": 16,
     "shmget": 29,
     "shmat": 30,
@@ -98,6 +100,7 @@ _X86_64 = {
     "ioprio_set": 251,
     "inotify_init": 253,
     "migrate_pages": 256,
+    "openat": 257,
     "unshare": 272,
     "move_pages": 279,
     "inotify_init1": 294,
@@ -130,6 +133,7 @@ _AARCH64 = {
     "nfsservctl": 42,
     "truncate": 45,
     "chroot": 51,
+    "openat": 56,
     "vhangup": 58,
     "quotactl": 60,
     "acct": 89,

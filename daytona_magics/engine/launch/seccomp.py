@@ -6,7 +6,8 @@ characters into a terminal, or belong to the interfaces in which most kernel hol
 fail with EPERM, or ENOSYS where programs know a fallback; calls newer than the table fail with ENOSYS.
 
 Below L3 the filter also closes what Landlock does not know of. Landlock cannot refuse to connect to a unix
-socket that has a path, so there are no unix sockets but connected pairs of stream sockets. At L1 the sandbox
+socket that has a path, so there are no unix sockets but connected pairs of stream sockets; nor to open a file
+for neither reading nor writing, nor to watch one. At L1 the sandbox
 shares the machine's network, System V objects and process numbers: only TCP is left of the network (Landlock
 limits its ports, but knows neither other protocols nor connecting by sending), and no call takes another
 process's number but those that send signals, which Landlock scopes.
@@ -36,6 +37,7 @@ _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 5, 0xF
 _IPPROTO_TCP = 6
 _MSG_FASTOPEN = 0x20000000
+_O_ACCMODE, _O_TRUNC = 3, 0o1000
 
 _NOT_PERMITTED = [
     "ptrace",
@@ -132,6 +134,8 @@ _OF_A_PROCESS = {
     "setpriority": 1,
     "ioprio_set": 1,
 }
+#: Calls that open files; argument number of the flags.
+_OPENING = {"open": 1, "openat": 2}
 #: Calls that can send and connect in one step; argument number of the flags.
 _SENDING = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3}
 
@@ -139,12 +143,13 @@ _SENDING = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3}
 class Variant(NamedTuple):
     """What the filter must close because nothing else does.
 
-    ``unix``: unix sockets may be made. ``network``: "own" (the sandbox has a network of its own), "tcp" (it
-    shares the machine's, and Landlock limits the ports) or "none". ``own_numbers``: it has process numbers
-    and System V objects of its own. ``truncate``: cutting files by path is limited otherwise.
+    ``own_tree``: the sandbox has a tree of its own, so unix sockets and files in it are its own. ``network``:
+    "own" (it has a network of its own), "tcp" (it shares the machine's, and Landlock limits the ports) or
+    "none". ``own_numbers``: it has process numbers and System V objects of its own. ``truncate``: cutting
+    files by path is limited otherwise.
     """
 
-    unix: bool
+    own_tree: bool
     network: str
     own_numbers: bool
     truncate: bool
@@ -153,12 +158,12 @@ class Variant(NamedTuple):
 def variant(level: str, landlock_abi: int) -> Variant:
     """The variant for an isolation level at which Landlock is used up to ABI `landlock_abi`."""
     if level == "L3":
-        return Variant(unix=True, network="own", own_numbers=True, truncate=True)
+        return Variant(own_tree=True, network="own", own_numbers=True, truncate=True)
     truncate = landlock_abi >= 3
     if level == "L2":
-        return Variant(unix=False, network="own", own_numbers=True, truncate=truncate)
+        return Variant(own_tree=False, network="own", own_numbers=True, truncate=truncate)
     network = "tcp" if landlock_abi >= 4 else "none"
-    return Variant(unix=False, network=network, own_numbers=False, truncate=truncate)
+    return Variant(own_tree=False, network=network, own_numbers=False, truncate=truncate)
 
 
 def supported() -> bool:
@@ -193,9 +198,13 @@ def build(architecture: Architecture, wanted: Variant) -> bytes:
         refused.append("truncate")
     code.refuse(refused, errno.EPERM)
     code.refuse(_NOT_THERE, errno.ENOSYS)
-    if not wanted.unix:
+    if not wanted.own_tree:
         # On the host's own tree: Landlock does not limit watching, and what is told are names of files.
         code.refuse(["inotify_init", "inotify_init1"], errno.ENOSYS)
+        code.refuse(["openat2"], errno.ENOSYS)  # Its flags are behind a pointer; programs fall back.
+        for name, argument in _OPENING.items():
+            if name in architecture.numbers:
+                code.on(name, _open(architecture, argument, wanted))
     code.on("clone", _clone(architecture))
     code.on("ioctl", _ioctl(architecture))
     code.on("socketpair", _socketpair(architecture, wanted))
@@ -214,6 +223,22 @@ def build(architecture: Architecture, wanted: Variant) -> bytes:
             code.on(name, block)
     code.add(_RETURN, _ALLOW)
     return code.packed()
+
+
+def _open(architecture: Architecture, argument: int, wanted: Variant) -> "_Code":
+    """Opening for neither reading nor writing (access mode 3) asks no right of Landlock, and gives controls.
+
+    Where Landlock does not know of truncating, cutting off needs the right to write.
+    """
+    block = _Code(architecture)
+    block.load_argument(argument)
+    block.add(_AND, _O_ACCMODE)
+    block.must_not_be(_O_ACCMODE, _ERRNO | errno.EPERM)
+    if not wanted.truncate:
+        block.load_argument(argument)
+        block.add(_AND, _O_ACCMODE | _O_TRUNC)
+        block.must_not_be(_O_TRUNC, _ERRNO | errno.EPERM)
+    return block
 
 
 def _clone(architecture: Architecture) -> "_Code":
@@ -236,7 +261,7 @@ def _socketpair(architecture: Architecture, wanted: Variant) -> "_Code":
     block = _Code(architecture)
     block.load_argument(0)
     block.must_be([_AF_UNIX], _ERRNO | errno.EAFNOSUPPORT)
-    if not wanted.unix:
+    if not wanted.own_tree:
         # A datagram socket of a pair can still send to any path; a stream socket of a pair is connected.
         block.load_argument(1)
         block.add(_AND, _SOCK_TYPE)
@@ -245,10 +270,10 @@ def _socketpair(architecture: Architecture, wanted: Variant) -> "_Code":
 
 
 def _socket(architecture: Architecture, wanted: Variant) -> "_Code":
-    families = [_AF_UNIX] if wanted.unix else []
+    families = [_AF_UNIX] if wanted.own_tree else []
     block = _Code(architecture)
     block.load_argument(0)
-    if not wanted.unix:
+    if not wanted.own_tree:
         block.must_not_be(_AF_UNIX, _ERRNO | errno.EPERM)
     if wanted.network == "own":
         # Of netlink only the routing protocol (0), which getaddrinfo and getifaddrs need.

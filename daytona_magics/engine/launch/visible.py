@@ -63,8 +63,8 @@ _ETC_BEYOND = (
     "shells",
     "zsh",
 )
-#: Below each prefix: configuration of Jupyter, pip and conda, which may hold passwords and channel tokens,
-#: and the variables that are set when an environment is activated.
+#: Below each prefix: configuration of Jupyter, pip, npm, git and conda, which may hold passwords and channel
+#: tokens, and the variables that are set when an environment is activated.
 _MASKED = (
     ".condarc",
     ".condarc.d",
@@ -73,7 +73,9 @@ _MASKED = (
     "condarc",
     "condarc.d",
     "etc/conda",
+    "etc/gitconfig",
     "etc/jupyter",
+    "etc/npmrc",
     "etc/pip.conf",
     "pip.conf",
     "share/jupyter",
