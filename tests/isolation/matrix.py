@@ -8,6 +8,7 @@ the one, in a single Python with a fork per attack; the other is the neighbour t
 import contextlib
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -96,7 +97,8 @@ def _neighbour(level: Level) -> Iterator[dict[str, Any]]:
     box = level.spawn()
     home = level.folder / f"home{level.count}"
     marker, secret = "neighbour-" + os.urandom(6).hex(), "secret-" + os.urandom(8).hex()
-    port = box.ports[0] if box.ports else 20000 + os.getpid() % 10000
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = box.ports[0] if box.ports else server.getsockname()[1]
     argv = [_python(level, box), "-I", "-S", "-c", _NEIGHBOUR, secret, marker, str(port), "ready"]
     task = level.start(box.toolbox.run_program(argv, env={"NEIGHBOUR_SECRET": secret}))
     try:

@@ -214,6 +214,33 @@ leak() if os.stat(path).st_size == 0 else safe()
         "leak(os.fstat(os.open(facts['victims']['mode'], 3)))",
     ),
     Attack("delete a file of the host", 18, ALWAYS, "os.unlink(facts['victims']['deleted']); leak()"),
+    Attack(
+        "leave a folder, a link or a pipe in the host's home",
+        18,
+        ALWAYS,
+        """
+path = facts["home"] + "/planted"
+for make, undo in (
+    (lambda: os.mkdir(path), os.rmdir),
+    (lambda: os.symlink("/", path), os.unlink),
+    (lambda: os.mkfifo(path), os.unlink),
+):
+    try:
+        make()
+    except OSError:
+        continue
+    undo(path)
+    leak()
+safe()
+""",
+        "writable path",
+    ),
+    Attack(
+        "a file without a name in the host's home",
+        18,
+        KERNEL,
+        "os.open(facts['home'], os.O_TMPFILE | os.O_RDWR); leak()",
+    ),
     Attack("delete a folder of the host", 18, ALWAYS, "os.rmdir(facts['victims']['folder']); leak()"),
     Attack(
         "take a file of the host by renaming",

@@ -180,6 +180,13 @@ far.send(b"x")
         "process",
     ),
     Attack(
+        "slow a host process's group down",
+        8,
+        ALWAYS,
+        "os.setpriority(os.PRIO_PGRP, facts['pid'], 19); leak()",
+        "process",
+    ),
+    Attack(
         "slow everything of the host's user down",
         8,
         ALWAYS,
@@ -202,7 +209,17 @@ reachable(141, 2, 3999999, 0)
         "change a host process's scheduling",
         8,
         ALWAYS,
-        "os.sched_setscheduler(facts['pid'], os.SCHED_BATCH, os.sched_param(0)); leak()",
+        # By sched_setscheduler, sched_setparam, sched_setattr.
+        """
+batch = struct.pack("IIQiIQQQ", 48, os.SCHED_BATCH, 0, 0, 0, 0, 0, 0)
+for number, arguments in ((144, (os.SCHED_BATCH, bytes(4))), (142, (bytes(4),)), (314, (batch, 0))):
+    try:
+        call(number, facts["pid"], *arguments)
+    except OSError:
+        continue
+    leak(number)
+safe()
+""",
         "process",
     ),
     Attack(

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def _no_echo() -> bool:
     return not any(low <= group <= high for group in (os.getegid(), *os.getgroups()))
 
 
+def _no_nameless() -> bool:
+    try:
+        os.close(os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR))
+    except OSError as error:
+        return error.errno == errno.EOPNOTSUPP
+    return False
+
+
 def _cgroups_read_only() -> bool:
     root = Path("/sys/fs/cgroup")
     return not any(os.access(folder, os.W_OK) for folder in (root, *root.glob("*/")))
@@ -101,6 +110,7 @@ KERNEL_REFUSES: dict[str, list[tuple[str, Callable[[], bool]]]] = {
     "process_vm_readv a host process": [
         ("Yama", _setting("/proc/sys/kernel/yama/ptrace_scope", lambda value: value > 0))
     ],
+    "a file without a name in the host's home": [("a file system without such files", _no_nameless)],
     "make a control group": [("control groups that nobody may make", _cgroups_read_only)],
     "a program the kernel runs when a control group is empty": [
         ("control groups without such a program", _no_release_agent)
