@@ -14,6 +14,7 @@ import http.client
 import json
 import math
 import os
+import shlex
 import signal
 import threading
 import time
@@ -158,7 +159,7 @@ def sandbox(street: Street) -> Iterator[str]:
 
 
 def python(code: str) -> str:
-    return f"exec python3 -I - <<'END'\n{code}\nEND"
+    return f"exec python3 -I -c {shlex.quote(code)}"
 
 
 FORK_BOMB = """
@@ -301,6 +302,29 @@ def test_sizes_are_the_machine_s_or_what_was_asked_for(street: Street) -> None:
         fact = status["limits"][name]
         assert fact["state"] in ("enforced", "approximated", "advisory")
         assert fact["how"] and bool(fact["why"]) == (fact["state"] != "enforced"), (name, fact)
+
+
+@pytest.mark.parametrize("level", ["L3", "L2", "L1"])
+def test_without_cgroups_the_watchdog_does_it(level: str) -> None:
+    with isolated_engine(DAYTONA_MAGICS_ISOLATION=level, DAYTONA_MAGICS_CGROUPS="off") as engine:
+        engine.client_env()
+        client = Client(engine)
+        facts = client.ask("GET", "/api/engine/status")[1]["limits"]
+        assert facts["memory"]["state"] == facts["cpu"]["state"] == "approximated"
+        assert "DAYTONA_MAGICS_CGROUPS" in facts["memory"]["why"]
+        sandbox = client.create()
+        # One process: refused by its own limit, and the shell goes on.
+        code, said = client.execute(sandbox, python(MEMORY_BOMB))
+        assert code == 1 and "MemoryError" in said, said
+        # Many: the largest are ended, which the one who started them is told.
+        code, said = client.execute(sandbox, python(MEMORY_BOMBS.replace("sleep(2)", "sleep(4)")), 60)
+        assert code == 0 and not said.startswith("0 died"), said
+        assert "more than its 1 GiB of memory" in said and "(python3, pid " in said, said
+        code, said = client.execute(sandbox, python(FORK_BOMB))
+        assert code == 7 and "512 processes" in said, (code, said)
+        wait_until(lambda: client.execute(sandbox, "echo alive") == (0, "alive\n"), "the sandbox works on")
+        # One CPU was asked for.
+        assert client.execute(sandbox, "nproc; nice") == (0, "1\n5\n")
 
 
 @pytest.mark.parametrize("level", ["L3", "L2", "L1"])

@@ -125,6 +125,9 @@ class Cgroups:
         """Find a place, remove what an earlier engine left, and set the limits of all sandboxes together."""
         self._clean_up()
         problems: list[str] = []
+        if os.environ.get("DAYTONA_MAGICS_CGROUPS") == "off":
+            self.reason = "DAYTONA_MAGICS_CGROUPS=off"
+            return
         for name, places in _places().items():
             for place in places:
                 try:

@@ -27,8 +27,8 @@ from daytona_magics.engine.limits.room import NEARLY_ALL, Room
 from daytona_magics.engine.limits.watched import Watched
 from daytona_magics.engine.log import log
 
-#: Seconds between two ticks: nothing happens and the kernel bounds memory, or does not; sandboxes are at work;
-#: memory is short.
+#: Seconds between ticks: nothing happens and the kernel bounds memory; or does not; sandboxes work; memory
+#: is short.
 BOUNDED_TICK, TICK, BUSY_TICK, SHORT_TICK = 0.5, 0.25, 0.1, 0.02
 #: Changes of the machine's free memory and disk, in bytes, and of its threads, that call for a look.
 _STEP, _THREADS = 32 << 20, 64

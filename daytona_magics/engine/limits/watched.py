@@ -98,7 +98,7 @@ class Watched:
 
     def looked(self, now: float, cost: float) -> None:
         """A look took ``cost`` seconds and ended ``now``."""
-        self.earliest = now + min(max(AT_ONCE / 2, cost / COST), 5.0)
+        self.earliest = now + min(max(AT_ONCE / 2, cost / COST), 1.0)
         self.due = max(self.earliest, now + self._pause)
 
     def pids(self) -> list[int]:
