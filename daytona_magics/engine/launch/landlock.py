@@ -56,7 +56,9 @@ class Ruleset:
     """
 
     def __init__(self, version: int, *, files: bool = True, ports: bool = False) -> None:
-        self._files = sum(rights for since, rights in _FILE_RIGHTS if version >= since) if files else 0
+        handled = sum(rights for since, rights in _FILE_RIGHTS if version >= since)
+        # Moving and linking between folders is denied by every domain that does not allow it somewhere.
+        self._files = handled if files else handled & REFER
         self._ports = _BIND | _CONNECT if ports and version >= 4 else 0
         scoped = _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if version >= 6 else 0
         attributes = struct.pack("QQQ", self._files, self._ports, scoped)
@@ -65,6 +67,8 @@ class Ruleset:
             libc.syscall(_SYS_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0),
             "making a Landlock ruleset",
         )
+        if self._files == REFER:
+            self.allow("/", REFER)
 
     def __enter__(self) -> "Ruleset":
         return self
