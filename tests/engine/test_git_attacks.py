@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from daytona import Daytona
 from daytona.common.errors import (
     DaytonaBadRequestError,
     DaytonaError,
@@ -23,7 +24,7 @@ from daytona.common.errors import (
     DaytonaGitAuthFailedError,
 )
 
-from tests.engine_process import IsolatedEngine, wait_until
+from tests.engine_process import IsolatedEngine, isolated_engine, wait_until
 from tests.git_box import GitBox
 
 MARK = "/tmp/attacked"
@@ -329,3 +330,28 @@ def test_an_address_with_a_password_is_in_no_command_line(box: GitBox) -> None:
     with pytest.raises(DaytonaBadRequestError, match="visible"):
         box.git.set_config(f"url.{url}.insteadOf", "x")
     box.sh("rm .git-credentials; git config --global --unset credential.helper")
+
+
+@pytest.mark.parametrize("level", ["L2", "L1"])
+def test_lower_levels(level: str) -> None:
+    """The same holds where command lines of other sandboxes can be read, and nothing is mounted."""
+    with isolated_engine(DAYTONA_MAGICS_ISOLATION=level) as engine:
+        client = Daytona(engine.config())
+        sandbox = client.create()
+        box = GitBox(sandbox, engine)
+        box.serve()
+        name = box.served()
+        login = {"username": box.user, "password": box.password}
+        with Watch(box.password) as watch:
+            while_slow(box, lambda: box.git.clone(f"{box.url}/slow/{name}", "quiet", **login), lambda: None)
+            box.sandbox.fs.upload_file(b"two", "quiet/a")
+            box.git.add("quiet", ["."])
+            box.git.commit("quiet", "two", "A", "a@x")
+            while_slow(box, lambda: box.git.push("quiet", **login), lambda: None)
+            url = f"{box.url}/slow/{name}".replace("://", f"://{box.user}:{box.password}@")
+            while_slow(box, lambda: box.git.clone(url, "kept"), lambda: None)
+            while_slow(box, lambda: box.git.pull("kept"), lambda: None)
+        assert watch.found == set()
+        assert watch.rounds > 3
+        assert box.sh("git log --format=%s", "kept").split() == ["two", "one"]
+        client.delete(sandbox)
