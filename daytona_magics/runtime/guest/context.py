@@ -14,7 +14,7 @@ import signal
 import time
 import zlib
 
-from . import processes
+from . import limits, processes
 from .bash_worker import BashWorker
 from .execution import QUEUED, RUNNING
 from .python_worker import PythonWorker
@@ -182,7 +182,9 @@ class Context:
         if self.current is None and not doomed:
             self._news = "between two cells " + _death(code, number)
         elif self.current is not None and not self._ending:
-            self._ended("died", code, number, _death(code, number))
+            known = number != signal.SIGKILL or self.current.interrupted or self.current.timed_out
+            told = "" if known else limits.reason(worker.pid)
+            self._ended("died", code, number, _death(code, number, told))
         self._next()
 
     def _bash_done(self, code: int | None, number: int | None) -> None:
@@ -351,7 +353,9 @@ def _count(found: list[Process]) -> str:
     return "1 process" if len(found) == 1 else "%d processes" % len(found)
 
 
-def _death(code: int | None, number: int | None) -> str:
+def _death(code: int | None, number: int | None, told: str = "") -> str:
+    if told:
+        return "%s; the worker process' variables are lost, files are kept" % told
     if number is None:
         return "the worker process exited with code %s; its variables are lost, files are kept" % code
     try:
