@@ -382,3 +382,36 @@ def test_removing_a_very_deep_home(tmp_path: Path) -> None:
     os.close(folder)
     trees.remove_tree(home)
     assert not home.exists()
+
+
+# -- other systems
+
+#: The engine's command line on another system: what Windows lacks is not there.
+ELSEWHERE = """
+import os, sys
+sys.platform = sys.argv.pop(1)
+if sys.platform == "win32":
+    for name in ("fcntl", "resource", "termios", "pwd", "grp", "pty"):
+        sys.modules[name] = None
+    for name in ("fork", "getuid", "geteuid", "O_NOFOLLOW", "O_CLOEXEC"):
+        delattr(os, name)
+from daytona_magics.engine import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["env", "serve", "status", "doctor", "stop"])
+@pytest.mark.parametrize(
+    ("system", "words"), [("darwin", ("macOS", "Docker")), ("win32", ("Windows", "WSL", "Docker"))]
+)
+def test_other_systems_are_told_where_to_go(system: str, words: tuple[str, ...], command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, system, command],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert all(word in done.stderr for word in (*words, "DAYTONA_API_KEY")), done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
