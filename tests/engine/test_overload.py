@@ -16,6 +16,8 @@ import math
 import os
 import shlex
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -325,6 +327,44 @@ def test_without_cgroups_the_watchdog_does_it(level: str) -> None:
         wait_until(lambda: client.execute(sandbox, "echo alive") == (0, "alive\n"), "the sandbox works on")
         # One CPU was asked for.
         assert client.execute(sandbox, "nproc; nice") == (0, "1\n5\n")
+
+
+@pytest.fixture
+def container() -> Iterator[Path]:
+    """A cgroup with 768 MiB of memory, as a container has."""
+    parent = Path("/sys/fs/cgroup/memory")
+    if os.geteuid() != 0 or not (parent / "memory.limit_in_bytes").exists():
+        pytest.skip("only root can make a cgroup, and this test knows those of version 1")
+    folder = parent / f"dm-test-{os.getpid()}"
+    folder.mkdir()
+    (folder / "memory.limit_in_bytes").write_text(str(768 << 20))
+    yield folder
+    wait_until(lambda: not (folder / "cgroup.procs").read_text(), "the container is empty")
+    folder.rmdir()
+
+
+def test_sandboxes_go_before_the_notebook(container: Path) -> None:
+    with isolated_engine(DAYTONA_MAGICS_CGROUPS="off") as engine:
+        enter = f'echo $$ > {container}/cgroup.procs; exec "$@"'
+        words = [sys.executable, "-m", "daytona_magics.engine", "env"]
+        subprocess.run(["sh", "-c", enter, "sh", *words], env=engine.environ, cwd=engine.base, check=True)
+        # What stands for the notebook is larger than any process of the sandbox is when memory runs out.
+        hold = "x = bytearray(b'x') * (260 << 20); import time; time.sleep(600)"
+        notebook = subprocess.Popen(["sh", "-c", enter, "sh", sys.executable, "-c", hold])
+        try:
+            client = Client(engine)
+            facts = client.ask("GET", "/api/engine/status")[1]["limits"]
+            assert facts["default"]["memory"] == 1 and facts["reserve_mib"] == 96
+            sandbox = client.create()
+            bombs = MEMORY_BOMBS.replace("(24)", "(6)").replace("sleep(2)", "sleep(3)")
+            code, said = client.execute(sandbox, python(bombs), 60)
+            assert code == 0 and "of this machine's memory were left" in said, (code, said)
+            assert notebook.poll() is None
+            killed = (container / "memory.oom_control").read_text().split()
+            assert killed[killed.index("oom_kill") + 1] == "0"
+        finally:
+            notebook.kill()
+            notebook.wait()
 
 
 @pytest.mark.parametrize("level", ["L3", "L2", "L1"])
