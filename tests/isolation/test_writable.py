@@ -288,8 +288,8 @@ def test_sudo_understands_its_options(writable: Writable, box: SandboxProcess) -
 GRAB = """
 import ctypes, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
-def call(number, *arguments):
-    if libc.syscall(number, *arguments) < 0:
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), "refused")
 def tried(name, action):
     try:
@@ -302,9 +302,9 @@ os.setgroups([0])
 os.chown('/home/daytona', 0, 0)
 os.mknod('/tmp/device', 0o20666, os.makedev(1, 3))
 print(os.getuid(), os.stat('/home/daytona').st_uid)
-tried('mount', lambda: call(165, b'x', b'/mnt', b'tmpfs', 0, None))
+tried('mount', lambda: call('mount', b'x', b'/mnt', b'tmpfs', 0, None))
 tried('chroot', lambda: os.chroot('/tmp'))
-tried('namespace', lambda: call(272, 0x10000000))
+tried('namespace', lambda: call('unshare', 0x10000000))
 tried('raw socket', lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
 tried('device', lambda: open('/tmp/device'))
 print(open('/proc/self/status').read().split('CapEff:')[1].split()[0])
@@ -566,7 +566,7 @@ def wheel(folder: Path, name: str, version: str) -> Path:
 
 
 #: Below L3 a root engine's sandboxes have a uid that may not walk to Python where it lies in /root.
-@pytest.mark.parametrize("name", ["L3", "L0"] if ROOT else ["L3", "L2", "L1", "L0"])
+@pytest.mark.parametrize("name", ["L3", "L0"] if ROOT else ["L2", "L1"])
 def test_pip_installs_into_the_home(name: str, tmp_path: Path) -> None:
     level = _open(name)
     made = Writable(level)
@@ -583,20 +583,13 @@ def test_pip_installs_into_the_home(name: str, tmp_path: Path) -> None:
         )
         assert facts[0] == facts[2] == f"{home}/.venv" and facts[3] == f"{home}/.venv/bin"
         assert not facts[1].startswith(home)
-        for version in ("1.0", "2.0"):
-            shutil.copy(wheel(tmp_path, "dm_thing", version), folder / "home")
-            (folder / "home" / f"dm_thing-{version}-py3-none-any.whl").chmod(0o644)
-            made.sh(box, f"cd ~ && pip install --no-index ./dm_thing-{version}-py3-none-any.whl 2>&1")
-            assert made.sh(box, "dm-thing; python3 -c 'import dm_thing; dm_thing.main()'") == (
-                f"dm_thing {version}\n" * 2
-            )
+        for name_of, version in (("dm_thing", "1.0"), ("aiosignal", "99.0")):
+            shutil.copy(wheel(tmp_path, name_of, version), folder / "home")
+            (folder / "home" / f"{name_of}-{version}-py3-none-any.whl").chmod(0o644)
+        output = made.sh(box, "cd ~ && pip install --no-index --no-deps ./*.whl 2>&1")
+        assert "Successfully installed aiosignal-99.0 dm_thing-1.0" in output.replace("dm-thing", "dm_thing")
+        assert made.sh(box, "dm-thing; python3 -c 'import dm_thing; dm_thing.main()'") == "dm_thing 1.0\n" * 2
         # An upgrade of what the host has is found first; taking it away again is left to the host.
-        shutil.copy(wheel(tmp_path, "aiosignal", "99.0"), folder / "home")
-        (folder / "home/aiosignal-99.0-py3-none-any.whl").chmod(0o644)
-        output = made.sh(
-            box, "cd ~ && pip install --no-index --no-deps ./aiosignal-99.0-py3-none-any.whl 2>&1"
-        )
-        assert "Successfully installed aiosignal-99.0" in output
         assert made.python(box, "import aiosignal; aiosignal.main()") == "aiosignal 99.0"
         made.sh(box, "pip uninstall -y aiosignal dm_thing 2>&1")
         assert made.python(box, "import aiosignal; print(hasattr(aiosignal, 'Signal'))") == "True"
@@ -611,6 +604,7 @@ def test_pip_installs_into_the_home(name: str, tmp_path: Path) -> None:
         level.close()
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.skipif(not ROOT, reason="this process already is an ordinary user")
 def test_the_same_as_an_ordinary_user() -> None:
     uid = 1_710_000 + os.getpid() % 100_000
@@ -622,6 +616,6 @@ def test_the_same_as_an_ordinary_user() -> None:
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=170,
         )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]

@@ -74,8 +74,8 @@ _ACCOUNTS = (
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
 )
 _GROUPS = ("root:x:0:\n", "daytona:x:1000:\n", "nogroup:x:65534:\n")
-#: Seconds between the quick layer and the other, in which somebody's first cell runs.
-_PAUSE = 3.0
+#: Seconds between the quick layer and the other, in which somebody's first cells run.
+_PAUSE = 20.0
 _PASSWORD = re.compile(rb"://[^/\s]*@")
 
 
