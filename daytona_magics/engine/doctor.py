@@ -67,9 +67,12 @@ def collect(*, start: bool = True) -> dict[str, Any]:
     if report["state_folder_message"]:
         report["state_folder_from"] = "the fallback"
     report["runtime_folder"] = _runtime_folder()
-    if report["engine"] and not report["why_not_higher"]:
-        report["why_not_higher"] = unavailable or "nothing is missing"
     level = report["isolation"] or ("none" if problem else "L3")
+    if report["engine"] and not report["why_not_higher"]:
+        missing = (
+            "it was asked for by name" if report["asked_for"] and level != "L3" else "nothing is missing"
+        )
+        report["why_not_higher"] = unavailable or missing
     report["advice"] = machine.advice(level, str(report["asked_for"] or ""))
     return report
 
@@ -173,13 +176,14 @@ def _limits(report: Mapping[str, Any]) -> Section:
 
 def _network(report: Mapping[str, Any]) -> Section:
     section, network = Section("Network of a sandbox"), report["network"]
+    # An engine of an earlier version tells less.
     if network:
-        section.add(FACT, "way out", network["way_out"])
-        section.add(FACT, "host proxy", network["host_proxy"] or "none; connections are made directly")
-        section.add(WRONG, "host proxy", network["host_proxy_problem"])
-        section.add(FACT, "no proxy for", ", ".join(network["no_proxy"]))
-        section.add(FACT, "package indexes", ", ".join(network["indexes"]) or "those of pip, npm and apt")
-        section.add(FACT, "passed on", ", ".join(network["variables"]))
+        section.add(FACT, "way out", network.get("way_out"))
+        section.add(FACT, "host proxy", network.get("host_proxy") or "none; connections are made directly")
+        section.add(WRONG, "host proxy", network.get("host_proxy_problem"))
+        section.add(FACT, "no proxy for", ", ".join(network.get("no_proxy", ())))
+        section.add(FACT, "package indexes", ", ".join(network.get("indexes", ())) or "those of pip and npm")
+        section.add(FACT, "passed on", ", ".join(network.get("variables", ())))
     return section
 
 
@@ -187,12 +191,12 @@ def _system(report: Mapping[str, Any]) -> Section:
     section, system = Section("Installing inside"), report["system"]
     if system:
         section.add(FACT, "pip, npm", "install into the sandbox's home")
-        if system["writable"]:
+        if system.get("writable"):
             section.add(
                 OK, "apt", "/usr, /etc and /var can be written to; this machine's own are not touched"
             )
         else:
-            section.add(NOTE, "apt", f"not here: {system['reason']}")
+            section.add(NOTE, "apt", f"not here: {system.get('reason')}")
     return section
 
 

@@ -103,6 +103,7 @@ def test_an_engine_told_to_isolate_less_says_what_is_open_and_how_to_undo_it() -
     with isolated_engine(DAYTONA_MAGICS_ISOLATION="L1") as engine:
         report = json.loads(engine.command("doctor", "--json").stdout)
         assert report["isolation"] == "L1" and report["ok"]
+        assert "asked for by name" in report["why_not_higher"]
         assert any("processes" in phrase for phrase in report["open"])
         assert "take that out of the environment" in report["advice"][0]
         assert report["system"]["writable"] is False and "L3 only" in report["system"]["reason"]
@@ -129,6 +130,21 @@ def test_on_other_systems_it_says_where_to_go(
     report = doctor.collect()
     assert not report["ok"] and f"this is {name}" in report["problem"] and "Docker" in report["problem"]
     assert "this is" in doctor.text(doctor.sections(report))
+
+
+def test_an_engine_of_an_earlier_version_tells_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = {
+        "version": "0.0.1",
+        "pid": 1,
+        "port": 2,
+        "isolation": "L3",
+        "limits": {},
+        "network": {"way_out": "x"},
+    }
+    monkeypatch.setattr(doctor, "_status", lambda start: (old, ""))
+    report = doctor.collect()
+    assert report["ok"] and report["launcher"] is None
+    assert "0.0.1" in doctor.text(doctor.sections(report))
 
 
 def test_advice_follows_from_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,13 @@ from traitlets.config import Config, Configurable
 from daytona_magics.config import SandboxConfig, level_at_least, make_config
 from daytona_magics.engine import address
 from daytona_magics.errors import EndpointError, IsolationUnavailable
+from daytona_magics.magics import line_lifecycle
 from daytona_magics.runtime.transport import is_loopback
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint
 from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.endpoint import CLOUD_URL, Endpoint, check_level, choose, connect
+from daytona_magics.sandboxes.report import openness
 
 KEY = {"DAYTONA_API_KEY": "dtn_secret"}
 URL = {"DAYTONA_API_URL": "https://daytona.example/api/"}
@@ -201,6 +203,30 @@ def test_the_way_around_isolation_is_complete_and_called_unsafe() -> None:
     with pytest.raises(IsolationUnavailable) as caught:
         check_level("L0", "L3")
     assert "UNSAFE" in caught.value.hint and "engine stop" not in caught.value.hint
+
+
+def test_what_a_level_leaves_open_is_one_sentence() -> None:
+    assert openness("L3", ["nothing"]) == ""
+    told = openness("L1", ["names can be read", "ports are shared"])
+    assert (
+        told.startswith("isolation L1 leaves open: names can be read; ports are shared. ") and "`~`" in told
+    )
+    assert "nothing is isolated" in openness("L0", [])
+
+
+def test_the_card_says_how_far_a_limit_holds_and_what_can_be_reached() -> None:
+    box = SimpleNamespace(cpu=2, memory=1, disk=3, network_block_all=False)
+    limits = {"cpu": {"state": "approximated"}, "memory": {"state": "enforced"}}
+    assert line_lifecycle._size(box, None) == "2 CPU, 1 GiB memory, 3 GiB disk"
+    assert line_lifecycle._size(box, limits) == (
+        "2 CPU (approximated), 1 GiB memory (enforced), 3 GiB disk (advisory)"
+    )
+    assert "public addresses" in line_lifecycle._network(box, {"way_out": "x"}, embedded=True)
+    assert line_lifecycle._network(box, None, embedded=False) == ""
+    box.domain_allow_list = "pypi.org"
+    assert line_lifecycle._network(box, None, embedded=False) == "only pypi.org"
+    box.network_block_all = True
+    assert line_lifecycle._network(box, {"way_out": "x"}, embedded=True) == "blocked"
 
 
 def test_titles() -> None:
