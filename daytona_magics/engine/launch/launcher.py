@@ -20,15 +20,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ..toolbox import trees, wire
 from ..toolbox.answers import ExecuteResult
 from ..toolbox.client import ToolboxError
 from ..toolbox.wire import WireError
-from . import bwrap, choice, folders, landlock, levels, tree, visible
+from . import bwrap, choice, folders, landlock, levels, requests, visible
 from .choice import Attempt, Candidate
 from .ports import PortBlocks
 from .sandbox import READY_TIMEOUT, LaunchError, Limits, SandboxProcess, SandboxSpec
@@ -331,7 +329,7 @@ class Launcher:
             raise LaunchError("the embedded engine is not ready to start sandboxes")
         ports = self._ports.take() if levels.with_shared_network(self.level) else None
         try:
-            request = self._request(spec, ports)
+            request = requests.spawn(spec, requests.Way(self.level, self.launcher, self.landlock_abi), ports)
         except LaunchError:
             self._ports.give_back(ports)
             raise
@@ -380,51 +378,6 @@ class Launcher:
     def _forget(self, box: SandboxProcess) -> None:
         self._boxes.discard(box)
         self._ports.give_back(box.ports)
-
-    def _request(self, spec: SandboxSpec, ports: tuple[int, int] | None) -> dict[str, Any]:
-        """The spawn message for the zygote. Raises LaunchError for a spec that cannot be isolated."""
-        if self.level != "L0":
-            if os.geteuid() == 0 and not spec.uid:
-                raise LaunchError("an engine that runs as root needs a host uid of its own for each sandbox")
-            if os.geteuid() != 0 and spec.uid not in (None, os.geteuid()):
-                raise LaunchError("only an engine that runs as root can give a sandbox another uid")
-        if not spec.id or "/" in spec.id or "\0" in spec.id:
-            raise LaunchError(f"{spec.id!r} cannot be a sandbox's id")
-        return {
-            "v": wire.VERSION,
-            "op": "spawn",
-            "id": spec.id,
-            "level": self.level,
-            "launcher": self.launcher,
-            "landlock_abi": self.landlock_abi,
-            "home": str(spec.home),
-            "system": self._system(spec),
-            "uid": spec.uid if os.geteuid() == 0 else None,
-            "hostname": spec.hostname[:63],
-            "env": self._environment(spec, ports),
-            "limits": asdict(spec.limits),
-            "proxy_port": spec.proxy_port,
-            "ports": ports,
-        }
-
-    def _system(self, spec: SandboxSpec) -> dict[str, str] | None:
-        if spec.system is None or spec.layers is None or self.level not in levels.OWN_TREE:
-            return None
-        return {"uppers": str(spec.system), "layers": str(spec.layers)}
-
-    def _environment(self, spec: SandboxSpec, ports: tuple[int, int] | None) -> dict[str, str]:
-        """The environment of everything in a sandbox; the toolbox adds HOME and SHELL."""
-        found = dict(os.environ) if self.level == "L0" else {}
-        found.pop("HOME", None)
-        home = tree.HOME if self.level in levels.OWN_TREE else str(spec.home)
-        found.update(visible.base_environment(spec.id, home))
-        if self.level not in ("L0", *levels.OWN_TREE):
-            found["TMPDIR"] = f"{spec.home}/.tmp"
-            # git ends when its configuration is there and cannot be read.
-            found["GIT_CONFIG_NOSYSTEM"] = "1"
-        if ports is not None:
-            found["PORT"] = str(ports[0])
-        return {**found, **spec.env}
 
 
 def _reap(zygote: "subprocess.Popen[bytes]") -> None:
