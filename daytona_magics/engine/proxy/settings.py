@@ -218,7 +218,9 @@ class _Reading:
             self.direct.add((host.lower(), port or (443 if parts.scheme == "https" else 80)))
             return plain
         verify = not {host, f"{host}:{port}"} & set(self._trusted)
-        cafile = self._cert if self._cert and Path(self._cert).is_file() else ""
+        # As pip itself: its own setting, else those of the library it uses.
+        names = (self._cert, *(self._environ.get(n, "") for n in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")))
+        cafile = next((name for name in names if name and Path(name).is_file()), "")
         self.relayed.append(Origin(plain, authorization, cafile, verify))
         return relay_url(len(self.relayed) - 1, plain)
 
