@@ -22,6 +22,7 @@ SNAPSHOTS = {
 Named, they give these sizes as far as the machine has them; a sandbox that names none gets a share of it.
 """
 
+SIZES = ("cpu", "memory", "disk")
 MAX_AUTO_ARCHIVE = 43200
 ORGANIZATION = "local"
 REGION = "local"

@@ -11,6 +11,7 @@ from daytona_magics.engine.api.context import Context, context, sandbox_of
 from daytona_magics.engine.api.errors import json_body
 from daytona_magics.engine.api.listing import page
 from daytona_magics.engine.api.models import (
+    SIZES,
     SNAPSHOTS,
     archive_interval,
     list_item_json,
@@ -64,6 +65,22 @@ async def delete(request: web.Request) -> web.Response:
     """Delete a sandbox; the answer's state is ``destroyed``."""
     sandbox = sandbox_of(request)
     await context(request).sandboxes.delete(sandbox)
+    return _answer(request, sandbox)
+
+
+@routes.post("/api/sandbox/{sandbox}/resize")
+async def resize(request: web.Request) -> web.Response:
+    """Change CPUs, memory and disk; of a started sandbox CPUs and memory, and these can only grow."""
+    sandbox = sandbox_of(request)
+    body = await json_body(request)
+    asked = {name: whole(body[name], name, 1) for name in SIZES if body.get(name) is not None}
+    sandboxes = context(request).sandboxes
+
+    def change(record: SandboxRecord) -> None:
+        sandboxes.limiter.resize(record, asked)
+
+    await sandboxes.change(sandbox, change)
+    sandboxes.limiter.resized(sandbox.record)
     return _answer(request, sandbox)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +87,33 @@ class Limiter:
         there = self._capacity()
         asked = {"cpu": record.cpu, "memory": record.memory, "disk": record.disk}
         record.cpu, record.memory, record.disk = resources.decide(there, asked, named)
+
+    def resize(self, record: SandboxRecord, asked: Mapping[str, int]) -> None:
+        """Set other sizes (`resources.check_resize`, `resources.decide`). Raises ApiError 400."""
+        resources.check_resize(record, asked)
+        now = {"cpu": record.cpu, "memory": record.memory, "disk": record.disk}
+        # What it has is not asked for again: the machine may have become smaller.
+        resources.decide(self._capacity(), asked, None)
+        wanted = {**now, **asked}
+        record.cpu, record.memory, record.disk = wanted["cpu"], wanted["memory"], wanted["disk"]
+
+    def resized(self, record: SandboxRecord) -> None:
+        """Have a started sandbox keep to its record's sizes from now on."""
+        watched = self._dog.get(record.id) if self._dog is not None else None
+        if watched is None:
+            return
+        watched.memory, watched.disk = self._sizes(record)
+        cpus = record.cpu if 0 < record.cpu < self._cpus else None
+        if watched.group is not None:
+            try:
+                watched.group.limit(cpus=cpus, memory=watched.memory, processes=watched.most)
+            except OSError as error:
+                log.warning("the cgroup of sandbox %s takes no limits: %s", record.id, error)
+        if not watched.bounded:
+            processes.allow_memory(watched.pids(), watched.memory)
+        if watched.group is None or "cpu" not in watched.group.folders:
+            for pid in watched.pids():
+                _pin(pid, record.cpu)
 
     def limits(self, record: SandboxRecord, level: str) -> Limits:
         """The limits that the first process of a sandbox sets for itself and all others."""
@@ -300,6 +327,7 @@ class Limiter:
 def _pin(pid: int, cpus: int) -> None:
     """Run a sandbox on ``cpus`` of the machine's CPUs, others than its neighbours' if there are enough."""
     there = sorted(os.sched_getaffinity(0))
+    cpus = min(cpus, len(there))
     first = (pid * cpus) % len(there)
     with suppress(OSError):
         os.sched_setaffinity(pid, [there[(first + n) % len(there)] for n in range(cpus)])

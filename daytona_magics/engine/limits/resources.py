@@ -14,6 +14,7 @@ from typing import Any
 
 from daytona_magics.engine import machine
 from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.store.records import SandboxRecord
 
 GIB = 1 << 30
 #: A sandbox that asks for nothing gets at most so much disk, in GiB.
@@ -43,6 +44,24 @@ def capacity(folder: Path) -> Capacity:
         memory=int(found["memory_bytes"] or GIB),
         disk=int(space["disk_free_bytes"] or GIB),
     )
+
+
+def check_resize(record: SandboxRecord, asked: Mapping[str, int]) -> None:
+    """May a sandbox be resized like this?  The platform's rules.
+
+    Raises:
+        ApiError: 400, in one sentence.
+    """
+    if not asked:
+        raise ApiError(400, "a resize needs at least one of cpu, memory and disk")
+    smaller = [name for name, wanted in asked.items() if wanted < getattr(record, name)]
+    if "disk" in smaller:
+        raise ApiError(400, f"the disk of a sandbox can only grow; it has {record.disk} GiB")
+    if record.state == "started":
+        if asked.get("disk", record.disk) != record.disk:
+            raise ApiError(400, "stop the sandbox to change its disk")
+        if smaller:
+            raise ApiError(400, f"the {smaller[0]} of a started sandbox can only grow; stop it first")
 
 
 def decide(

@@ -231,7 +231,7 @@ def _pending(fd: int) -> int:
 
 
 async def _execute(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
-    """op execute: {shell | argv, cwd, env, timeout} and D frames of input → D frames, then {exit_code, pid}."""
+    """op execute: {shell | argv, cwd, env, timeout}, D frames of input → D frames, then {exit_code, pid}."""
     argv = [inside.shell] if request.get("shell") else [str(word) for word in request["argv"]]
     stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
     output_read, output_write = os.pipe2(os.O_CLOEXEC)
