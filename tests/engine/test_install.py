@@ -107,8 +107,8 @@ def test_npm(box: Any) -> None:
 def test_git_clone_from_a_listed_server(engine: IsolatedEngine, tmp_path: Path) -> None:
     bare = tmp_path / "project.git"
     steps = (
-        "git init -q work; cd work; echo hi >file; git add .; git -c user.name=a -c user.email=a@b commit -qm x",
-        "cd ..",
+        "git init -q work; cd work; echo hi >file; git add .",
+        "git -c user.name=a -c user.email=a@b commit -qm x; cd ..",
         f"git clone -q --bare work {bare}; cd {bare}; git update-server-info",
     )
     subprocess.run(["sh", "-ec", "; ".join(steps)], cwd=tmp_path, check=True, capture_output=True)

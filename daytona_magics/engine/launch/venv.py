@@ -3,7 +3,8 @@
 A virtual environment is a few links and text files, so it is written by hand in under a millisecond, without
 a process and without ensurepip: ``~/.venv`` with links to the host's interpreter, a ``pip`` that runs the
 module the host has installed, and ``_host.pth``, which makes the packages importable that the engine's own
-Python sees, behind the sandbox's own. The host's folders are read-only inside; an upgrade lands in the home and is found first.
+Python sees, behind the sandbox's own. The host's folders are read-only inside; an upgrade lands in the home
+and is found first.
 
 The text in it names no place of the sandbox: the home is ``/home/daytona`` at L3 and a path of the host
 below, and the same home may be started at both. ``sudo``, ``apt`` and ``apt-get`` beside it are described in
@@ -35,6 +36,21 @@ if importlib.util.find_spec("pip") is None:
              " install it there, beside daytona-magics" % sys.base_prefix)
 sys.argv[0] = "pip"
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+#: A plain line in a .pth file would add a folder without reading the .pth files in it. What these add may be
+#: sources that are not lent to sandboxes; below L3 they are there and closed, which programs do not expect.
+_HOST_PACKAGES = """# Makes the packages of the machine importable, behind those installed here.
+import os, site, sys
+before = set(sys.path)
+for folder in %(folders)r:
+    site.addsitedir(folder)
+for path in set(sys.path) - before:
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except PermissionError:
+        sys.path.remove(path)
+    except OSError:
+        continue
 """
 _ACTIVATE = """# Use with: . ~/.venv/bin/activate  (every process of a sandbox starts with it already active)
 VIRTUAL_ENV="$HOME/.venv"
@@ -140,7 +156,8 @@ def _files(version: str) -> Mapping[str, bytes]:
     texts = {
         "pyvenv.cfg": config,
         "bin/activate": _ACTIVATE,
-        f"lib/{version}/site-packages/_host.pth": _host_packages(sys.path),
+        f"lib/{version}/site-packages/_host.pth": "import _host_packages\n",
+        f"lib/{version}/site-packages/_host_packages.py": _host_packages(sys.path),
         **{f"bin/{name}": _START % "" + _PIP for name in ("pip", "pip3", version.replace("python", "pip"))},
     }
     files = {name: os.fsencode(text) for name, text in texts.items()}
@@ -158,10 +175,6 @@ def _shows_base() -> bool:
 
 
 def _host_packages(path: list[str]) -> str:
-    """The text of ``_host.pth``: the package folders of `path`, in their order, with their own .pth files.
-
-    A plain line would add a folder without reading the .pth files in it.
-    """
+    """The module that ``_host.pth`` imports, for the package folders of `path`, in their order."""
     folders = [folder for folder in path if folder.endswith("-packages")]
-    calls = "; ".join(f"site.addsitedir({folder!r})" for folder in folders)
-    return f"import site; {calls}\n" if calls else ""
+    return _HOST_PACKAGES % {"folders": folders}

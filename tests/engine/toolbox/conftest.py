@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, Limits, SandboxProcess, SandboxSpec
+from daytona_magics.engine.toolbox import trees
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ async def box(launcher: Launcher) -> AsyncIterator[SandboxProcess]:
         Path(folder).chmod(0o711)
         home = Path(folder) / "a home with 'quotes' and \"spaces\""
         launcher.prepare_home(home, uid)
+        trees.remove_tree(home / ".venv")  # These tests count what is in a home.
         limits = Limits(tmp_size=16 << 20, processes=200)
         spec = SandboxSpec("box", home, uid, "box", {"GREETING": "hello"}, limits)
         found = await launcher.spawn(spec)
