@@ -157,6 +157,9 @@ VERBS: tuple[Command, ...] = (
                 "int",
             ),
             Option(("--ephemeral",), "delete it as soon as it stops"),
+            Option(("--cpu",), "CPUs it may use (default: the endpoint's)", "COUNT", "int"),
+            Option(("--memory",), "memory it may use, in GiB (default: the endpoint's)", "GIB", "int"),
+            Option(("--disk",), "disk it may use, in GiB (default: the endpoint's)", "GIB", "int"),
             Option(("--public",), "previews need no token"),
             Option(("--network-block-all",), "no way out at all"),
             Option(

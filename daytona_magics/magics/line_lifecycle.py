@@ -176,8 +176,10 @@ def create(shell: Any, options: Any) -> Handle:
         "domain_allow_list": options.domain_allow_list,
     }
     chosen = {name: value for name, value in params.items() if value is not None}
+    sizes = {name: getattr(options, name) for name in ("cpu", "memory", "disk")}
+    size = {name: value for name, value in sizes.items() if value is not None}
     made = wait(
-        lambda tell: actions.create(binding, tell, chosen),
+        lambda tell: actions.create(binding, tell, chosen, size),
         "creating a sandbox",
         quiet=options.quiet,
         cancelled="the creation was cancelled; nothing was left behind",

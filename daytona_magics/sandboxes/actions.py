@@ -48,10 +48,12 @@ async def refresh(binding: Binding, tell: Reporter) -> AsyncSandbox:
     return sandbox
 
 
-async def create(binding: Binding, tell: Reporter, params: dict[str, Any]) -> AsyncSandbox:
+async def create(
+    binding: Binding, tell: Reporter, params: dict[str, Any], size: dict[str, int] | None = None
+) -> AsyncSandbox:
     """Create a sandbox and bind to it; an earlier one is let go of and lives on."""
     async with binding.locked():
-        return await making.create(binding, tell, params)
+        return await making.create(binding, tell, params, size=size)
 
 
 async def use(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:

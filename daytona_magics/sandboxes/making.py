@@ -12,10 +12,10 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from daytona_magics.errors import IsolationUnavailable, SandboxError
+from daytona_magics.errors import SandboxError
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint as endpoints
-from daytona_magics.sandboxes import identity, labels
+from daytona_magics.sandboxes import identity, labels, sizing
 from daytona_magics.sandboxes.report import Reporter, openness, state_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ CLEANUP = 30.0
 
 
 async def create(
-    binding: Binding, tell: Reporter, params: dict[str, Any], client: AsyncDaytona | None = None
+    binding: Binding,
+    tell: Reporter,
+    params: dict[str, Any],
+    client: AsyncDaytona | None = None,
+    size: dict[str, int] | None = None,
 ) -> AsyncSandbox:
     """Create a sandbox and bind to it; an earlier one is let go of and lives on.
 
@@ -39,6 +43,7 @@ async def create(
         tell: hears what happens.
         params: fields of ``CreateSandboxFromSnapshotParams`` that differ from the settings.
         client: the endpoint's client, when it was connected a moment ago.
+        size: ``cpu``, ``memory`` and ``disk`` it shall have, where the endpoint's choice will not do.
     """
     client = client or await binding.connect(tell)
     endpoint = binding.endpoint
@@ -65,7 +70,8 @@ async def create(
     sandbox = await creation.run()
     try:
         binding.check_isolation(sandbox)
-    except IsolationUnavailable:
+        await sizing.fit(sandbox, size or {}, config.create_timeout)
+    except SandboxError:
         await sandbox.delete()
         raise
     await binding.release(tell)

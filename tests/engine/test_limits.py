@@ -46,7 +46,6 @@ def test_resizing(daytona: Any) -> None:
         assert sandbox.memory == 2
         for refused, words in (
             (Resources(memory=1), "only grow"),
-            (Resources(disk=1), "only grow"),
             (Resources(disk=sandbox.disk + 1), "stop the sandbox"),
             (Resources(memory=900_000), "this machine has"),
         ):

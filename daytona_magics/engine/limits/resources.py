@@ -47,7 +47,7 @@ def capacity(folder: Path) -> Capacity:
 
 
 def check_resize(record: SandboxRecord, asked: Mapping[str, int]) -> None:
-    """May a sandbox be resized like this?  The platform's rules.
+    """May a sandbox be resized like this?  By the platform's rules, but a stopped one's disk may shrink.
 
     Raises:
         ApiError: 400, in one sentence.
@@ -55,8 +55,6 @@ def check_resize(record: SandboxRecord, asked: Mapping[str, int]) -> None:
     if not asked:
         raise ApiError(400, "a resize needs at least one of cpu, memory and disk")
     smaller = [name for name, wanted in asked.items() if wanted < getattr(record, name)]
-    if "disk" in smaller:
-        raise ApiError(400, f"the disk of a sandbox can only grow; it has {record.disk} GiB")
     if record.state == "started":
         if asked.get("disk", record.disk) != record.disk:
             raise ApiError(400, "stop the sandbox to change its disk")
