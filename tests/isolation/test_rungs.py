@@ -328,7 +328,7 @@ from daytona_magics.engine.launch.launcher import Launcher, SandboxSpec
 async def main():
     folder, survivors, options = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
     launcher = Launcher(stderr_dir=folder / "err", **options)
-    uid = 1_700_000 if os.geteuid() == 0 else None
+    uid = 1_700_000 + os.getpid() % 90_000 if os.geteuid() == 0 else None
     launcher.prepare_home(folder / "home", uid)
     await launcher.start()
     while mark := (await asyncio.to_thread(sys.stdin.readline)).strip():

@@ -30,7 +30,7 @@ if __name__ == "__main__":
 
 from ..toolbox import agent, wire
 from . import bwrap, calls, keeper, seccomp
-from .levels import isolated
+from .levels import isolated, with_shared_network
 
 #: A request brings the far ends of the toolbox's and the status socket, and a file for error output.
 _REQUEST_FDS = 3
@@ -65,7 +65,7 @@ class _Zygote:
         self._config = config
         self._code = bwrap.pack_code() if config["launcher"] == "bwrap" else b""
         self._programs: dict[tuple[str, int], bytes] = {}
-        #: By process number of the keeper, the sandbox's own uid.
+        #: By process number of the keeper, the sandbox's own uid if all of that uid is to be ended with it.
         self._keepers: dict[int, int | None] = {}
         # Processes of a sandbox whose keeper is gone become children of this process.
         calls.become_subreaper()
@@ -110,7 +110,8 @@ class _Zygote:
                 wire.send_fds(status, wire.pack_json({"error": text}))
             return
         if pid:
-            self._keepers[pid] = request["uid"] if isolated(request["level"]) else None
+            alone = with_shared_network(request["level"])
+            self._keepers[pid] = request["uid"] if alone else None
             return
         toolbox_fd, status_fd, errors_fd = fds
         try:
