@@ -37,6 +37,8 @@ from daytona_magics.engine.launch.launcher import Launcher, LaunchError
 from daytona_magics.engine.launch.visible import plan
 from daytona_magics.engine.lifecycle import Sandboxes
 from daytona_magics.engine.log import hide, log, open_log
+from daytona_magics.engine.preview.server import Previews, listen
+from daytona_magics.engine.preview.tokens import Tokens
 from daytona_magics.engine.proxy.egress import Egress
 from daytona_magics.engine.proxy.settings import HostNetwork, forget, read_host
 from daytona_magics.engine.server import MAX_HEADER, build_app
@@ -195,7 +197,9 @@ class _Engine:
             base = f"http://127.0.0.1:{port}"
             version = __version__
             ctx = Context(sandboxes, activity, self._folder, base, version, self._facts(port))
-            app, events = build_app(ctx, Guard(key, port))
+            guard = Guard(key, port)
+            await self._open_previews(ctx, guard, database, ends)
+            app, events = build_app(ctx, guard)
             runner = web.AppRunner(
                 app,
                 access_log=None,
@@ -224,6 +228,28 @@ class _Engine:
             ready()
             await activity.stop.wait()
             log.info("the engine ends")
+
+    async def _open_previews(
+        self, ctx: Context, guard: Guard, database: Database, ends: AsyncExitStack
+    ) -> None:
+        """Serve previews on a port of their own; it is the same one after a restart when it is still free."""
+        tokens = Tokens(database)
+        await tokens.load()
+        previews = Previews(ctx.sandboxes, tokens, guard)
+        try:
+            sockets = listen(int(await database.get_meta("preview_port") or 0))
+        except OSError as error:
+            log.error("there are no previews: %s", error)
+            return
+        previews.port = sockets[0].getsockname()[1]
+        await database.set_meta("preview_port", previews.port)
+        runner = web.AppRunner(previews.app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await runner.setup()
+        ends.push_async_callback(_end, "closing connections into sandboxes", previews.close)
+        ends.push_async_callback(_end, "closing previews", runner.cleanup)
+        for sock in sockets:
+            await web.SockSite(runner, sock).start()
+        ctx.previews = previews
 
     def _keep_a_zygote(self, sandboxes: Sandboxes) -> None:
         def zygote_died() -> None:

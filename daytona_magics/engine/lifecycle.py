@@ -63,9 +63,18 @@ class Sandbox:
         Raises:
             ApiError: 400 when it is not started.
         """
+        return self.started.toolbox
+
+    @property
+    def started(self) -> SandboxProcess:
+        """The process of a started sandbox.
+
+        Raises:
+            ApiError: 400 when it is not started.
+        """
         if self.process is None or self.record.state != "started":
             raise ApiError(400, f"Sandbox {self.record.name} is not started (state: {self.record.state})")
-        return self.process.toolbox
+        return self.process
 
     def touch(self) -> None:
         """Something was done with the sandbox: its auto-stop starts over."""

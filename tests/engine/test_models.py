@@ -127,6 +127,7 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
         interpreter,
         platform,
         ports,
+        previews,
         process,
         pty,
         sandboxes,
@@ -144,10 +145,10 @@ async def test_every_route_is_among_the_answers(engine: IsolatedEngine) -> None:
         ("GET", "/toolbox/{sandbox}/files/download"),
         ("GET", "/toolbox/{sandbox}/process/pty/create-connect"),  # test_pty
         ("GET", "/toolbox/{sandbox}/process/pty/{session}/connect"),
-        # test_sessions, test_interpreter, test_ports, test_searching, test_signing
+        # test_sessions, test_interpreter, test_ports, test_previews, test_searching, test_signing
         *(
             (route.method, route.path)
-            for module in (sessions, interpreter, ports, searching, signing)
+            for module in (sessions, interpreter, ports, previews, searching, signing)
             for route in module.routes
             if isinstance(route, RouteDef)
         ),

@@ -13,6 +13,7 @@ from daytona_magics.engine.store.folder import StateFolder
 
 if TYPE_CHECKING:
     from daytona_magics.engine.activity import Activity
+    from daytona_magics.engine.preview.server import Previews
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Context:
     Attributes:
         base_url: ``http://127.0.0.1:PORT``.
         facts: what ``doctor`` shows (shell, why the isolation is not higher, ...).
-        stop: asks the engine to end.
+        previews: the preview listener, None when it could not be opened.
     """
 
     sandboxes: Sandboxes
@@ -31,6 +32,7 @@ class Context:
     base_url: str
     version: str
     facts: dict[str, object] = field(default_factory=dict)
+    previews: Previews | None = None
 
     @property
     def toolbox_url(self) -> str:

@@ -106,8 +106,9 @@ _handlers: dict[str, Handler] = {}
 
 def warm() -> None:
     """Import what operations need; called once in the zygote, so that a sandbox imports nothing."""
-    from . import files, git, interpreter, ports, processes, searching, sessions, terminals
+    from . import connections, files, git, interpreter, ports, processes, searching, sessions, terminals
 
+    _handlers.update(connections.HANDLERS)
     _handlers.update(files.HANDLERS)
     _handlers.update(git.HANDLERS)
     _handlers.update(interpreter.HANDLERS)

@@ -1,0 +1,1 @@
+"""Previews: what servers inside sandboxes answer, shown to browsers and programs on this machine."""
