@@ -31,7 +31,6 @@ ANSWERS: list[tuple[str, str, Any, int, tuple[str, str], str]] = [
     ("POST", "/sandbox/ID/ttl/5", None, 200, API, "Sandbox"),
     ("POST", "/sandbox/ID/public/true", None, 200, API, "Sandbox"),
     ("POST", "/sandbox/ID/last-activity", None, 201, API, ""),
-    ("POST", "/sandbox/ID/resize", {"cpu": 1}, 200, API, "Sandbox"),
     ("GET", "/work-dir", None, 200, TOOLBOX, "WorkDirResponse"),
     ("GET", "/user-home-dir", None, 200, TOOLBOX, "UserHomeDirResponse"),
     ("GET", "/version", None, 200, TOOLBOX, "{str}"),
@@ -53,6 +52,7 @@ ANSWERS: list[tuple[str, str, Any, int, tuple[str, str], str]] = [
     ("DELETE", "/process/pty/p", None, 200, TOOLBOX, "{str}"),
     ("GET", "/lsp/symbols", None, 501, TOOLBOX, "ErrorResponse"),
     ("POST", "/sandbox/ID/stop", None, 200, API, "Sandbox"),
+    ("POST", "/sandbox/ID/resize", {"cpu": 1}, 200, API, "Sandbox"),
     ("POST", "/sandbox/ID/start", None, 200, API, "Sandbox"),
     ("DELETE", "/sandbox/ID", None, 200, API, "Sandbox"),
 ]
