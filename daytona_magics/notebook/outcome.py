@@ -6,6 +6,7 @@ import html
 from dataclasses import dataclass, field
 
 from daytona_magics.errors import (
+    CellFailed,
     CellTimeout,
     ExitCodeError,
     RemoteError,
@@ -109,5 +110,8 @@ def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> Ba
     if done.status == "error":
         if error is not None:
             return RemoteError.of(error.ename, error.evalue, list(error.traceback))
+        if done.text:
+            # It did not come to the cell: its process could not be started.
+            return CellFailed(done.text)
         return ExitCodeError(done.exit_code if done.exit_code is not None else 1)
     return None
