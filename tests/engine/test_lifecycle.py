@@ -77,6 +77,7 @@ async def house() -> AsyncIterator[House]:
     await house.database.open()
     await house.launcher.start()
     await house.sandboxes.load()
+    await house.sandboxes.system.current()
     yield house
     await house.sandboxes.stop_all()
     await house.launcher.stop()
