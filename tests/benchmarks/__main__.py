@@ -229,9 +229,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30, help="repetitions of the short ones (default 30)")
     parser.add_argument("--lines", type=int, default=1_000_000, help="printed lines (default 1,000,000)")
     parser.add_argument("--only", default="", help="comma-separated: load,trivial,create,lines,interrupt")
-    parser.add_argument(
-        "--rungs", action="store_true", help="only sandboxes on each isolation level"
-    )
+    parser.add_argument("--rungs", action="store_true", help="only sandboxes on each isolation level")
     options = parser.parse_args()
     if options.rungs:
         print(rungs.report(options.runs))

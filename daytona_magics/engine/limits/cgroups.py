@@ -18,6 +18,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ CONTROLLERS = ("memory", "cpu", "pids")
 _PREFIX = "daytona-magics-"
 _PERIOD = 100_000
 _LEFT_SECONDS = 2.0
+_ROUNDS = 50
 _SHARES = ("cpu.shares", 1024, 262_144)
 #: Weight of a sandbox that works all the time, among those that do not.
 _BACK = 1 / 16
@@ -45,6 +47,22 @@ class Group:
         """Put a process, and so everything it starts from now on, into it. Raises OSError."""
         for folder in dict.fromkeys(self.folders.values()):
             _write(folder / "cgroup.procs", str(pid))
+
+    def attach_all(self, first: int, running: Callable[[], list[int]]) -> None:
+        """Attach a sandbox's first process, and then what it has started before that; see `attach`.
+
+        Args:
+            running: the sandbox's processes, also those that are not in it yet.
+        """
+        self.attach(first)
+        for _ in range(_ROUNDS):
+            outside = set(running()) - set(self.pids())
+            if not outside:
+                return
+            for pid in outside:
+                # It may have ended meanwhile.
+                with suppress(OSError):
+                    self.attach(pid)
 
     def pids(self) -> list[int]:
         """Everything that is in it."""
@@ -181,18 +199,6 @@ class Cgroups:
             raise
         group.killed()
         return group
-
-    def warm(self) -> None:
-        """Make the next `Group.attach` cheap.
-
-        The first move of a process waits until every CPU has been through the scheduler, some 10 ms; others
-        do not for about as long afterwards. Moving oneself to where one is counts as the first.
-        """
-        for parent in dict.fromkeys(self._parents.values()):
-            with suppress(OSError):
-                if str(os.getpid()) in _words(parent.parent / "cgroup.procs"):
-                    _write(parent.parent / "cgroup.procs", str(os.getpid()))
-                    return
 
     def usage(self) -> tuple[int, int] | None:
         """Bytes of memory, cached files included, and threads of all sandboxes; None where nobody counts."""

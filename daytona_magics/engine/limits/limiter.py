@@ -50,7 +50,7 @@ class Limiter:
         self._dog: Watchdog | None = None
         self._task: asyncio.Task[None] | None = None
         self._level = ""
-        self._warming: asyncio.Future[None] | None = None
+        self._enclosing: set[asyncio.Task[None]] = set()
         self._cpus = resources.capacity(folder).cpus
 
     def open(self) -> None:
@@ -70,6 +70,7 @@ class Limiter:
             await asyncio.gather(self._task, return_exceptions=True)
         if self._dog is not None:
             await self._dog.close()
+        await asyncio.gather(*self._enclosing, return_exceptions=True)
         self._cgroups.close()
 
     # -- how much
@@ -118,8 +119,6 @@ class Limiter:
     def limits(self, record: SandboxRecord, level: str) -> Limits:
         """The limits that the first process of a sandbox sets for itself and all others."""
         self._level = level
-        if self._dog is not None:
-            self._warming = asyncio.get_running_loop().run_in_executor(None, self._cgroups.warm)
         memory, size = self._sizes(record)
         usual = Limits()
         most = usual.processes
@@ -149,42 +148,55 @@ class Limiter:
     # -- keeping it there
 
     async def started(self, record: SandboxRecord, box: SandboxProcess) -> None:
-        """A sandbox's first process is there and has run nothing of the user's yet."""
+        """A sandbox's first process is there.
+
+        Moving it into its cgroup takes the kernel some 10 ms, for which nobody waits: what it starts
+        meanwhile is moved after it.
+        """
         if self._dog is None:
             return
         (memory, size), most = self._sizes(record), Limits().processes
         cpus = record.cpu if 0 < record.cpu < self._cpus else None
-        if self._warming is not None:
-            await asyncio.shield(self._warming)
-        group = await asyncio.to_thread(self._group, record, box, cpus, memory, most)
-        if cpus is not None and (group is None or "cpu" not in group.folders):
+        if cpus is not None and "cpu" not in self._cgroups.controllers:
             _pin(box.pid, cpus)
-        counted = group is not None and "pids" in group.folders
+        alone = self._shared_uid(record) or self._level == "L0"
         watched = Watched(
             box=box,
             folder=Path(record.home).parent,
             memory=memory,
             disk=size,
             most=most,
-            count=not counted and (self._shared_uid(record) or self._level == "L0"),
-            group=group,
+            count=alone and "pids" not in self._cgroups.controllers,
+            group=None,
         )
         self._dog.add(record.id, watched)
+        if self._cgroups.controllers:
+            task = asyncio.ensure_future(self._enclose(record.id, watched, cpus))
+            self._enclosing.add(task)
+            task.add_done_callback(self._enclosing.discard)
 
-    def _group(
-        self, record: SandboxRecord, box: SandboxProcess, cpus: int | None, memory: int, most: int
-    ) -> Group | None:
-        group: Group | None = None
+    async def _enclose(self, sandbox_id: str, watched: Watched, cpus: int | None) -> None:
+        def enclose() -> Group | None:
+            group = self._cgroups.make(sandbox_id, cpus=cpus, memory=watched.memory, processes=watched.most)
+            try:
+                if group is not None:
+                    group.attach_all(watched.box.pid, watched.pids)
+            except OSError:
+                if group is not None:
+                    self._cgroups.drop(group)
+                raise
+            return group
+
         try:
-            group = self._cgroups.make(record.id, cpus=cpus, memory=memory, processes=most)
-            if group is not None:
-                group.attach(box.pid)
+            group = await asyncio.to_thread(enclose)
         except OSError as error:
-            log.warning("sandbox %s gets no cgroup: %s", record.id, error)
-            if group is not None:
-                self._cgroups.drop(group)
-            return None
-        return group
+            if watched.box.alive:
+                log.warning("sandbox %s gets no cgroup: %s", sandbox_id, error)
+            return
+        if self._dog is not None and self._dog.get(sandbox_id) is watched:
+            watched.group = group
+        elif group is not None:
+            self._cgroups.drop(group)
 
     def ended(self, sandbox_id: str) -> None:
         """Every process of a sandbox is gone."""
