@@ -73,6 +73,14 @@ def use(how):
     acquire = context.Lock().acquire
     assert acquire() and not acquire(False)
 
+def twice():
+    # As a worker does it that was forked from a daemon which did it already.
+    import site, _sandbox_multi
+    finders = len(sys.meta_path)
+    del sys.modules["_sandbox_multi"]
+    site.addsitedir(os.path.dirname(_sandbox_multi.__file__))
+    assert "_sandbox_multi" in sys.modules and len(sys.meta_path) == finders
+
 def refused(what):
     try:
         what()
@@ -80,6 +88,7 @@ def refused(what):
         return str(error)
 
 if __name__ == "__main__":
+    twice()
     use("fork")
     use("spawn")
     print(mp.get_context("spawn").Manager().dict({1: 2}) if sys.argv[1] == "net" else refused(mp.Manager))
