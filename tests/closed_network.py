@@ -16,8 +16,10 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import socket
 import struct
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -29,7 +31,7 @@ LOG_VARIABLE = "DAYTONA_MAGICS_TEST_FORWARD_LOG"
 
 
 def index_hosts() -> set[str]:
-    """The package index's hosts, as pip and apt on this machine have them configured."""
+    """The package indexes' hosts, as pip, apt and npm on this machine have them configured."""
     from pip._internal.models.index import PyPI
 
     hosts = {urlsplit(PyPI.url).hostname or "", PyPI.file_storage_domain}
@@ -40,7 +42,17 @@ def index_hosts() -> set[str]:
         if source.is_file():
             uncommented = re.sub(r"(?m)^\s*#.*$", "", source.read_text(errors="replace"))
             hosts |= {urlsplit(url).hostname or "" for url in re.findall(r"https?://\S+", uncommented)}
-    return hosts - {""}
+    return hosts | {_npm_registry()} - {""}
+
+
+def _npm_registry() -> str:
+    """The host npm installs from: its own setting where there is an npm, else its default."""
+    url = "https://registry.npmjs.org/"
+    if shutil.which("npm"):
+        command = ["npm", "config", "get", "registry"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+        url = said if said.startswith("http") else url
+    return urlsplit(url).hostname or ""
 
 
 class Forwarder:
