@@ -59,6 +59,8 @@ def _environment(spec: SandboxSpec, way: Way, ports: tuple[int, int] | None) -> 
     found.update(visible.base_environment(spec.id, home))
     if way.level not in ("L0", *levels.OWN_TREE):
         found["TMPDIR"] = f"{spec.home}/.tmp"
+        # zsh puts here-documents there and knows no TMPDIR.
+        found["TMPPREFIX"] = f"{spec.home}/.tmp/zsh"
         # git ends when its configuration is there and cannot be read.
         found["GIT_CONFIG_NOSYSTEM"] = "1"
     if ports is not None:

@@ -3,8 +3,9 @@
 Every sandbox runs as a host uid of its own, so that two sandboxes cannot signal each other or read each
 other's files even if everything else failed. The block must not belong to anybody: ``/etc/subuid`` and
 ``/etc/subgid`` (containers of users), the password and group databases, and the uid map of this container are
-consulted. The block is remembered; a uid is given out again only when the files of its last sandbox are gone
-(its row is).
+consulted. Among those that are free one is drawn by lot, so that two engines on one machine (with state folders
+of their own, they do not know of each other) do not have the same. The block is remembered; a uid is given out
+again only when the files of its last sandbox are gone (its row is).
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-BLOCK = 4096
+BLOCK = 1024
 """Ids in a block: the number of sandboxes whose files can exist at once."""
 
-# High addresses first: subordinate ids are handed out upwards from 100000; systemd uses 524288 and above.
-_CANDIDATES = (458752, 393216, 327680, 262144, 196608, 131072, 52000, 40000, 30000, 20000)
+# Subordinate ids are handed out upwards from 100000, and systemd uses 524288 and above; many containers have
+# no ids above 65535.
+_RANGES = (range(262144, 524288, BLOCK), range(20480, 57344, BLOCK))
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,12 @@ def find_block() -> UidBlock | None:
     taken = [*_ranges(Path("/etc/subuid")), *_ranges(Path("/etc/subgid"))]
     taken += [(entry.pw_uid, 1) for entry in pwd.getpwall()] + [(entry.gr_gid, 1) for entry in grp.getgrall()]
     maps = [_mapped(Path("/proc/self/uid_map")), _mapped(Path("/proc/self/gid_map"))]
-    for start in _CANDIDATES:
-        free = all(start + BLOCK <= first or first + count <= start for first, count in taken)
-        inside = all(any(lo <= start and start + BLOCK <= lo + n for lo, n in ranges) for ranges in maps)
-        if free and inside:
-            return UidBlock(start)
+    for candidates in _RANGES:
+        for start in secrets.SystemRandom().sample(candidates, len(candidates)):
+            free = all(start + BLOCK <= first or first + count <= start for first, count in taken)
+            inside = all(any(lo <= start and start + BLOCK <= lo + n for lo, n in ranges) for ranges in maps)
+            if free and inside:
+                return UidBlock(start)
     return None
 
 

@@ -53,3 +53,12 @@ async def test_a_home_below_the_machines_tmp_is_itself(box: SandboxProcess) -> N
     outside = os.path.dirname(box.toolbox.home)
     with pytest.raises(ToolboxError):
         await box.toolbox.list_files(outside)
+
+
+@pytest.mark.parametrize("launcher", ["L3", "L2", "L1"], indirect=True)
+async def test_here_documents_of_every_shell(box: SandboxProcess) -> None:
+    for shell in ("zsh", "bash", "sh"):
+        if (await box.toolbox.execute(f"command -v {shell}")).exit_code:
+            pytest.skip(f"this machine has no {shell}")
+        done = await box.toolbox.run_program([shell, "-c", "cat <<END\nhere\nEND"])
+        assert done.output == b"here\n", shell
