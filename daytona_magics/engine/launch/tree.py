@@ -70,6 +70,8 @@ class Sources:
         if self.system is not None:
             self.system.prepare()
         for source, inside in self._binds:
+            if self.system is not None and inside.startswith("/etc/") and not os.path.isdir(source):
+                continue  # Its layer has it. A folder is needed to find what lies behind its links.
             self._taken.append((clone_tree(source, read_only=True), inside))
         self._taken.append((clone_tree(self._home, read_only=False), HOME))
         for name in _DEVICES:
