@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from daytona_magics.engine import address
+from daytona_magics.engine import address, loopback, places
 
 _EPILOG = """\
 environment:
@@ -134,7 +134,7 @@ def _detach() -> int:
 def _env() -> int:
     engine = address.ensure()
     environ = dict(os.environ)
-    address.add_no_proxy(environ)
+    loopback.add_no_proxy(environ)
     variables = {
         "DAYTONA_API_URL": engine.api_url,
         "DAYTONA_API_KEY": engine.api_key,
@@ -148,8 +148,8 @@ def _env() -> int:
 
 
 def _ask(method: str, path: str) -> dict[str, Any] | None:
-    record = address.live_record()
-    return address.call(record, method, path) if record else None
+    record = places.live_record()
+    return places.call(record, method, path) if record else None
 
 
 def _status(as_json: bool) -> int:
@@ -181,15 +181,15 @@ def _doctor(as_json: bool) -> int:
 
 
 def _stop() -> int:
-    record = address.live_record()
+    record = places.live_record()
     if record is None:
         print("no embedded engine is running")
         return 0
-    if address.call(record, "POST", "/api/engine/stop") is None:
+    if places.call(record, "POST", "/api/engine/stop") is None:
         raise address.EngineStartError(f"the engine (pid {record['pid']}) does not answer")
     # Longer than the engine waits for a sandbox that does not end.
     deadline = time.monotonic() + 40.0
-    while address.process_start_time(record["pid"]) == record["start_time"]:
+    while places.process_start_time(record["pid"]) == record["start_time"]:
         if time.monotonic() > deadline:
             raise address.EngineStartError(f"the engine (pid {record['pid']}) is taking long to stop")
         time.sleep(0.02)

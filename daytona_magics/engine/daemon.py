@@ -28,7 +28,7 @@ from typing import Any
 from aiohttp import web
 
 from daytona_magics import __version__
-from daytona_magics.engine import address
+from daytona_magics.engine import address, places
 from daytona_magics.engine.activity import Activity
 from daytona_magics.engine.api.context import Context
 from daytona_magics.engine.api.guard import Guard
@@ -72,11 +72,11 @@ def _lock(path: Path) -> int:
 
 def _state_folder() -> tuple[StateFolder, int]:
     """The state folder with its lock; the fallback when another machine's engine has the preferred one."""
-    folder = prepare(address.state_dir())
+    folder = prepare(places.state_dir())
     try:
         return folder, _lock(folder.path / "engine.lock")
     except AlreadyRunning:
-        fallback = address.fallback_state_dir()
+        fallback = places.fallback_state_dir()
         if folder.path == fallback or _record_is_here(folder.path):
             raise
         second = prepare(fallback)
@@ -87,8 +87,8 @@ def _state_folder() -> tuple[StateFolder, int]:
 
 
 def _record_is_here(folder: Path) -> bool:
-    record = address.read_record(folder)
-    return record is None or record["place"] == address.place()
+    record = places.read_record(folder)
+    return record is None or record["place"] == places.place()
 
 
 def _endpoint(folder: Path) -> tuple[socket.socket, str]:
@@ -140,7 +140,7 @@ def serve(ready: Callable[[], None]) -> None:
     """
     os.umask(0o077)
     os.chdir("/")
-    runtime = address.runtime_dir()
+    runtime = places.runtime_dir()
     locks = [_lock(runtime / "engine.lock")]
     folder, state_lock = _state_folder()
     locks.append(state_lock)
@@ -287,23 +287,23 @@ class _Engine:
     def _write_records(self, port: int, key: str, version: str) -> None:
         record: dict[str, Any] = {
             "pid": os.getpid(),
-            "start_time": address.process_start_time(os.getpid()),
-            "place": address.place(),
+            "start_time": places.process_start_time(os.getpid()),
+            "place": places.place(),
             "port": port,
             "api_key": key,
             "api": address.API_VERSION,
             "version": version,
             "schema": SCHEMA_VERSION,
             "state_dir": str(self._folder.path),
-            "asked_for": str(address.state_dir()),
+            "asked_for": str(places.state_dir()),
         }
         for where in (self._folder.path, self._runtime):
-            address.write_record(where, record)
+            places.write_record(where, record)
 
     def _remove_records(self) -> None:
         for where in (self._runtime, self._folder.path):
             try:
-                address.remove_record(where, os.getpid())
+                places.remove_record(where, os.getpid())
             except OSError as error:
                 log.error("the record in %s cannot be removed: %s", where, error)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daytona_magics.engine import address, machine
+from daytona_magics.engine import address, machine, places
 
 #: Signs of a line: fine; worth knowing; wrong; a plain fact.
 OK, NOTE, WRONG, FACT = "ok", "note", "failed", ""
@@ -84,12 +84,12 @@ def _status(start: bool) -> tuple[dict[str, Any] | None, str]:
     try:
         if start:
             address.ensure()
-        record = address.live_record()
+        record = places.live_record()
     except address.EngineStartError as error:
         return None, str(error)
     except OSError as error:
         return None, f"the embedded engine cannot run here: {error}"
-    status = address.call(record, "GET", "/api/engine/status") if record else None
+    status = places.call(record, "GET", "/api/engine/status") if record else None
     if status is None and (start or record):
         return None, "the embedded engine does not answer"
     return status, ""
@@ -99,7 +99,7 @@ def _runtime_folder() -> str | None:
     if address.obstacle() is not None:
         return None
     try:
-        return str(address.runtime_dir())
+        return str(places.runtime_dir())
     except address.EngineStartError as error:
         return f"none: {error}"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from daytona_magics import __version__
-from daytona_magics.engine import address
+from daytona_magics.engine import address, places
 
 #: Programs by what they are for, each with what installs it.
 DESKTOP = {"Xtigervnc": "apt install tigervnc-standalone-server", "openbox": "apt install openbox"}
@@ -186,6 +186,6 @@ def facts() -> dict[str, Any]:
         "disk_total_bytes": None,
     }
     if address.obstacle() is None:
-        wanted = address.state_dir()
+        wanted = places.state_dir()
         report |= {"state_folder": str(wanted), "state_folder_from": state_folder_from(), **disk(wanted)}
     return report

@@ -23,7 +23,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 
-from daytona_magics.engine import address as engine_address
+from daytona_magics.engine import loopback
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
@@ -58,7 +58,7 @@ def is_loopback(url: str) -> bool:
     In:  is_loopback("http://127.0.0.1:8000/x"), is_loopback("https://proxy.example.com")
     Out: (True, False)
     """
-    return engine_address.is_loopback(urlsplit(url).hostname)
+    return loopback.is_loopback(urlsplit(url).hostname)
 
 
 @dataclass(frozen=True)

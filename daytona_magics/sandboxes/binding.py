@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from daytona_magics.config import SandboxConfig
-from daytona_magics.engine import address
+from daytona_magics.engine import loopback
 from daytona_magics.errors import SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime.channel import Channel, ExecRequest
 from daytona_magics.runtime.events import Done, Event, FlowWindow, Reconnecting
@@ -177,7 +177,7 @@ class Binding:
     def bind(self, sandbox: AsyncSandbox, context: str, *, fresh: bool = False) -> None:
         """From now on cells run in this sandbox, in this context; ``fresh``: it was just created."""
         # Its own address may be on this machine where the endpoint's is not, or by another name.
-        address.add_no_proxy(os.environ, urlsplit(sandbox.toolbox_proxy_url).hostname)
+        loopback.add_no_proxy(os.environ, urlsplit(sandbox.toolbox_proxy_url).hostname)
         self.sandbox, self.context, self._fresh = sandbox, context, fresh
 
     async def release(self, tell: Reporter) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from daytona_magics.config import SandboxConfig, level_at_least
-from daytona_magics.engine import address
+from daytona_magics.engine import address, loopback, places
 from daytona_magics.errors import EndpointError, IsolationUnavailable
 
 CLOUD_URL = "https://app.daytona.io/api"
@@ -73,7 +73,7 @@ class Endpoint:
     @property
     def loopback(self) -> bool:
         """Whether it is on this very machine, so that no proxy may ever see its bearer."""
-        return address.is_loopback(urlsplit(self.api_url).hostname)
+        return loopback.is_loopback(urlsplit(self.api_url).hostname)
 
 
 def choose(
@@ -145,7 +145,7 @@ def connect(config: SandboxConfig, environ: Mapping[str, str] | None = None) -> 
     target = config.target or environ.get("DAYTONA_TARGET", "")
     if choice.kind == "embedded":
         # Before any client for a loopback address exists: a proxy must never be sent the engine's bearer.
-        address.add_no_proxy(os.environ)
+        loopback.add_no_proxy(os.environ)
         try:
             engine = address.ensure()
         except address.EngineStartError as error:
@@ -163,7 +163,7 @@ def connect(config: SandboxConfig, environ: Mapping[str, str] | None = None) -> 
         )
     made = Endpoint(choice.kind, choice.url, choice.reason, key, target)
     if made.loopback:
-        address.add_no_proxy(os.environ, urlsplit(made.api_url).hostname)
+        loopback.add_no_proxy(os.environ, urlsplit(made.api_url).hostname)
     return made
 
 
@@ -186,8 +186,8 @@ def engine_facts() -> dict[str, Any]:
     In:  engine_facts()["open"]
     Out: ["the names of this machine's processes can be read", ...]
     """
-    record = address.live_record()
-    return (address.call(record, "GET", "/api/engine/status") if record else None) or {}
+    record = places.live_record()
+    return (places.call(record, "GET", "/api/engine/status") if record else None) or {}
 
 
 def check_level(level: str, wanted: str) -> None:

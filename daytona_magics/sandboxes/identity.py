@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daytona_magics.engine import address
+from daytona_magics.engine import places
 
 _held: dict[str, int] = {}
 
@@ -131,7 +131,7 @@ def _start_time() -> str:
 def _lock_path(kernel: str) -> Path:
     if not kernel.isalnum():
         raise ValueError(f"not a kernel hash: {kernel!r}")
-    folder = address.runtime_dir() / "kernels"
+    folder = places.runtime_dir() / "kernels"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder / f"{kernel}.lock"
 

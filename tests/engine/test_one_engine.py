@@ -25,7 +25,7 @@ import pytest
 from daytona import CreateSandboxFromSnapshotParams, Daytona
 from daytona.common.errors import DaytonaError, DaytonaServiceUnavailableError
 
-from daytona_magics.engine import address
+from daytona_magics.engine import address, loopback, places
 from tests.engine_process import ROOT, IsolatedEngine, is_alive, isolated_engine, wait_until
 
 ENSURE = """
@@ -187,7 +187,7 @@ def test_stale_records_are_not_believed(fresh_engine: IsolatedEngine) -> None:
     runtime = next((fresh_engine.runtime / "daytona-magics").glob("home-*"))
     with _listener() as (port, seen):
         for folder in (runtime, fresh_engine.state):
-            address.write_record(folder, {**record, "pid": os.getpid(), "port": port})
+            places.write_record(folder, {**record, "pid": os.getpid(), "port": port})
         assert (
             fresh_engine.python("from daytona_magics.engine import address; print(address.find())").stdout
             == "None\n"
@@ -394,12 +394,12 @@ def test_nothing_goes_through_a_proxy(fresh_engine: IsolatedEngine) -> None:
 
 def test_no_proxy_keeps_what_was_there() -> None:
     env = {"no_proxy": "corp.example, 10.0.0.1"}
-    address.add_no_proxy(env)
-    address.add_no_proxy(env)
+    loopback.add_no_proxy(env)
+    loopback.add_no_proxy(env)
     wanted = "corp.example,10.0.0.1,127.0.0.1,localhost,.localhost,::1"
     assert env == {"NO_PROXY": wanted, "no_proxy": wanted}
     star = {"NO_PROXY": "*"}
-    address.add_no_proxy(star)
+    loopback.add_no_proxy(star)
     assert star["NO_PROXY"] == "*"
 
 
@@ -415,7 +415,7 @@ def test_no_proxy_takes_the_callers_own_loopback_host(monkeypatch: pytest.Monkey
     assert not any(
         urllib.request.proxy_bypass_environment(str(host), {"no": env["no_proxy"]}) for host in hosts
     )
-    address.add_no_proxy(env, *hosts, None)
+    loopback.add_no_proxy(env, *hosts, None)
     told = [bool(urllib.request.proxy_bypass_environment(str(h), {"no": env["no_proxy"]})) for h in hosts]
     assert told == [True, True, True, True, False]
     assert env["NO_PROXY"] == env["no_proxy"]
@@ -443,7 +443,7 @@ def test_no_proxy_takes_the_callers_own_loopback_host(monkeypatch: pytest.Monkey
     ],
 )
 def test_which_hosts_are_this_machine(host: str | None, local: bool) -> None:
-    assert address.is_loopback(host) is local
+    assert loopback.is_loopback(host) is local
 
 
 def test_which_urls_are_the_engines(engine: IsolatedEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ async def test_not_a_database(tmp_path: Path) -> None:
 
 
 def test_state_folder_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_module.address, "fallback_state_dir", lambda: tmp_path / "fallback")
+    monkeypatch.setattr(folder_module.places, "fallback_state_dir", lambda: tmp_path / "fallback")
     good = folder_module.prepare(tmp_path / "good")
     assert (good.path, good.message) == (tmp_path / "good", "")
     assert not [p for p in good.path.iterdir()]

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from daytona_magics.engine.address import is_loopback
 from daytona_magics.engine.log import hide, log
+from daytona_magics.engine.loopback import is_loopback
 from daytona_magics.engine.proxy import hostconfig
 from daytona_magics.engine.proxy.indexes import IndexSettings, Origin, relay_hosts, relay_url
 from daytona_magics.engine.proxy.policy import special

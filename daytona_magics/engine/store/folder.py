@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from daytona_magics.engine import address
+from daytona_magics.engine import address, places
 
 MIN_FREE = 64 << 20
 """Bytes that must be free in a state folder."""
@@ -63,7 +63,7 @@ def prepare(wanted: Path) -> StateFolder:
     problem = _probe(wanted)
     if not problem:
         return StateFolder(wanted, wanted, "", on_network(wanted))
-    fallback = address.fallback_state_dir()
+    fallback = places.fallback_state_dir()
     if wanted == fallback or (second := _probe(fallback)):
         second = "" if wanted == fallback else f"; neither can {fallback}: {second}"
         raise address.EngineStartError(f"{wanted} cannot hold the embedded engine's state: {problem}{second}")
@@ -76,7 +76,7 @@ def _probe(folder: Path) -> str:
     try:
         # Parents get the usual mode, the folder itself is private.
         folder.parent.mkdir(parents=True, exist_ok=True)
-        address.private_folder(folder, 0o711 if os.geteuid() == 0 else 0o700)
+        places.private_folder(folder, 0o711 if os.geteuid() == 0 else 0o700)
         free = shutil.disk_usage(folder).free
         if free < MIN_FREE:
             return f"only {free >> 20} MiB are free, {MIN_FREE >> 20} are needed"

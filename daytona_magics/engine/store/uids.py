@@ -3,9 +3,9 @@
 Every sandbox runs as a host uid of its own, so that two sandboxes cannot signal each other or read each
 other's files even if everything else failed. The block must not belong to anybody: ``/etc/subuid`` and
 ``/etc/subgid`` (containers of users), the password and group databases, and the uid map of this container are
-consulted. Among those that are free one is drawn by lot, so that two engines on one machine (with state folders
-of their own, they do not know of each other) do not have the same. The block is remembered; a uid is given out
-again only when the files of its last sandbox are gone (its row is).
+consulted. Among those that are free one is drawn by lot, so that two engines on one machine (with state
+folders of their own, they do not know of each other) do not have the same. The block is remembered; a uid is
+given out again only when the files of its last sandbox are gone (its row is).
 """
 
 from __future__ import annotations
