@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 from daytona_magics.engine.activity import Activity
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.lifecycle import Sandbox, Sandboxes
+from daytona_magics.engine.lifecycle import Sandboxes
 from daytona_magics.engine.log import log
+from daytona_magics.engine.sandbox import Sandbox
 
 TICK_SECONDS = 2.0
 

@@ -15,82 +15,27 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.launch.folders import make_system
-from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess, SandboxSpec
+from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess
 from daytona_magics.engine.launch.system import SystemLayers
 from daytona_magics.engine.limits.limiter import Limiter
 from daytona_magics.engine.log import log
 from daytona_magics.engine.proxy.egress import Egress
-from daytona_magics.engine.proxy.policy import BadList, Policy
-from daytona_magics.engine.proxy.settings import Access, HostNetwork
+from daytona_magics.engine.proxy.settings import HostNetwork
+from daytona_magics.engine.sandbox import ISOLATION_LABEL, Sandbox
+from daytona_magics.engine.starting import Starter, folder_of
 from daytona_magics.engine.store.database import Database, StoreError
 from daytona_magics.engine.store.records import SandboxRecord
 from daytona_magics.engine.store.uids import UidBlock, find_block
-from daytona_magics.engine.toolbox.client import Toolbox
-
-if TYPE_CHECKING:
-    from daytona_magics.engine.api.pty_session import PtySession
 
 Event = Callable[[str, SandboxRecord, str], Awaitable[None]]
 """``(event name, record after the change, state before it)``"""
 
-ISOLATION_LABEL = "daytona-magics/isolation"
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ACTIVITY_WRITE_SECONDS = 30.0
-
-
-class Sandbox:
-    """One sandbox: its record, its process while it is started, its terminals."""
-
-    def __init__(self, record: SandboxRecord) -> None:
-        self.record = record
-        self.process: SandboxProcess | None = None
-        self.ptys: dict[str, PtySession] = {}
-        self.lock = asyncio.Lock()
-        self.active_at = time.monotonic()
-        self.in_use = 0
-
-    @property
-    def toolbox(self) -> Toolbox:
-        """The toolbox of a started sandbox.
-
-        Raises:
-            ApiError: 400 when it is not started.
-        """
-        return self.started.toolbox
-
-    @property
-    def started(self) -> SandboxProcess:
-        """The process of a started sandbox.
-
-        Raises:
-            ApiError: 400 when it is not started.
-        """
-        if self.process is None or self.record.state != "started":
-            raise ApiError(400, f"Sandbox {self.record.name} is not started (state: {self.record.state})")
-        return self.process
-
-    def touch(self) -> None:
-        """Something was done with the sandbox: its auto-stop starts over."""
-        self.active_at = time.monotonic()
-        self.record.last_activity_at = time.time()
-
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """While inside, the sandbox counts as active."""
-        self.in_use += 1
-        self.touch()
-        try:
-            yield
-        finally:
-            self.in_use -= 1
-            self.touch()
 
 
 class Sandboxes:
@@ -101,10 +46,6 @@ class Sandboxes:
         launcher: started, or one whose start failed.
         folder: state folder; a sandbox has ``sandboxes/ID`` in it, and its home in ``home`` there.
         egress: their ways out.
-
-    Attributes:
-        limiter: what bounds the sandboxes.
-        system: what makes their /usr, /etc and /var writable.
     """
 
     def __init__(
@@ -112,9 +53,7 @@ class Sandboxes:
     ) -> None:
         self._database = database
         self._launcher = launcher
-        self._egress = egress or Egress(HostNetwork())
-        self.limiter = Limiter(folder)
-        self.system = SystemLayers(launcher, folder)
+        self._starter = Starter(launcher, egress or Egress(HostNetwork()), folder)
         self._homes = folder / "sandboxes"
         self._trash = folder / "trash"
         self._stderr = folder / "stderr"
@@ -141,7 +80,17 @@ class Sandboxes:
     @property
     def egress(self) -> Egress:
         """The sandboxes' ways out."""
-        return self._egress
+        return self._starter.egress
+
+    @property
+    def limiter(self) -> Limiter:
+        """What bounds the sandboxes."""
+        return self._starter.limiter
+
+    @property
+    def system(self) -> SystemLayers:
+        """What makes the sandboxes' /usr, /etc and /var writable."""
+        return self._starter.system
 
     @property
     def uid_block(self) -> UidBlock | None:
@@ -194,12 +143,12 @@ class Sandboxes:
         """
         async with self._name_lock:
             self._check_open()
-            self._policy(template)
+            self._starter.policy(template)
             record = await self._reserve(template)
             sandbox = self._by_id[record.id] = Sandbox(record)
         async with sandbox.lock:
             try:
-                await asyncio.to_thread(self._prepare_home, record)
+                await asyncio.to_thread(self._starter.prepare_home, record)
                 await self._tell("sandbox.created", record, record.state)
                 await self._spawn(sandbox)
             except BaseException:
@@ -215,18 +164,6 @@ class Sandboxes:
             raise ApiError(503, "the embedded engine is ending; it starts no more sandboxes")
         if self.unavailable:
             raise ApiError(503, self.unavailable)
-
-    def _prepare_home(self, record: SandboxRecord) -> None:
-        try:
-            folder = _folder(record)
-            folder.mkdir(exist_ok=True)
-            # The sandbox's uid passes through to its home.
-            folder.chmod(0o711 if record.uid is not None else 0o700)
-            self._launcher.prepare_home(Path(record.home), record.uid)
-        except OSError as error:
-            raise ApiError(503, f"the sandbox's folder could not be made: {error}") from error
-        except LaunchError as error:
-            raise ApiError(503, f"the sandbox could not be created: {error}") from error
 
     async def _reserve(self, template: SandboxRecord) -> SandboxRecord:
         sandbox_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(20))
@@ -323,24 +260,10 @@ class Sandboxes:
 
         def checked(record: SandboxRecord) -> None:
             change(record)
-            self._policy(record)
+            self._starter.policy(record)
 
         await self.change(sandbox, checked)
-        self._egress.apply(sandbox.record.id, self._policy(sandbox.record))
-
-    def _policy(self, record: SandboxRecord) -> Policy:
-        """What a sandbox may reach.
-
-        Raises:
-            ApiError: 400 for settings that are wrong, or that cannot be enforced here.
-        """
-        try:
-            policy = Policy.of(record.options)
-        except BadList as error:
-            raise ApiError(400, str(error)) from error
-        if self._launcher.level == "L0" and (policy.block_all or policy.has_lists):
-            raise ApiError(400, "at isolation level L0 nothing can limit what a sandbox reaches")
-        return policy
+        self.egress.apply(sandbox.record.id, self._starter.policy(sandbox.record))
 
     async def write_activity(self) -> None:
         """Remember, now and then, when each sandbox was last active."""
@@ -381,30 +304,7 @@ class Sandboxes:
         # One that could not be ended earlier; there are never two in the same home.
         await self._kill(sandbox)
         record = sandbox.record
-        layers = await self._prepare_system(record)
-        access = self._admit(record)
-        spec = SandboxSpec(
-            id=record.id,
-            home=Path(record.home),
-            uid=record.uid,
-            hostname=record.id,
-            env={**access.environment, **record.env, "DAYTONA_SANDBOX_ID": record.id},
-            proxy_port=access.port,
-            limits=self.limiter.limits(record, self._launcher.level),
-            system=_folder(record) / "system",
-            layers=layers,
-        )
-        if record.uid is None and os.geteuid() == 0 and self._launcher.level != "L0":
-            raise ApiError(
-                400, f"sandbox {record.name} was created without isolation and has no uid; delete it"
-            )
-        try:
-            sandbox.process = await self._launcher.spawn(spec)
-        except LaunchError as error:
-            self._egress.shut(record.id)
-            raise ApiError(503, f"the sandbox could not be started: {error}") from error
-        self._egress.open(record.id, sandbox.process.proxy)
-        await self.limiter.started(record, sandbox.process)
+        sandbox.process = await self._starter.spawn(record)
         sandbox.process.add_exit_callback(lambda process: self._task(self._died(sandbox, process)))
         sandbox.touch()
         # The engine may run at another level than when the sandbox was created.
@@ -414,28 +314,6 @@ class Sandboxes:
         except BaseException:
             await self._kill(sandbox)
             raise
-
-    async def _prepare_system(self, record: SandboxRecord) -> Path | None:
-        """What the sandbox's system is written over; None when it is read-only."""
-        layers = await self.system.current()
-        if layers is not None:
-            try:
-                await asyncio.to_thread(make_system, _folder(record) / "system", record.uid)
-            except OSError as error:
-                raise ApiError(503, f"the sandbox's system folder could not be made: {error}") from error
-        return layers
-
-    def _admit(self, record: SandboxRecord) -> Access:
-        """Make the sandbox's way out."""
-        policy, level = self._policy(record), self._launcher.level
-        if level == "L0":
-            return Access({}, None)
-        return self._egress.admit(
-            record.id,
-            policy,
-            own_network=level in ("L3", "L2"),
-            outbound=record.options.get("outboundProxyUrl") or "",
-        )
 
     async def _kill(self, sandbox: Sandbox) -> None:
         """End the processes of a sandbox, if there are any.
@@ -450,8 +328,7 @@ class Sandboxes:
                 log.error("%s", error)
                 raise ApiError(500, f"the sandbox could not be ended: {error}") from error
             sandbox.process = None
-            self._egress.shut(sandbox.record.id)
-            self.limiter.ended(sandbox.record.id)
+            self._starter.ended(sandbox.record.id)
         for pty in list(sandbox.ptys.values()):
             await pty.close()
 
@@ -500,7 +377,7 @@ class Sandboxes:
         """Remove the files and then the row of a sandbox nobody knows any more, in the background."""
         if record.uid is not None:
             self._dead_uids.add(record.uid)
-        folder, trash = _folder(record), self._trash / record.id
+        folder, trash = folder_of(record), self._trash / record.id
         if folder.exists():
             folder.rename(trash)
 
@@ -530,8 +407,3 @@ class Sandboxes:
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a background task failed", exc_info=error)
-
-
-def _folder(record: SandboxRecord) -> Path:
-    """Everything on disk that belongs to one sandbox."""
-    return Path(record.home).parent

@@ -17,7 +17,8 @@ from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.janitor import Janitor
 from daytona_magics.engine.launch.launcher import Launcher
-from daytona_magics.engine.lifecycle import Sandbox, Sandboxes
+from daytona_magics.engine.lifecycle import Sandboxes
+from daytona_magics.engine.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
 from tests.engine_process import IsolatedEngine
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from daytona_magics.engine.lifecycle import Sandbox, Sandboxes
+from daytona_magics.engine.lifecycle import Sandboxes
+from daytona_magics.engine.sandbox import Sandbox
 from daytona_magics.engine.store.folder import StateFolder
 
 if TYPE_CHECKING:

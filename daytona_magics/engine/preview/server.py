@@ -27,10 +27,11 @@ from yarl import URL
 from daytona_magics.engine.api.errors import PROXY, error_response
 from daytona_magics.engine.api.guard import Guard, unanswered
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.lifecycle import Sandbox, Sandboxes
+from daytona_magics.engine.lifecycle import Sandboxes
 from daytona_magics.engine.log import log
 from daytona_magics.engine.preview.forward import Forwarder, end_to_end
 from daytona_magics.engine.preview.tokens import Tokens
+from daytona_magics.engine.sandbox import Sandbox
 
 #: Ports of the platform's own services: never without proof, public sandbox or not.
 RESERVED = {2280, 22222, 33333}
