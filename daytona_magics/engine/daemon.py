@@ -237,13 +237,24 @@ class _Engine:
         await tokens.load()
         previews = Previews(ctx.sandboxes, tokens, guard)
         try:
-            sockets = listen(int(await database.get_meta("preview_port") or 0))
+            wanted = int(await database.get_meta("preview_port") or 0)
+            sockets = listen(wanted)
         except OSError as error:
             log.error("there are no previews: %s", error)
             return
         previews.port = sockets[0].getsockname()[1]
-        await database.set_meta("preview_port", previews.port)
-        runner = web.AppRunner(previews.app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        if previews.port != wanted:
+            # Somebody else may have listened on the old one meanwhile, and been sent tokens.
+            await tokens.forget()
+            await database.set_meta("preview_port", previews.port)
+        # A client that leaves lets go of its connection into the sandbox; bodies pass as they are.
+        runner = web.AppRunner(
+            previews.app,
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            handler_cancellation=True,
+            auto_decompress=False,
+        )
         await runner.setup()
         ends.push_async_callback(_end, "closing connections into sandboxes", previews.close)
         ends.push_async_callback(_end, "closing previews", runner.cleanup)

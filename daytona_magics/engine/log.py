@@ -18,11 +18,18 @@ _SECRETS: set[str] = set()
 _BEARER = re.compile(
     r"(?i)(bearer\s+|(?:token|signature|api_?key|password)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,}]+"
 )
+# A sandbox's id has 20 letters, the token of a preview 26.
+_PREVIEW = re.compile(r"(/p/|/signed-preview-url/|\b[0-9]{1,5}-)[a-z0-9]{26}\b")
 
 
 def hide(secret: str) -> None:
     """Mask ``secret`` wherever it would appear in the log."""
     _SECRETS.add(secret)
+
+
+def unhide(secret: str) -> None:
+    """``secret`` is none any more."""
+    _SECRETS.discard(secret)
 
 
 def masked(text: str) -> str:
@@ -34,7 +41,7 @@ def masked(text: str) -> str:
     """
     for secret in _SECRETS:
         text = text.replace(secret, "***")
-    return _BEARER.sub(r"\1***", text)
+    return _PREVIEW.sub(r"\1***", _BEARER.sub(r"\1***", text))
 
 
 class _Lines(logging.Formatter):

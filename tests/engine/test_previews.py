@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +35,7 @@ async def show(request):
     answer.set_cookie("theirs", "1")
     answer.headers["Service-Worker-Allowed"] = "/"
     answer.headers["Clear-Site-Data"] = '"*"'
+    answer.headers["NEL"] = answer.headers["Report-To"] = "{}"
     answer.headers["X-Theirs"] = "kept"
     return answer
 
@@ -54,6 +57,13 @@ async def broken(request):
 async def big(request):
     return web.Response(body=bytes(range(256)) * 40_000)
 
+async def silent(request):
+    await asyncio.sleep(600)
+
+async def length(request):
+    raw = await request.content.read()
+    return web.json_response({"length": len(raw), "encoding": request.headers.get("Content-Encoding")})
+
 async def moved(request):
     raise web.HTTPFound("http://127.0.0.1:1/secret")
 
@@ -72,8 +82,9 @@ async def talk(request):
 
 app = web.Application(client_max_size=1 << 30)
 app.add_routes([web.get("/stream", stream), web.get("/broken", broken), web.get("/big", big),
-                web.get("/moved", moved), web.get("/talk", talk), web.route("*", "/{rest:.*}", show)])
-web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=lambda *_: print("up", flush=True))
+                web.get("/moved", moved),
+                web.get("/silent", silent), web.post("/length", length), web.get("/talk", talk), web.route("*", "/{rest:.*}", show)])
+web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), auto_decompress=False, print=lambda *_: print("up", flush=True))
 """
 
 
@@ -220,7 +231,7 @@ async def test_the_path_form_takes_nothing_in_and_lets_nothing_out(
     async with anybody.get(by_path(signed.url, signed.token, 3000) + "x", headers=sent) as answer:
         text, headers = await answer.text(), answer.headers
     assert "secret" not in text and headers["X-Theirs"] == "kept"
-    assert not {"Set-Cookie", "Clear-Site-Data", "Service-Worker-Allowed"} & set(headers)
+    assert not {"Set-Cookie", "Clear-Site-Data", "Service-Worker-Allowed", "NEL", "Report-To"} & set(headers)
     assert "sandbox allow-scripts" in headers["Content-Security-Policy"]
     assert "allow-same-origin" not in headers["Content-Security-Policy"]
     assert dict(json.loads(text)["headers"])["x-forwarded-prefix"] == f"/p/{signed.token}/3000"
@@ -285,6 +296,56 @@ async def test_websockets_pass_both_ways(box: Any, anybody: aiohttp.ClientSessio
         await ws.send_str("close")
         message = await ws.receive()
         assert message.type == aiohttp.WSMsgType.CLOSE and message.data == 4321
+
+
+async def test_signing_and_taking_back_at_once_lose_nothing(box: Any, anybody: aiohttp.ClientSession) -> None:
+    first = await box.create_signed_preview_url(3000, expires_in_seconds=60)
+    _, *made = await asyncio.gather(
+        box.expire_signed_preview_url(3000, first.token),
+        *(box.create_signed_preview_url(3000, expires_in_seconds=60) for _ in range(10)),
+    )
+    async with anybody.get(first.url) as answer:
+        assert answer.status == 404
+    for signed in made:
+        async with anybody.get(signed.url) as answer:
+            assert answer.status == 200
+
+
+async def test_clients_that_leave_hold_nothing(
+    box: Any, anybody: aiohttp.ClientSession, engine: IsolatedEngine
+) -> None:
+    url = (await box.create_signed_preview_url(3000, expires_in_seconds=60)).url
+    descriptors = Path(f"/proc/{engine.pid}/fd")
+    async with anybody.get(url) as answer:
+        assert answer.status == 200
+    before = len(list(descriptors.iterdir()))
+    for _ in range(20):
+        with pytest.raises(asyncio.TimeoutError):
+            async with anybody.get(url + "silent", timeout=aiohttp.ClientTimeout(total=0.2)):
+                pass
+    for _ in range(200):
+        if len(list(descriptors.iterdir())) <= before + 4:
+            break
+        await asyncio.sleep(0.05)
+    else:
+        raise AssertionError("connections into the sandbox stay open")
+
+
+async def test_bodies_pass_as_they_are(box: Any, anybody: aiohttp.ClientSession) -> None:
+    url = (await box.create_signed_preview_url(3000, expires_in_seconds=60)).url
+    packed = gzip.compress(b"hello " * 1000)
+    async with anybody.post(url + "length", data=packed, headers={"Content-Encoding": "gzip"}) as answer:
+        assert (await answer.json()) == {"length": len(packed), "encoding": "gzip"}
+
+
+async def test_tokens_are_in_no_log(box: Any, anybody: aiohttp.ClientSession, engine: IsolatedEngine) -> None:
+    signed = await box.create_signed_preview_url(3999, expires_in_seconds=60)
+    async with anybody.get(by_path(signed.url, signed.token, 3999) + "x") as answer:
+        assert answer.status == 502
+    with pytest.raises(DaytonaNotFoundError):
+        await box.expire_signed_preview_url(3000, signed.token)
+    said = (engine.state / "engine.log").read_text()
+    assert signed.token not in said and "/p/***/3999/x" in said
 
 
 async def test_what_is_not_there_is_said(box: Any, anybody: aiohttp.ClientSession) -> None:

@@ -20,6 +20,8 @@ _PROGRAM = Path(chart_program.__file__).read_text(encoding="utf-8")
 #: Most charts of one run.
 MAX_CHARTS = 100
 MAX_ELEMENTS = 10_000
+#: Most bytes of one chart, and most lists and objects in it; each costs memory when it is read.
+MAX_LINE, MAX_NESTED = 8 << 20, 200_000
 
 _TEXTS = ("type", "title", "x_label", "y_label", "x_scale", "y_scale", "png", "label", "group", "value")
 _NUMBERS = ("angle", "radius", "min", "first_quartile", "median", "third_quartile", "max")
@@ -50,6 +52,8 @@ def split(output: bytes, marker: str) -> tuple[bytes, list[dict[str, Any]]]:
     charts: list[dict[str, Any]] = []
 
     def take(found: re.Match[bytes]) -> bytes:
+        if len(found[1]) > MAX_LINE or found[1].count(b"[") + found[1].count(b"{") > MAX_NESTED:
+            return b""
         try:
             message = json.loads(found[1])
         except (ValueError, RecursionError):
@@ -84,7 +88,9 @@ def _chart(value: dict[str, Any], *, nested: bool) -> dict[str, Any]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)
+    if type(value) is int:
+        return abs(value) < 1 << 63
+    return type(value) is float and math.isfinite(value)
 
 
 def _is_point(value: object) -> bool:

@@ -142,6 +142,10 @@ async def _request(socket: web.WebSocketResponse) -> dict[str, Any] | None:
     code = body.get("code") if isinstance(body, dict) else None
     if not isinstance(code, str):
         raise ApiError(400, "code is required and is a text")
+    try:
+        code.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ApiError(400, "code is not valid text") from error
     envs, context, timeout = body.get("envs") or {}, body.get("contextId") or DEFAULT, body.get("timeout")
     if not isinstance(envs, dict) or not all(isinstance(value, str) for value in envs.values()):
         raise ApiError(400, "envs must be an object whose values are texts")

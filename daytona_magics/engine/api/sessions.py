@@ -7,6 +7,8 @@ binary messages that each begin with the platform's three-byte marker of the str
 from __future__ import annotations
 
 import asyncio
+import json
+from contextlib import aclosing
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -29,6 +31,8 @@ MARKERS = {OUT: b"\x01\x01\x01"}
 ERR_MARKER = b"\x02\x02\x02"
 MAX_ID = 256
 PING_SECONDS = 20.0
+#: Most bytes of a log in one answer; a WebSocket brings all of it.
+MAX_LOG = 16 << 20
 
 
 def _command_json(command: CommandInfo) -> dict[str, Any]:
@@ -127,14 +131,23 @@ async def execute(request: web.Request) -> web.Response:
         if not wait:
             return web.json_response({"cmdId": number}, status=202)
         log = await _collect(await session_client.log(toolbox, _name(request), number, follow=False))
-    return web.json_response({"cmdId": number, "exitCode": code, **log})
+    return _json({"cmdId": number, "exitCode": code, **log})
+
+
+def _json(value: dict[str, Any]) -> web.Response:
+    """JSON in which text stays as it is: escaped, a log could be six times as long."""
+    return web.Response(text=json.dumps(value, ensure_ascii=False), content_type="application/json")
 
 
 async def _collect(log: Log) -> dict[str, str]:
     both, out, err = bytearray(), bytearray(), bytearray()
-    async for kind, data in log:
-        both += data
-        (out if kind == OUT else err).extend(data)
+    async with aclosing(aiter(log)) as pieces:
+        async for kind, data in pieces:
+            if len(both) + len(data) > MAX_LOG:
+                log.missing = f"an answer has at most {MAX_LOG >> 20} MiB of a log; follow it to see the rest"
+                break
+            both += data
+            (out if kind == OUT else err).extend(data)
     if log.missing:
         note = f"\n[{log.missing}]\n".encode()
         both += note
@@ -184,7 +197,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
     with used(request, sandbox):
         log = await session_client.log(sandbox.toolbox, _name(request), number, follow=_follows(request))
         if not _follows(request):
-            return web.json_response(await _collect(log))
+            return _json(await _collect(log))
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise ApiError(400, "following a log needs a WebSocket")
         return await _stream(request, log)

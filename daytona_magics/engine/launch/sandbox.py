@@ -130,7 +130,8 @@ class SandboxProcess:
             await self.toolbox.handshake(READY_TIMEOUT)
         except (asyncio.TimeoutError, WireError, ToolboxError, ValueError) as error:
             reason = await self._last_words()
-            raise LaunchError(reason or f"the sandbox did not start: {error or 'no answer'}") from error
+            silent = "" if str(error) else f"no answer in {READY_TIMEOUT:g} s"
+            raise LaunchError(reason or f"the sandbox did not start: {str(error) or silent}") from error
 
     def _take(self, packet: tuple[dict[str, Any], list[int]] | None) -> None:
         """Take in one report of the start. Raises LaunchError if it is of a failure, or none comes."""

@@ -33,6 +33,7 @@ _NR, _ARCH = 0, 4
 #: CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}.
 _NEW_NAMESPACES = 0x7E020000
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
+_SOL_SOCKET, _SO_LINGER = 1, 13
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 5, 0xF
 _IPPROTO_TCP = 6
@@ -207,6 +208,7 @@ def build(architecture: Architecture, wanted: Variant) -> bytes:
                 code.on(name, _open(architecture, argument, wanted))
     code.on("clone", _clone(architecture))
     code.on("ioctl", _ioctl(architecture))
+    code.on("setsockopt", _setsockopt(architecture))
     code.on("socketpair", _socketpair(architecture, wanted))
     code.on("socket", _socket(architecture, wanted))
     if not wanted.own_numbers:
@@ -254,6 +256,17 @@ def _ioctl(architecture: Architecture) -> "_Code":
     block.load_argument(1)
     for number in (_TIOCSTI, _TIOCLINUX, _TIOCSETD):
         block.must_not_be(number, _ERRNO | errno.EPERM)
+    return block
+
+
+def _setsockopt(architecture: Architecture) -> "_Code":
+    """SO_LINGER is taken and not obeyed: who closes such a socket last waits, and that can be the engine."""
+    option = _Code(architecture)
+    option.load_argument(2)
+    option.must_not_be(_SO_LINGER, _ERRNO | 0)
+    block = _Code(architecture)
+    block.load_argument(1)
+    block.when(_SOL_SOCKET, option)
     return block
 
 

@@ -44,7 +44,8 @@ _WEBSOCKET = {
 }
 #: Most connections to one sandbox at once.
 MAX_CONNECTIONS = 200
-MAX_MESSAGE = 64 << 20
+#: Most bytes of one WebSocket message, and most WebSockets of one sandbox: both are held in memory.
+MAX_MESSAGE, MAX_SOCKETS = 8 << 20, 64
 
 
 class _Connector(aiohttp.BaseConnector):
@@ -98,6 +99,7 @@ class Forwarder:
     def __init__(self) -> None:
         self._sessions: WeakKeyDictionary[SandboxProcess, aiohttp.ClientSession] = WeakKeyDictionary()
         self._closing: set[asyncio.Future[None]] = set()
+        self._sockets: WeakKeyDictionary[SandboxProcess, int] = WeakKeyDictionary()
 
     def _session(self, process: SandboxProcess) -> aiohttp.ClientSession:
         session = self._sessions.get(process)
@@ -167,7 +169,18 @@ class Forwarder:
     async def websocket(
         self, request: web.Request, process: SandboxProcess, target: URL, headers: CIMultiDict[str]
     ) -> web.StreamResponse:
-        """Connect the client's WebSocket with the one at `target`. Raises ToolboxError as `http`."""
+        """Connect the client's WebSocket with the one at `target`. Raises ToolboxError as `http`, and 503."""
+        if self._sockets.get(process, 0) >= MAX_SOCKETS:
+            raise ToolboxError(503, "SERVICE_UNAVAILABLE", f"this sandbox has {MAX_SOCKETS} open WebSockets")
+        self._sockets[process] = self._sockets.get(process, 0) + 1
+        try:
+            return await self._websocket(request, process, target, headers)
+        finally:
+            self._sockets[process] -= 1
+
+    async def _websocket(
+        self, request: web.Request, process: SandboxProcess, target: URL, headers: CIMultiDict[str]
+    ) -> web.StreamResponse:
         offered = [
             p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if p.strip()
         ]

@@ -43,8 +43,26 @@ _PATH = re.compile(r"/p/([a-z0-9]{1,57})/([0-9]{1,5})(/.*)?", re.ASCII | re.DOTA
 #: Said to the engine, not to the server behind it.
 _OURS = ("x-daytona-*",)
 #: In the path form the notebook's own credentials stay out, and what would change its origin's state.
-_PATH_IN = (*_OURS, "authorization", "cookie", "proxy-*", "x-xsrftoken")
-_PATH_OUT = ("clear-site-data", "service-worker-allowed", "set-cookie", "set-cookie2")
+_PATH_IN = (
+    *(*_OURS, "authorization", "cookie", "proxy-*", "referer", "x-xsrftoken", "x-jupyter*"),
+    # What proxies in front of a hub say of its user.
+    *(
+        "cf-access-*",
+        "remote-*",
+        "x-amzn-oidc-*",
+        "x-auth-*",
+        "x-forwarded-access-token",
+        "x-forwarded-email",
+    ),
+    *("x-forwarded-groups", "x-forwarded-preferred-username", "x-forwarded-user", "x-goog-*", "x-remote-*"),
+    *("x-ms-client-principal*", "x-ms-token-*"),
+)
+_PATH_OUT = (
+    *("clear-site-data", "service-worker-allowed", "set-cookie", "set-cookie2", "set-login"),
+    *("accept-ch", "alt-svc", "critical-ch", "origin-agent-cluster", "strict-transport-security"),
+    *("nel", "public-key-pins*", "report-to", "reporting-endpoints", "www-authenticate"),
+    *("attribution-reporting-*", "observe-browsing-topics", "use-as-dictionary"),
+)
 _PATH_POLICY = ("Content-Security-Policy", "sandbox allow-scripts allow-forms allow-popups")
 
 
@@ -116,6 +134,8 @@ class Previews:
 
     def _wanted(self, request: web.Request) -> Wanted:
         """Read the address. Raises ApiError 404 for one that is none of ours."""
+        if not request.raw_path.startswith("/"):
+            raise ApiError(400, "a preview is asked for by a path", source=PROXY)
         hosts = request.headers.getall("Host", [])
         host = hosts[0].lower() if len(hosts) == 1 else ""
         match = _HOST.fullmatch(host)

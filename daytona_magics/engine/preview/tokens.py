@@ -7,6 +7,7 @@ survives restarts), and can be taken back before. One kind is never good for the
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -52,6 +53,8 @@ class Tokens:
         self._clock = clock
         self._standard: WeakKeyDictionary[SandboxProcess, str] = WeakKeyDictionary()
         self._signed: dict[str, Signed] = {}
+        # What is remembered is written whole: two changes at once would undo each other.
+        self._lock = asyncio.Lock()
         # The newest wall-clock time seen: setting the clock back gives no token a longer life.
         self._latest = 0.0
 
@@ -79,13 +82,14 @@ class Tokens:
 
     async def sign(self, sandbox: str, port: int, seconds: int) -> str:
         """A new token for `port` of the sandbox, remembered before it is given out."""
-        now = self._now()
-        live = {token: entry for token, entry in self._signed.items() if entry.expires > now}
-        while len(live) >= MAX_SIGNED:
-            del live[min(live, key=lambda token: live[token].expires)]
-        token = self._letters()
-        live[token] = Signed(sandbox, port, now + seconds, now)
-        await self._remember(live)
+        async with self._lock:
+            now = self._now()
+            live = {token: entry for token, entry in self._signed.items() if entry.expires > now}
+            while len(live) >= MAX_SIGNED:
+                del live[min(live, key=lambda token: live[token].expires)]
+            token = self._letters()
+            live[token] = Signed(sandbox, port, now + seconds, now)
+            await self._remember(live)
         return token
 
     def look_up(self, token: str) -> Signed | None:
@@ -95,11 +99,17 @@ class Tokens:
 
     async def expire(self, token: str, sandbox: str, port: int) -> bool:
         """Take a token back; False when there is none such for this port."""
-        entry = self._signed.get(token)
-        if entry is None or (entry.sandbox, entry.port) != (sandbox, port):
-            return False
-        await self._remember({other: kept for other, kept in self._signed.items() if other != token})
+        async with self._lock:
+            entry = self._signed.get(token)
+            if entry is None or (entry.sandbox, entry.port) != (sandbox, port):
+                return False
+            await self._remember({other: kept for other, kept in self._signed.items() if other != token})
         return True
+
+    async def forget(self) -> None:
+        """Take all signed tokens back."""
+        async with self._lock:
+            await self._remember({})
 
     async def _remember(self, signed: dict[str, Signed]) -> None:
         await self._database.set_meta(_META, {token: asdict(entry) for token, entry in signed.items()})

@@ -15,7 +15,7 @@ import contextlib
 import socket
 from dataclasses import dataclass, field
 
-from daytona_magics.engine.log import hide, log
+from daytona_magics.engine.log import hide, log, unhide
 from daytona_magics.engine.proxy import http1
 from daytona_magics.engine.proxy.dialing import Dialer, Resolver, system_resolver
 from daytona_magics.engine.proxy.gate import (
@@ -114,6 +114,7 @@ class Egress:
         """Close the gate of a sandbox that has ended."""
         if (gate := self._gates.pop(id, None)) is not None:
             gate.close()
+            unhide(gate.token)
 
     def counters(self, id: str) -> Counters | None:
         """What went through a sandbox's gate since it started; None when it does not run."""

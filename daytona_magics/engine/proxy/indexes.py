@@ -9,6 +9,7 @@ what its pages link to: a link that leads elsewhere on the same server is writte
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import html
@@ -34,7 +35,7 @@ DOMAIN = "daytona-magics.invalid"
 MAX_PAGE = 48 << 20
 _PASSED_ON = (b"accept", b"user-agent", b"range", b"if-range", b"npm-session", b"npm-command")
 _PAGES = re.compile(rb"(?i)text/html|application/json|application/[a-z0-9.+-]*(?:simple|npm)[a-z0-9.+-]*")
-_HREF = re.compile(r"""(<a\b[^>]*?\bhref\s*=\s*)(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
+_HREF = re.compile(r"""(<a\b[^<>]*?\bhref\s*=\s*)(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
 _CODED = re.compile(r"/\.dm-([0-9a-f]{32})(/.*)\Z")
 _LINK_KEYS = ("url", "tarball", "href")
 
@@ -149,7 +150,9 @@ class Index:
         Raises:
             Refused: it is neither below the index's own path nor linked from one of its pages.
         """
-        if not {".", ".."} & set(re.split(r"[/\\]", unquote(path.partition("?")[0]))):
+        # Servers differ in how often they decode, and some cut off what follows a semicolon.
+        plain = unquote(unquote(path.partition("?")[0]))
+        if not any(part.partition(";")[0].strip() in (".", "..") for part in re.split(r"[/\\]", plain)):
             if coded := _CODED.match(path):
                 # Installers ask for these beside a file that was linked.
                 linked = (coded[2], coded[2].removesuffix(".metadata"), coded[2].removesuffix(".asc"))
@@ -213,7 +216,8 @@ class Index:
             page = await _whole(far, http1.response_body(response, request.method))
         except Malformed as error:
             raise Refused(502, f"the index's answer cannot be read: {error.message}") from None
-        page = self.rewrite_page(page, kind, url)
+        # Pages have megabytes; other sandboxes do not wait for them.
+        page = await asyncio.to_thread(self.rewrite_page, page, kind, url)
         headers = http1.end_to_end(
             response.headers, b"content-length", b"etag", b"last-modified", b"cache-control", b"expires"
         )

@@ -1,6 +1,6 @@
 """The engine's side of sessions: asks the toolbox and checks what it answers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ from .wire import DATA, END, JSON, WireError
 
 #: Most sessions and commands of one listing that are believed.
 MAX_LISTED = 100_000
+#: Most bytes of one listing.
+MAX_LISTING = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Log:
     operation: Operation
     missing: str = ""
 
-    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+    async def __aiter__(self) -> AsyncGenerator[tuple[int, bytes], None]:
         with self.operation, protocol_errors():
             while True:
                 # Following a silent command waits as long as it is silent.
@@ -84,16 +86,18 @@ async def delete(toolbox: Toolbox, session: str) -> None:
 async def listing(toolbox: Toolbox, session: str | None = None) -> list[SessionInfo]:
     """All sessions, or only the one of that name. Raises ToolboxError 404."""
     found: list[SessionInfo] = []
-    count = 0
+    count = size = 0
     with await toolbox.begin("session_list", session=session) as operation, protocol_errors():
         while True:
             frame = await operation.frame()
             wire.close_fds(frame.fds)
             if frame.type == END:
+                if session is not None and len(found) != 1:
+                    raise WireError("another session than the wanted one was described")
                 return found
             message = wire.parse_json(frame.payload)
-            count += 1
-            if count > MAX_LISTED:
+            count, size = count + 1, size + len(frame.payload)
+            if count > MAX_LISTED or size > MAX_LISTING:
                 raise WireError("there are more sessions and commands than any sandbox has")
             if "session" in message:
                 found.append(SessionInfo(text(message, "session", 1 << 16)))

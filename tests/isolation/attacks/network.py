@@ -248,6 +248,16 @@ leak()
         KERNEL,
         _OWN_NETWORK + "socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1); leak()",
     ),
+    Attack(
+        "have whoever closes a socket last wait",
+        28,
+        ALWAYS,
+        """
+sock = socket.socket()
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+leak() if struct.unpack("ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0] else safe()
+""",
+    ),
     Attack("a vsock socket", 16, KERNEL, "socket.socket(40, socket.SOCK_STREAM); leak()"),
     Attack("a kernel crypto socket", 17, KERNEL, "socket.socket(38, socket.SOCK_SEQPACKET); leak()"),
     Attack("an audit netlink socket", 15, KERNEL, "socket.socket(16, socket.SOCK_RAW, 9); leak()"),
