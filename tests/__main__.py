@@ -28,7 +28,7 @@ CONTROL_HOST = "nothing-leaves.invalid"
 
 #: Faults, signals and races are tested in real time on machines shared with others: what fails is tried once
 #: more, alone, and named in the summary ("rerun"). What is broken fails twice.
-SECOND_TRY = ("--reruns", "1", "--reruns-delay", "1", "-rfExR")
+SECOND_TRY = ("--reruns", "1", "--reruns-delay", "1", "-rfExR", "--durations=40")
 
 
 def main(arguments: list[str]) -> int:

@@ -39,7 +39,7 @@ def openness(level: str, phrases: Sequence[str]) -> str:
         phrases: what the engine says is open, a short phrase each.
 
     In:  openness("L1", ["the host name can be read"])
-    Out: "isolation L1 leaves open: the host name can be read. There is no /home/daytona here, write `~`. ..."
+    Out: "isolation L1 leaves open: the host name can be read. There is no /home/daytona here and /tmp ..."
     """
     if level == "L3":
         return ""
@@ -47,6 +47,9 @@ def openness(level: str, phrases: Sequence[str]) -> str:
         said = "isolation L0: nothing is isolated, cells reach everything you can"
     else:
         said = f"isolation {level} leaves open: {'; '.join(phrases) or 'see the doctor'}"
-    return (
-        f"{said}. There is no /home/daytona here, write `~`. `%sandbox doctor` says why and what would help."
-    )
+    places = "There is no /home/daytona here and /tmp is closed, write `~` and `$TMPDIR`"
+    if level == "L0":
+        places = "There is no /home/daytona here, write `~`"
+    elif level != "L2":
+        places += "; servers can listen on 16 ports, from `$PORT` on"
+    return f"{said}. {places}. `%sandbox doctor` says why and what would help."

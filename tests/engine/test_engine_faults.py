@@ -60,7 +60,7 @@ def test_a_dead_zygote_is_replaced(fresh_engine: IsolatedEngine) -> None:
     sandbox = daytona.create(CreateSandboxFromSnapshotParams(name="box"))
     sandbox.fs.upload_file(b"kept", "file")
     pid = fresh_engine.pid
-    (zygote,) = (int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    zygote = _zygote(pid)
     os.kill(zygote, signal.SIGKILL)
     wait_until(lambda: daytona.get("box").state == "stopped", "the sandbox is seen to have ended", 5)
 
@@ -93,7 +93,7 @@ def test_an_end_that_fails_halfway_still_ends_the_rest(fresh_engine: IsolatedEng
     assert fresh_engine.python(BROKEN_END).returncode == 0
     sandbox = Daytona(fresh_engine.config()).create()
     pid = fresh_engine.pid
-    (zygote,) = (int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    zygote = _zygote(pid)
     assert fresh_engine.command("stop").returncode == 0
     wait_until(lambda: not is_alive(zygote), "the zygote has ended", 5)
     log = (fresh_engine.state / "engine.log").read_text()
@@ -134,11 +134,23 @@ def _listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _zygote(pid: int) -> int:
+    """The engine may also be making a layer; the zygote is the child that has been told its socket."""
+    (found,) = (
+        child for child in _children(pid) if b"zygote.py" in Path(f"/proc/{child}/cmdline").read_bytes()
+    )
+    return found
+
+
 def _keeper(pid: int) -> int:
-    """The only child of the engine's only child: it holds the one sandbox."""
-    for _ in range(2):
-        (pid,) = (int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    return pid
+    """The process that holds the one sandbox; the trial of a layer is soon over."""
+    zygote = _zygote(pid)
+    wait_until(lambda: len(_children(zygote)) == 1, "only one sandbox is left")
+    return _children(zygote)[0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")

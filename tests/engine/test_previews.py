@@ -83,8 +83,10 @@ async def talk(request):
 app = web.Application(client_max_size=1 << 30)
 app.add_routes([web.get("/stream", stream), web.get("/broken", broken), web.get("/big", big),
                 web.get("/moved", moved),
-                web.get("/silent", silent), web.post("/length", length), web.get("/talk", talk), web.route("*", "/{rest:.*}", show)])
-web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), auto_decompress=False, print=lambda *_: print("up", flush=True))
+                web.get("/silent", silent), web.post("/length", length), web.get("/talk", talk),
+                web.route("*", "/{rest:.*}", show)])
+web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), auto_decompress=False,
+            print=lambda *_: print("up", flush=True))
 """
 
 

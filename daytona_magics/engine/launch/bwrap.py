@@ -182,7 +182,7 @@ def _arguments(request: dict[str, Any], config: dict[str, Any], info: int) -> tu
     for source, inside in config["binds"]:
         words += ["--ro-bind", source, inside]
     words += ["--bind", request["home"], HOME]
-    for path in sorted(hidden_places(config["masks"])):
+    for path in _covered(config):
         if os.path.isdir(path):
             words += ["--perms", "0555", "--size", "4096", "--tmpfs", path, "--remount-ro", path]
         elif os.path.exists(path):
@@ -193,6 +193,17 @@ def _arguments(request: dict[str, Any], config: dict[str, Any], info: int) -> tu
         words += ["--perms", "0644", "--file", str(files[-1]), f"/etc/{name}"]
     words += ["--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", HOME]
     return words, files
+
+
+def _covered(config: dict[str, Any]) -> list[str]:
+    """Where in the sandbox what is masked appears: one folder may be shown at several places."""
+    found = set()
+    for hidden in hidden_places(config["masks"]):
+        for source, inside in config["binds"]:
+            real = os.path.realpath(source)
+            if hidden.startswith(real + "/"):
+                found.add(inside + hidden[len(real) :])
+    return sorted(found)
 
 
 def _parents(paths: Sequence[str]) -> list[str]:

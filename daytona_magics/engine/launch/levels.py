@@ -37,11 +37,12 @@ def opened(level: str, *, landlock_abi: int, own_uids: bool) -> tuple[str, ...]:
         "names and command lines of this machine's processes can be read",
         "whether a file exists, its size and its times can be seen",
         "names of this machine's accounts can be read",
+        "this machine's network addresses and connections can be read",
     ]
     if not own_uids:
         found.append("modes and times of files of this account can be changed, though not what is in them")
     if with_shared_network(level):
-        found.append("this machine's name, network addresses and connections can be read")
+        found.append("this machine's name can be read")
         if landlock_abi >= 4:
             found.append(
                 "any address can be reached on the port numbers of the egress proxy and of the sandbox's own"

@@ -26,6 +26,9 @@ def limit(limits: dict[str, Any], *, shared_uid: bool = False) -> None:
     how many processes it has; a limit that leaves no room for a single one is not set.
     """
     _limit(resource.RLIMIT_CORE, 0)
+    # Some accounts may take the processor for good, or take back what `nice` has given away.
+    _limit(resource.RLIMIT_RTPRIO, 0)
+    _limit(resource.RLIMIT_NICE, 0)
     _limit(resource.RLIMIT_NOFILE, limits["open_files"])
     former = resource.getrlimit(resource.RLIMIT_NPROC)
     if not shared_uid:

@@ -135,6 +135,8 @@ _OF_A_PROCESS = {
     "setpriority": 1,
     "ioprio_set": 1,
 }
+#: Of these, the kind (argument 0) for which 0 names all processes of the user (PRIO_USER, IOPRIO_WHO_USER).
+_WHOLE_USER = {"setpriority": 2, "ioprio_set": 3}
 #: Calls that open files; argument number of the flags.
 _OPENING = {"open": 1, "openat": 2}
 #: Calls that can send and connect in one step; argument number of the flags.
@@ -214,6 +216,9 @@ def build(architecture: Architecture, wanted: Variant) -> bytes:
     if not wanted.own_numbers:
         for name, argument in _OF_A_PROCESS.items():
             block = _Code(architecture)
+            if name in _WHOLE_USER:
+                block.load_argument(0)
+                block.must_not_be(_WHOLE_USER[name], _ERRNO | errno.EPERM)
             block.load_argument(argument)
             block.must_be([0], _ERRNO | errno.EPERM)
             code.on(name, block)

@@ -112,6 +112,9 @@ class Dialer:
             raise Refused(502, proxy.problem)
         if policy.block_all:
             raise Refused(403, policy.refusal(target, target.address))
+        if target.address is None and policy.only_names and not policy.names(target.host):
+            # Not even looked up: a lookup carries what the name says to whoever answers for it.
+            raise Refused(403, policy.refusal(target, None, granted=granted))
         addresses = await self._addresses(target, through_proxy=proxy is not None)
         if not addresses:
             if why := policy.refusal(target, None, granted=granted):

@@ -198,6 +198,11 @@ class Policy:
     def has_lists(self) -> bool:
         return bool(self.cidrs or self.domains)
 
+    @property
+    def only_names(self) -> bool:
+        """Whether nothing but a name can let a named destination pass."""
+        return bool(self.domains) and not self.cidrs
+
     def names(self, host: str) -> bool:
         """Whether a domain entry names ``host``; a wildcard stands for one label or more, not for none."""
         return any(

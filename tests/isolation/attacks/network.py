@@ -8,13 +8,25 @@ if os.stat("/proc/self/ns/net").st_ino != facts["netns"]:
     safe("a network of its own")
 """
 
-_TABLE_OF_LISTENERS = """
-for name in ("tcp", "tcp6"):
-    with open("/proc/self/net/" + name) as file:
-        if f":{facts['tcp_port']:04X} " in file.read():
-            leak(name)
+#: What a process sees of the network, it may see of others' networks as well.
+_TABLES = """
+def tables(*names):
+    for process in ("self", *pids()):
+        for name in names:
+            try:
+                with open(f"/proc/{process}/net/{name}") as file:
+                    yield file.read()
+            except OSError:
+                continue
+"""
+_TABLE_OF_LISTENERS = (
+    _TABLES
+    + """
+if any(f":{facts['tcp_port']:04X} " in text for text in tables("tcp", "tcp6")):
+    leak()
 safe()
 """
+)
 
 TABLE = [
     Attack(
@@ -209,7 +221,7 @@ leak()
         "names of the host's unix sockets",
         11,
         ALWAYS,
-        "leak() if facts['unix_abstract'] in open('/proc/self/net/unix').read() else safe()",
+        _TABLES + "leak() if any(facts['unix_abstract'] in text for text in tables('unix')) else safe()",
     ),
     Attack(
         "network interfaces",
