@@ -43,8 +43,10 @@ def limit(limits: dict[str, Any], *, shared_uid: bool = False) -> None:
         _limit(resource.RLIMIT_FSIZE, limits["file_size"])
     if limits["data"] is not None:
         _limit(resource.RLIMIT_DATA, limits["data"])
-    if limits["nice"]:
-        os.setpriority(os.PRIO_PROCESS, 0, limits["nice"])
+    # The engine itself may have been started to run before others; a sandbox never does.
+    present = os.getpriority(os.PRIO_PROCESS, 0)
+    if (wanted := max(present, limits["nice"], 0)) != present:
+        os.setpriority(os.PRIO_PROCESS, 0, wanted)
 
 
 def _can_fork() -> bool:
