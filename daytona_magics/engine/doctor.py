@@ -206,8 +206,9 @@ def _parts(report: Mapping[str, Any]) -> Section:
     section.add(FACT, "shell", report["shell"] or next(filter(None, shells.values()), "none"))
     for label, found, known in (
         ("tools", tools, machine.TOOLS),
-        ("desktop", report["desktop"], machine.DESKTOP),
-        ("language servers", report["language_servers"], machine.LANGUAGE_SERVERS),
+        # The engine of this version starts neither; its routes say so.
+        ("desktop (not used yet)", report["desktop"], machine.DESKTOP),
+        ("language servers (not used yet)", report["language_servers"], machine.LANGUAGE_SERVERS),
     ):
         there = [name for name, path in found.items() if path]
         absent = [f"{name} (`{known[name]}`)" for name, path in found.items() if not path]
