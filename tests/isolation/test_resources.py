@@ -188,7 +188,7 @@ def test_sandboxes_do_not_see_each_other(l3: Any) -> None:
         print(sorted(os.listdir(os.environ["HOME"])), os.listdir("/home"), socket.gethostname())
     """
     spied = python(l3, two, spy)
-    assert spied == f"['.zshrc'] ['daytona'] {two.id}\n".encode()
+    assert spied == f"['.venv', '.zshrc'] ['daytona'] {two.id}\n".encode()
     assert running(mark)
     l3.run(one.kill())
     l3.run(two.kill())

@@ -109,6 +109,8 @@ class Upstream:
         return None if proxy is None or self._bypasses(target) else proxy
 
     def _bypasses(self, target: Target) -> bool:
+        if target.address is not None and target.address.is_loopback:
+            return True  # To a proxy elsewhere that would be another machine.
         for entry in self.no_proxy:
             if entry == "*":
                 return True

@@ -28,7 +28,7 @@ async def test_environment_holds_nothing_of_the_host(
     result = await box.toolbox.run_program(["env"], env={"MINE": "a b\nc"})
     names = {line.partition(b"=")[0] for line in result.output.splitlines() if b"=" in line}
     assert names == {
-        *(b"HOME", b"USER", b"LOGNAME", b"SHELL", b"LANG", b"PATH", b"TMPDIR"),
+        *(b"HOME", b"USER", b"LOGNAME", b"SHELL", b"LANG", b"PATH", b"TMPDIR", b"VIRTUAL_ENV"),
         *(b"DAYTONA_SANDBOX_ID", b"GREETING", b"MINE"),
     }
     assert b"MINE=a b\nc\n" in result.output
