@@ -162,8 +162,14 @@ class WorkerDied(CellFailed):
         self.signal = signal_number
 
     @classmethod
-    def of(cls, exit_code: int | None, signal_number: int | None) -> WorkerDied:
-        """In: WorkerDied.of(None, 11) Out: WorkerDied('the cell's process was ended by SIGSEGV')"""
+    def of(cls, exit_code: int | None, signal_number: int | None, why: str = "") -> WorkerDied:
+        """In: WorkerDied.of(None, 11) Out: WorkerDied('the cell's process was ended by SIGSEGV')
+
+        Args:
+            why: the limit of the sandbox that ended it, where that is known.
+        """
+        if why:
+            return cls(why, exit_code=exit_code, signal_number=signal_number)
         if signal_number is not None:
             try:
                 name = signal.Signals(signal_number).name

@@ -12,6 +12,7 @@ from daytona_magics.errors import (
     RemoteError,
     SandboxInterrupted,
     WorkerDied,
+    printable,
 )
 from daytona_magics.notebook.display import RemoteValue
 from daytona_magics.runtime.events import Done, Error
@@ -106,12 +107,16 @@ def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> Ba
             f"the cell was stopped after its timeout of {timeout:g} s; {lives}", hint=done.text
         )
     if done.status == "died":
-        return WorkerDied.of(done.exit_code, done.signal)
+        # The guest's own words for it say no more than ours, unless it knows of a limit.
+        why = "" if done.text.startswith("the worker process ") else done.text
+        return WorkerDied.of(done.exit_code, done.signal, why)
     if done.status == "error":
         if error is not None:
-            return RemoteError.of(error.ename, error.evalue, list(error.traceback))
-        if done.text:
+            return RemoteError.of(
+                error.ename, error.evalue, [*error.traceback, *map(printable, done.text.splitlines())]
+            )
+        if done.text and done.exit_code is None:
             # It did not come to the cell: its process could not be started.
             return CellFailed(done.text)
-        return ExitCodeError(done.exit_code if done.exit_code is not None else 1)
+        return ExitCodeError(done.exit_code if done.exit_code is not None else 1, hint=done.text)
     return None

@@ -5,8 +5,9 @@ parent's descriptor and no link is followed, because the tree belongs to the san
 file with several names counts once. Counting is not free; the watchdog asks for it only when the file system
 has lost enough free space for an answer to matter.
 
-To stop a sandbox's writing, the largest size of a file (RLIMIT_FSIZE) is set to 0 for all of its processes:
-then every write to a file fails, and nothing else does. Their hard limit stays, so it can be undone.
+To stop a sandbox's writing, the largest size of a file (RLIMIT_FSIZE) is made small for its processes: then
+every write beyond that fails, and nothing else does; what a shell or an interpreter needs to start is still
+written. Their hard limit stays, so it can be undone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from pathlib import Path
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Folders held open at once; deeper ones are walked to from the top.
 _OPEN = 64
+#: What an entry takes at least: its inode. Deep folders that are remembered at once.
+_ENTRY, _DEEP = 4096, 4096
+#: Largest file of a sandbox that is full.
+_SMALL = 64 << 10
 #: Files counted without a pause, and the longest pause, in seconds.
 _BATCH, _PAUSE = 2000, 0.02
 
@@ -88,7 +93,9 @@ class _Count:
         for name in inner:
             path = (*names, name)
             if depth >= _OPEN:
-                self._deep.append(path)
+                # A path that is so long costs memory; beyond this the folder itself has been counted.
+                if len(self._deep) < _DEEP:
+                    self._deep.append(path)
             elif (opened := _enter(name, handle)) is not None:
                 try:
                     self._folder(opened, path, depth + 1)
@@ -101,7 +108,7 @@ class _Count:
             if key in self._seen:
                 return
             self._seen.add(key)
-        self._bytes += info.st_blocks * 512
+        self._bytes += max(_ENTRY, info.st_blocks * 512)
         self._files += 1
         if self._files % _BATCH == 0:
             # Half the time of one core at most, however large the tree is.
@@ -141,11 +148,11 @@ def _force(name: str, folder: int) -> int | None:
 
 
 def forbid_writing(pids: Iterable[int]) -> None:
-    """From now on every write of these processes to a file fails, and so it is for what they start."""
+    """From now on these processes, and what they start, make no file larger than a few KiB."""
     for pid in pids:
         with suppress(OSError):
             _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (_SMALL, hard))
 
 
 def allow_writing(pids: Iterable[int]) -> None:

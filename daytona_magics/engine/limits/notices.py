@@ -84,15 +84,26 @@ class Notices:
             if notice.at >= since and (pid in notice.pids or (failed and not (notice.pids and pid)))
         ]
 
-    async def deliver(self, toolbox: Toolbox) -> None:
-        """Put them into the sandbox; a sandbox that does not take them has only the engine's word."""
-        shown = [{"time": n.wall, "text": n.text, "pids": n.pids} for n in self._kept]
+    async def deliver(self, toolbox: Toolbox, full: str, seconds: float = _DELIVERY_SECONDS) -> None:
+        """Put them into the sandbox; a sandbox that does not take them has only the engine's word.
+
+        Args:
+            full: what to say of its disk for as long as that is full; empty when it is not.
+            seconds: how long it may take.
+        """
+        shown: list[dict[str, object]] = [
+            {"kind": n.kind, "time": n.wall, "text": n.text, "pids": n.pids}
+            for n in self._kept
+            if n.kind != "disk"
+        ]
+        if full:
+            shown.append({"kind": "disk", "time": time.time(), "text": full, "pids": ()})
 
         async def chunks() -> AsyncIterator[bytes]:
             yield json.dumps(shown).encode()
 
         try:
-            await asyncio.wait_for(toolbox.upload(FILE, chunks()), _DELIVERY_SECONDS)
+            await asyncio.wait_for(toolbox.upload(FILE, chunks()), seconds)
         except (ToolboxError, asyncio.TimeoutError, OSError) as error:
             log.info("a notice about limits could not be put into a sandbox: %s", error)
 
@@ -132,8 +143,8 @@ def machine(left: int, victim: str) -> str:
 def disk(limit: int, used: int) -> str:
     """The sandbox's disk is full."""
     return (
-        f"the sandbox uses {size(used)} of its {size(limit)} of disk; it can write no more files until some "
-        "are deleted" + _MORE.format("disk")
+        f"the sandbox uses {size(used)} of its {size(limit)} of disk; delete files, or"
+        + _MORE.format("disk")[1:]
     )
 
 
@@ -143,15 +154,15 @@ def no_space() -> str:
 
 
 def writer(victim: str, count: int) -> str:
-    """Processes wrote on."""
+    """Processes wrote on; `disk` says the rest."""
     who = f"a process that went on writing ({victim}) was"
     if count > 1:
         who = f"{count} processes that went on writing ({victim} and others) were"
-    return f"the sandbox's disk is full; {who} ended"
+    return f"{who} ended"
 
 
 def processes(limit: int, ended: bool) -> str:
     """The sandbox has as many processes as it may."""
     what = "had more than its" if ended else "has reached its limit of"
-    then = "they were ended" if ended else "no more can be started until some end"
+    then = "they were ended" if ended else "no more can start until some end; `%sandbox restart` ends them"
     return f"the sandbox {what} {limit} processes and threads; {then}"

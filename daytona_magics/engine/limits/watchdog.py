@@ -40,6 +40,8 @@ _SHARES_SECONDS = 0.25
 _WORTH = 16 << 20
 #: Bytes a full sandbox may still write until its writers are ended.
 _SLACK = 16 << 20
+#: Seconds that telling it may delay the stop. Multiple of its disk above which nobody's writing is spared.
+_TOLD_SECONDS, _PATIENCE = 0.3, 2
 #: Free space, as a share of the file system and in bytes, below which sandboxes stop writing.
 _LEAST_SPACE, _MOST_SPACE = 0.02, 512 << 20
 
@@ -276,35 +278,58 @@ class Watchdog:
         elif watched.full and used <= 0.98 * watched.disk and space > 1.5 * self._least_space:
             watched.full, watched.why_full = False, ""
             disk.allow_writing(watched.pids())
+            self._deliver(watched)
 
     async def _fill(self, watched: Watched, used: int, short: bool) -> None:
         """Stop a sandbox's writing; end what has found a way to go on."""
         watched.why_full = notices.disk(watched.disk, used) if used > watched.disk else notices.no_space()
         if not watched.full:
-            watched.full, watched.full_at = True, used
-            inner = [pid for pid in watched.pids() if pid != watched.box.pid]
-            disk.forbid_writing(inner)
+            watched.full, watched.full_at, watched.struck = True, used, True
             watched.notices.add("disk", lambda _: watched.why_full)
             log.info("sandbox %s: %s", watched.box.id, watched.why_full)
-            # While the toolbox itself may still write.
-            await watched.notices.deliver(watched.box.toolbox)
-        disk.forbid_writing(watched.pids())
+            # Before anything fails there, so that it can be said why.
+            await watched.notices.deliver(watched.box.toolbox, watched.why_full, _TOLD_SECONDS)
         watched.look(time.monotonic())
-        before, watched.wrote = watched.wrote, {p.pid: processes.written(p.pid) for p in watched.victims}
+        # Without the toolbox and the guest's daemon nobody could delete anything. Workers that they start
+        # are found at the next count. Somebody may only look like that daemon: patience has an end.
+        writers = watched.writers if used < _PATIENCE * watched.disk else watched.victims
+        disk.forbid_writing(process.pid for process in writers)
+        before, watched.wrote = watched.wrote, {p.pid: processes.written(p.pid) for p in writers}
         if used > watched.full_at + _SLACK:
-            growth = {pid: count - before.get(pid, 0) for pid, count in watched.wrote.items()}
-            for process in watched.victims:
-                if growth.get(process.pid, 0) >= max(1 << 20, max(growth.values()) // 2):
-                    named, chain = watched.named(process), watched.chain(process)
-                    if processes.end(process):
-                        text = functools.partial(notices.writer, named)
-                        watched.notices.add("writer", text, 1, chain)
+            self._end_writers(watched, writers, before)
             watched.full_at = used
+        else:
+            watched.struck = False
+
+    def _end_writers(
+        self, watched: Watched, writers: list[Process], before: dict[int, tuple[int, int]]
+    ) -> None:
+        """End those that have written most since the last count.
+
+        What a process has written becomes its parent's when it ends. So that the parent of one that was just
+        stopped does not go, too, only what each has written itself counts at first; a parent whose children
+        keep writing goes the next time.
+        """
+        which = 1 if watched.struck else 0
+        growth = {
+            pid: max(0, count[which] - before.get(pid, (0, 0))[which]) for pid, count in watched.wrote.items()
+        }
+        ended = 0
+        for process in writers:
+            if growth[process.pid] >= max(1 << 20, max(growth.values()) // 2):
+                named, chain = watched.named(process), watched.chain(process)
+                if processes.end(process):
+                    ended += 1
+                    watched.notices.add("writer", functools.partial(notices.writer, named), 1, chain)
+        watched.struck = ended > 0 and not watched.struck
+        if ended:
+            log.info("ended %d processes of sandbox %s that went on writing", ended, watched.box.id)
+            self._deliver(watched)
 
     # -- telling
 
     def _deliver(self, watched: Watched) -> None:
-        self._task(watched.notices.deliver(watched.box.toolbox))
+        self._task(watched.notices.deliver(watched.box.toolbox, watched.why_full))
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -12,6 +12,8 @@ from daytona_magics.engine.limits.cgroups import Group
 from daytona_magics.engine.limits.notices import Notices
 from daytona_magics.engine.limits.processes import Process
 
+#: What the guest's daemon calls itself (``runtime/guest/daemon.py``).
+DAEMON = "daytona-guest"
 _TICKS = os.sysconf("SC_CLK_TCK")
 #: Seconds between two looks at a sandbox that does nothing, and at one that is at work.
 SELDOM, OFTEN, AT_ONCE = 30.0, 0.25, 0.1
@@ -40,6 +42,8 @@ class Watched:
         due, earliest: when it is to be looked at next, and not before (monotonic seconds).
         used: bytes of disk when they were last counted; ``space`` is what the file system had left then.
         full: whether its writing is stopped; ``why_full`` tells the person.
+        full_at, wrote: bytes of disk, and what each process had written, at the count before.
+        struck: whether writers were stopped at the count before.
     """
 
     box: SandboxProcess
@@ -63,7 +67,8 @@ class Watched:
     full: bool = False
     why_full: str = ""
     full_at: int = 0
-    wrote: dict[int, int] = field(default_factory=dict)
+    wrote: dict[int, tuple[int, int]] = field(default_factory=dict)
+    struck: bool = False
     _pause: float = OFTEN
     _keeper: int = 0
     _looked: float = 0.0
@@ -126,6 +131,22 @@ class Watched:
     def threads(self) -> int:
         """Processes and threads."""
         return sum(process.threads for process in self.found)
+
+    @property
+    def daemon(self) -> int:
+        """Pid of the guest's own daemon, which starts the workers; 0 when there is none.
+
+        Everybody may take its name and become an orphan; the first who did is it.
+        """
+        parents = {self.box.pid, self._keeper}
+        found = [p for p in self.found if p.name == DAEMON and p.parent in parents]
+        return min(found, key=lambda process: process.started).pid if found else 0
+
+    @property
+    def writers(self) -> list[Process]:
+        """Processes that are kept from writing when it is full: not those without which nobody can delete."""
+        kept = (self.box.pid, self.daemon)
+        return [process for process in self.found if process.pid not in kept]
 
     @property
     def victims(self) -> list[Process]:

@@ -8,6 +8,7 @@ ended before the cell is reported as done, so that "interrupted" means: nothing 
 from __future__ import annotations
 
 import collections
+import errno
 import os
 import re
 import signal
@@ -101,7 +102,7 @@ class Context:
         try:
             self._launch(execution)
         except OSError as error:
-            self._complete("error", None, None, "the worker could not be started: %s" % error)
+            self._complete("error", None, None, "the worker could not be started: %s" % _why(error))
             return
         if execution.request.timeout:
             for level, delay in enumerate((0.0, *TIMEOUT_STEPS), 1):
@@ -196,7 +197,9 @@ class Context:
             status = "died"
         else:
             status = "error" if code else "ok"
-        self._ended(status, code, number, "")
+        killed = number == signal.SIGKILL and not (execution.interrupted or execution.timed_out)
+        told = limits.reason(self._last_pid) if killed else ""
+        self._ended(status, code, number, told)
 
     def _ended(self, status: str, code: int | None, number: int | None, text: str) -> None:
         """The cell is over; an interrupted one is reported when nothing it started is left."""
@@ -204,6 +207,10 @@ class Context:
         assert execution is not None
         self._ending = True
         self._cancel_timers()
+
+        if not text and status in ("error", "died"):
+            # Whatever it was that failed, it may be for this.
+            text = limits.disk()
 
         def finish() -> None:
             self._complete(status, code, number, text)
@@ -341,6 +348,13 @@ class Context:
         processes.send(found, signal.SIGKILL)
 
 
+def _why(error: OSError) -> str:
+    if error.errno == errno.EAGAIN:
+        return limits.no_process()
+    full = limits.disk() if error.errno in (errno.EFBIG, errno.ENOSPC) else ""
+    return full or str(error)
+
+
 def _did(text: str, worker: str, count: int) -> dict[str, Any]:
     return {"did": text, "worker": worker, "processes": count}
 
@@ -355,7 +369,7 @@ def _count(found: list[Process]) -> str:
 
 def _death(code: int | None, number: int | None, told: str = "") -> str:
     if told:
-        return "%s; the worker process' variables are lost, files are kept" % told
+        return told
     if number is None:
         return "the worker process exited with code %s; its variables are lost, files are kept" % code
     try:
