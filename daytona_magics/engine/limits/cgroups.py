@@ -12,11 +12,13 @@ its reserve.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -53,16 +55,28 @@ class Group:
 
         Args:
             running: the sandbox's processes, also those that are not in it yet.
+
+        Raises:
+            OSError: also when it starts processes faster than they can be moved.
         """
         self.attach(first)
         for _ in range(_ROUNDS):
-            outside = set(running()) - set(self.pids())
+            outside = set(running()) - self._inside()
             if not outside:
                 return
             for pid in outside:
                 # It may have ended meanwhile.
                 with suppress(OSError):
                     self.attach(pid)
+        raise OSError(errno.EBUSY, "its processes multiply faster than they can be moved")
+
+    def _inside(self) -> set[int]:
+        """What is in all of its folders."""
+        found = [
+            {int(word) for word in _words(folder / "cgroup.procs")}
+            for folder in dict.fromkeys(self.folders.values())
+        ]
+        return set.intersection(*found)
 
     def pids(self) -> list[int]:
         """Everything that is in it."""
@@ -130,9 +144,11 @@ class Cgroups:
 
     def __init__(self, state: Path) -> None:
         self._memo = state / "cgroups.json"
-        self._name = _PREFIX + hashlib.sha256(os.fsencode(state.resolve())).hexdigest()[:12]
+        self._name = _PREFIX + hashlib.sha256(_identity(state)).hexdigest()[:12]
         self._parents: dict[str, Path] = {}
         self._left: list[Group] = []
+        # Groups are made in threads and removed in the loop.
+        self._lock = threading.Lock()
         self.reason = "not tried yet"
 
     @property
@@ -189,13 +205,19 @@ class Cgroups:
         self.sweep()
         if not self._parents:
             return None
+        with self._lock:
+            return self._make(sandbox_id, cpus, memory, processes)
+
+    def _make(self, sandbox_id: str, cpus: int | None, memory: int, processes: int) -> Group:
         group = Group({name: parent / sandbox_id for name, parent in self._parents.items()})
+        # Of the same sandbox, started before: what is in use again is not to be removed.
+        self._left = [left for left in self._left if left.folders != group.folders]
         try:
             for folder in dict.fromkeys(group.folders.values()):
                 folder.mkdir(exist_ok=True)
             group.limit(cpus=cpus, memory=memory, processes=processes)
         except OSError:
-            self.drop(group)
+            self._drop(group)
             raise
         group.killed()
         return group
@@ -212,12 +234,17 @@ class Cgroups:
 
     def drop(self, group: Group) -> None:
         """Remove a cgroup, now or when the last of its processes is gone."""
+        with self._lock:
+            self._drop(group)
+
+    def _drop(self, group: Group) -> None:
         if not group.remove():
             self._left.append(group)
 
     def sweep(self) -> None:
         """Try again what could not be removed before."""
-        self._left = [group for group in self._left if not group.remove()]
+        with self._lock:
+            self._left = [group for group in self._left if not group.remove()]
 
     def close(self) -> None:
         """Remove everything: the sandboxes are gone."""
@@ -242,6 +269,17 @@ class Cgroups:
                 _empty(folder)
             if parent.is_dir():
                 _remove(parent)
+
+
+def _identity(state: Path) -> bytes:
+    """A state folder, told from others of the same name in other containers."""
+    parts = [os.fsencode(state.resolve())]
+    with suppress(OSError):
+        found = state.stat()
+        parts.append(b"%d.%d" % (found.st_dev, found.st_ino))
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_bytes())
+    return b"\0".join(parts)
 
 
 def _places() -> dict[str, list[Path]]:
@@ -339,8 +377,10 @@ def _empty(folder: Path) -> None:
     deadline = time.monotonic() + _LEFT_SECONDS
     while not _remove(folder) and time.monotonic() < deadline:
         for word in _words(folder / "cgroup.procs"):
-            with suppress(OSError):
-                os.kill(int(word), signal.SIGKILL)
+            # 0 stands for a process of another pid namespace, and to kill it would be to end ourselves.
+            if int(word) > 1:
+                with suppress(OSError):
+                    os.kill(int(word), signal.SIGKILL)
         time.sleep(0.01)
 
 

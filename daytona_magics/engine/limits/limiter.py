@@ -150,8 +150,8 @@ class Limiter:
     async def started(self, record: SandboxRecord, box: SandboxProcess) -> None:
         """A sandbox's first process is there.
 
-        Moving it into its cgroup takes the kernel some 10 ms, for which nobody waits: what it starts
-        meanwhile is moved after it.
+        When this returns it is in its cgroup, with all that it has started meanwhile, or kept to its limits
+        without one.
         """
         if self._dog is None:
             return
@@ -174,6 +174,7 @@ class Limiter:
             task = asyncio.ensure_future(self._enclose(record.id, watched, cpus))
             self._enclosing.add(task)
             task.add_done_callback(self._enclosing.discard)
+            await asyncio.shield(task)
 
     async def _enclose(self, sandbox_id: str, watched: Watched, cpus: int | None) -> None:
         def enclose() -> Group | None:
@@ -192,11 +193,21 @@ class Limiter:
         except OSError as error:
             if watched.box.alive:
                 log.warning("sandbox %s gets no cgroup: %s", sandbox_id, error)
+                self._keep_without(watched, cpus)
             return
         if self._dog is not None and self._dog.get(sandbox_id) is watched:
             watched.group = group
         elif group is not None:
             self._cgroups.drop(group)
+
+    def _keep_without(self, watched: Watched, cpus: int | None) -> None:
+        """Keep a sandbox to its limits as on a machine that has no cgroups."""
+        pids = watched.pids()
+        processes.allow_memory(pids, watched.memory)
+        watched.count = True
+        if cpus is not None:
+            for pid in pids:
+                _pin(pid, cpus)
 
     def ended(self, sandbox_id: str) -> None:
         """Every process of a sandbox is gone."""
@@ -328,7 +339,8 @@ class Limiter:
             },
             "output": {
                 "state": "enforced",
-                "how": f"a command is ended after {MAX_OUTPUT >> 20} MiB of output",
+                "how": f"a command is ended after {MAX_OUTPUT >> 20} MiB of output; a cell goes on, and of "
+                "what it prints the first and the last part are kept",
                 "why": "",
             },
             "default": {"cpu": cpus, "memory": memory, "disk": size, "processes": Limits().processes},
