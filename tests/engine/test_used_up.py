@@ -1,0 +1,77 @@
+"""What cells and commands are told when a sandbox's disk or processes are used up, and what then helps."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from daytona import CreateSandboxFromSnapshotParams
+
+from tests.engine_process import wait_until
+from tests.kernel_client import Kernel
+
+FULL = "1 GiB of disk; delete files, or ask for more with `%sandbox create --disk`"
+FILL = "for n in $(seq 40); do head -c 128M /dev/zero > fill$n || exit 3; done"
+#: Takes every process, also those that become free, and ends by itself.
+FORKS = """
+import os, time
+end = time.time() + 15
+if os.fork():
+    time.sleep(1)
+    print("no more", flush=True)
+    os._exit(0)
+os.setsid()
+while time.time() < end:
+    try:
+        if not os.fork():
+            time.sleep(max(0, end - time.time()))
+            os._exit(0)
+    except OSError:
+        time.sleep(0.01)
+"""
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with Kernel() as kernel:
+        assert kernel.run("%sandbox create --disk 1 --memory 1 --cpu 1").status == "ok"
+        yield kernel
+
+
+def test_a_cell_that_fills_the_disk_is_told_so_and_the_next_can_delete(kernel: Kernel) -> None:
+    failed = kernel.run("%%sandbox bash\n" + FILL)
+    assert failed.status == "error" and FULL in failed.traceback, failed
+    assert "out of memory" not in failed.traceback
+    python = kernel.run("%%sandbox\nopen('small', 'w').write('written')\n1 / 0")
+    assert "ZeroDivisionError" in python.traceback and FULL in python.traceback, python
+    deleted = kernel.run("%%sandbox bash\nrm -f fill* && ls fill* 2>/dev/null | wc -l; cat small")
+    assert deleted.status == "ok" and deleted.stdout == "0\nwritten", deleted
+
+    def fine() -> bool:
+        cell = kernel.run("%%sandbox\nopen('more', 'wb').write(bytes(1 << 20))\n1 / 0")
+        return "ZeroDivisionError" in cell.traceback and "disk" not in cell.traceback
+
+    wait_until(fine, "the sandbox writes again")
+
+
+def test_a_cell_that_finds_no_process_left_names_the_way_out(kernel: Kernel) -> None:
+    begun = kernel.run(f"%%sandbox\nimport subprocess\nsubprocess.Popen(['python3', '-c', {FORKS!r}]).wait()")
+    assert begun.status == "ok", begun
+    refused = kernel.run("%%sandbox bash\necho never")
+    assert "processes are used up; `%sandbox restart` ends them" in refused.traceback, refused
+    assert kernel.run("%sandbox restart").status == "ok"
+    assert kernel.run("%%sandbox bash\necho again").stdout == "again\n"
+
+
+def test_a_command_that_finds_no_process_left_names_the_way_out(daytona: Any) -> None:
+    sandbox = daytona.create(CreateSandboxFromSnapshotParams(snapshot="daytona-small"))
+    try:
+        assert sandbox.process.exec("python3 -c " + shlex.quote(FORKS)).result.startswith("no more\n")
+        time.sleep(0.2)
+        refused = sandbox.process.exec("echo never")
+        assert refused.exit_code and "`%sandbox restart` ends them" in refused.result, refused.result
+    finally:
+        daytona.delete(sandbox)
