@@ -190,16 +190,18 @@ far.send(b"x")
         "slow everything of the host's user down",
         8,
         ALWAYS,
-        # For a user that does not exist, and to what is so already: nothing is slowed; what counts is that it
-        # can be asked for.
+        # What counts is that it can be asked for: by root for a user that does not exist, or it would change
+        # all of this machine; by others for their own, whose processes all run alike.
         """
 if os.stat(facts["state"]).st_uid != os.getuid() or os.stat("/proc/self/ns/pid").st_ino != facts["pidns"]:
     safe("not the same user, or not the same processes")
-try:
-    os.setpriority(os.PRIO_USER, 0, os.getpriority(os.PRIO_USER, 0))
-    leak("all processes of this user")
-except OSError:
-    reachable(141, 2, 3999999, 0)
+if os.getuid():
+    try:
+        os.setpriority(os.PRIO_USER, 0, os.getpriority(os.PRIO_USER, 0))
+        leak("all processes of this user")
+    except OSError:
+        pass
+reachable(141, 2, 3999999, 0)
 """,
         "process",
     ),
