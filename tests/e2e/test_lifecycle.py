@@ -88,7 +88,7 @@ def test_a_restarted_kernel_finds_its_variables(kernel: Kernel) -> None:
 
 def test_a_forced_restart_also_re_attaches_and_a_running_cell_is_announced(kernel: Kernel) -> None:
     kernel.run("%%sandbox\nx = 2")
-    kernel.send("%%sandbox\nimport time\nprint('go')\nfor _ in range(30): time.sleep(0.1)\nx = 3")
+    kernel.send("%%sandbox\nimport time\nprint('go')\nfor _ in range(80): time.sleep(0.1)\nx = 3")
     time.sleep(1.0)
     kernel.restart(now=True)
     cell = kernel.run("%%sandbox\nx")
