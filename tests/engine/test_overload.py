@@ -240,7 +240,9 @@ def test_filling_the_disk(street: Street, sandbox: str) -> None:
 
 def test_filling_the_memory_files(street: Street, sandbox: str) -> None:
     # The interpreter's own folder may be shown below /tmp, so only what was written is counted.
-    fill = "head -c 4G /dev/zero > /tmp/fill; head -c 4G /dev/zero > /dev/shm/fill; du -cm /tmp/fill /dev/shm/fill"
+    fill = (
+        "for f in /tmp/fill /dev/shm/fill; do head -c 4G /dev/zero > $f; done; du -cm /tmp/fill /dev/shm/fill"
+    )
     code, said = street.stands(lambda: Client(street.engine).execute(sandbox, fill))
     assert code == 0 and "No space left" in said and int(said.split()[-2]) <= 257
 
