@@ -173,7 +173,7 @@ def test_folders_end_completely(writable: Writable) -> None:
         box, "rm -r /usr/share/man; mkdir /opt/closed; touch /opt/closed/file; chmod 0 /opt/closed /usr"
     )
     writable.end(box)
-    assert stat.S_IMODE((folder / "system/usr/work/work").stat().st_mode) == 0
+    assert stat.S_IMODE((folder / "system" / "usr" / "work" / "work").stat().st_mode) == 0
     # A closed folder of its own is no reason not to start.
     writable.end(writable.start(folder))
     trees.remove_tree(folder)
