@@ -51,3 +51,19 @@ def sandbox(daytona: Any) -> Iterator[Any]:
     yield made
     if made.state != "destroyed":
         daytona.delete(made)
+
+
+@pytest.fixture(scope="module")
+def shared(daytona: Any) -> Iterator[Any]:
+    """One sandbox for the tests of a module that leave nothing behind."""
+    made = daytona.create()
+    yield made
+    daytona.delete(made)
+
+
+@pytest.fixture
+async def box(async_daytona: Any) -> AsyncIterator[Any]:
+    """A started sandbox of the asynchronous client."""
+    made = await async_daytona.create()
+    yield made
+    await made.delete()

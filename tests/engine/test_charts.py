@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from daytona.common.charts import (
     BarChart,
     BoxAndWhiskerChart,
@@ -18,15 +16,6 @@ from daytona.common.charts import (
 )
 
 from daytona_magics.engine.api import charts
-
-
-@pytest.fixture(scope="module")
-def shared(daytona: Any) -> Iterator[Any]:
-    """One sandbox for the tests of this file."""
-    made = daytona.create()
-    yield made
-    daytona.delete(made)
-
 
 PROGRAM = """
 import sys

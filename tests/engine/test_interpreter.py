@@ -5,30 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
 import pytest
-from daytona import AsyncDaytona
 from daytona.common.errors import DaytonaError, DaytonaNotFoundError, DaytonaTimeoutError
 
 from tests.engine_process import IsolatedEngine
-
-
-@pytest.fixture
-async def box(async_daytona: AsyncDaytona) -> AsyncIterator[Any]:
-    made = await async_daytona.create()
-    yield made
-    await made.delete()
-
-
-@pytest.fixture(scope="module")
-def shared(daytona: Any) -> Iterator[Any]:
-    """One sandbox for the tests that leave nothing behind."""
-    made = daytona.create()
-    yield made
-    daytona.delete(made)
 
 
 def test_variables_stay_and_contexts_are_apart(shared: Any) -> None:

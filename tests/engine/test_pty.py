@@ -12,7 +12,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from daytona import AsyncDaytona
 from daytona.common.errors import DaytonaConflictError, DaytonaNotFoundError
 from daytona.common.pty import PtySize
 
@@ -49,13 +48,6 @@ asyncio.run(main())
 def test_a_short_program_types_resizes_and_reads_the_exit_code(engine: IsolatedEngine) -> None:
     done = engine.python(PROGRAM, **engine.client_env())
     assert (done.returncode, done.stdout) == (0, "7 True\n"), done.stderr
-
-
-@pytest.fixture
-async def box(async_daytona: AsyncDaytona) -> AsyncIterator[Any]:
-    made = await async_daytona.create()
-    yield made
-    await made.delete()
 
 
 class Screen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,14 +13,6 @@ from daytona.common.errors import (
     DaytonaNotFoundError,
     DaytonaValidationError,
 )
-
-
-@pytest.fixture(scope="module")
-def shared(daytona: Any) -> Iterator[Any]:
-    """One sandbox for the tests of this file."""
-    made = daytona.create()
-    yield made
-    daytona.delete(made)
 
 
 def test_text_is_found_in_files_and_folders(shared: Any) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from daytona import AsyncDaytona, SessionExecuteRequest
+from daytona import SessionExecuteRequest
 from daytona.common.errors import (
     DaytonaConflictError,
     DaytonaError,
@@ -21,21 +21,6 @@ from daytona.common.errors import (
 
 from daytona_magics.engine.toolbox.spool import ERR, OUT, Spool
 from tests.engine_process import IsolatedEngine
-
-
-@pytest.fixture
-async def box(async_daytona: AsyncDaytona) -> AsyncIterator[Any]:
-    made = await async_daytona.create()
-    yield made
-    await made.delete()
-
-
-@pytest.fixture(scope="module")
-def shared(daytona: Any) -> Iterator[Any]:
-    """One sandbox for the tests that leave nothing behind."""
-    made = daytona.create()
-    yield made
-    daytona.delete(made)
 
 
 def run(sandbox: Any, command: str, session: str = "s", **options: Any) -> Any:

@@ -14,13 +14,6 @@ from tests.engine_process import IsolatedEngine
 
 
 @pytest.fixture
-async def box(async_daytona: AsyncDaytona) -> AsyncIterator[AsyncSandbox]:
-    made = await async_daytona.create()
-    yield made
-    await made.delete()
-
-
-@pytest.fixture
 async def anybody() -> AsyncIterator[aiohttp.ClientSession]:
     """A client without the bearer."""
     async with aiohttp.ClientSession() as session:
