@@ -74,11 +74,15 @@ sys.stderr.write("no line end")
     assert run.stderr == "complaint\nno line end"
     big = interpreter.run_code("for i in range(300000): print(i)\nprint('é' * 100000)")
     assert big.stdout == "".join(f"{i}\n" for i in range(300_000)) + "é" * 100_000 + "\n"
-    # Answers cannot be forged by writing to the pipes' numbers.
-    forged = interpreter.run_code(
-        "import os\ntry:\n    os.write(4, b'{}\\n')\nexcept OSError as e:\n    print(e)"
-    )
-    assert forged.error is None or forged.error.name == "InterpreterEnded"
+
+
+def test_a_forged_answer_ends_the_interpreter_and_answers_nothing_else(shared: Any) -> None:
+    interpreter = shared.code_interpreter
+    for text in ("{}\\n", '{"id": ""}\\n', "not json\\n", "{}\\n{}\\n"):
+        forged = interpreter.run_code(f"import os, time\nos.write(4, b'{text}')\ntime.sleep(20)")
+        assert forged.error.name == "InterpreterEnded", text
+        assert "makes no sense" in forged.error.value
+        assert interpreter.run_code("print('next')").stdout == "next\n"
 
 
 def test_environment_is_for_one_execution(shared: Any) -> None:

@@ -53,10 +53,12 @@ class _Worker:
         self.requests = requests
         self.answers = answers
         self.streams = {out: OUT, err: ERR}
+        self._expected = ""
 
     async def send(self, request: dict[str, Any]) -> None:
         """Write one request. Raises OSError when the worker is gone."""
-        view = memoryview(json.dumps(request).encode("ascii") + b"\n")
+        self._expected = os.urandom(8).hex()
+        view = memoryview(json.dumps({**request, "id": self._expected}).encode("ascii") + b"\n")
         while view:
             try:
                 view = view[os.write(self.requests, view) :]
@@ -76,10 +78,15 @@ class _Worker:
                 how = f"signal {-status}" if status < 0 else f"exit code {status}"
                 raise Broken(f"the interpreter ended with {how}; its variables are lost")
         try:
-            return wire.parse_json(bytes(said))
+            answer = wire.parse_json(bytes(said))
+            if answer.pop("id", None) != self._expected:
+                raise wire.WireError("this answers something else")
         except wire.WireError as error:
+            # The code can find the pipe; what it writes there must not be taken for a later answer.
             self.child.kill()
+            await self.child.exited
             raise Broken("the interpreter's answer makes no sense; its variables are lost") from error
+        return answer
 
     def close(self) -> None:
         self.child.kill()
@@ -215,32 +222,47 @@ async def _receive_code(connection: Wire) -> str:
 
 
 class _Output:
-    """Passes a worker's output on, and throws it away from when nobody takes it any more."""
+    """Passes a worker's output on, and throws it away from when nobody takes it any more.
+
+    What was read is passed on whole even when the pump that read it is cancelled, and the two streams take
+    turns on the connection.
+    """
 
     def __init__(self, worker: _Worker, connection: Wire) -> None:
-        self._worker = worker
+        self._streams = worker.streams
         self._connection = connection
+        self._turn = asyncio.Lock()
+        self._passing: set[asyncio.Future[int]] = set()
         self._taken = True
 
-    async def pump(self, fd: int, left: int | None = None) -> None:
-        """Pass on what comes from `fd`, until it ends or `left` bytes have come."""
-        kind = bytes((self._worker.streams[fd],))
-        while left is None or left > 0:
+    async def pump(self, fd: int) -> None:
+        """Pass on what comes from `fd`, until it ends or this is cancelled."""
+        while True:
             await ready(fd)
-            data = os.read(fd, _READ if left is None else min(left, _READ))
-            if not data:
+            passing = asyncio.ensure_future(self._pass(fd, _READ))
+            self._passing.add(passing)
+            passing.add_done_callback(self._passing.discard)
+            if not await asyncio.shield(passing):
                 return
-            left = None if left is None else left - len(data)
-            if self._taken:
-                try:
-                    await self._connection.send(DATA, kind + data)
-                except OSError:
-                    self._taken = False
 
     async def rest(self) -> None:
-        """Pass on what was written until now."""
-        for fd in self._worker.streams:
-            await self.pump(fd, struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0])
+        """Pass on what was written until now; no pump may be running."""
+        await asyncio.gather(*self._passing)
+        for fd in self._streams:
+            left = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]
+            while left and (size := await self._pass(fd, min(left, _READ))):
+                left -= size
+
+    async def _pass(self, fd: int, most: int) -> int:
+        """Read and send at most that many bytes that are there: how many, 0 at the end."""
+        async with self._turn:
+            data = os.read(fd, most)
+            if data and self._taken:
+                try:
+                    await self._connection.send(DATA, bytes((self._streams[fd],)) + data)
+                except OSError:
+                    self._taken = False
+            return len(data)
 
 
 async def _follow(worker: _Worker, connection: Wire, timeout: float | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def main() -> None:
     for number, line in enumerate(requests, 1):
         request = json.loads(line)
         answer = run(request["code"], request["envs"], module.__dict__, f"<cell {number}>")
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps({**answer, "id": request["id"]}) + "\n")
         answers.flush()
 
 
