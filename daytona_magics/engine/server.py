@@ -19,6 +19,7 @@ from daytona_magics.engine.api import (
     previews,
     process,
     pty,
+    refusals,
     sandboxes,
     searching,
     sessions,
@@ -46,6 +47,8 @@ _FAMILIES = (
     searching,
     git,
     pty,
+    # After all that is served, so that it takes nothing from them.
+    refusals,
 )
 
 
