@@ -2,9 +2,7 @@
 
 Each sandbox has a lock; a change takes it, writes the database, and only then tells the caller and the event
 listeners. What survives a crash is decided at start: a row still ``creating`` was never acknowledged and is
-removed, one that ran is ``stopped`` with its files, one that was being deleted is deleted. Deleting renames
-the home into ``trash`` first, so the answer does not wait for a large tree; the row, and with it the uid,
-goes when the files are gone.
+removed, one that ran is ``stopped`` with its files, one that was being deleted is deleted.
 """
 
 from __future__ import annotations
@@ -14,25 +12,26 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from daytona_magics.engine.background import Background
+from daytona_magics.engine.disposal import Disposal
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess
+from daytona_magics.engine.launch.launcher import Launcher, SandboxProcess
 from daytona_magics.engine.launch.system import SystemLayers
 from daytona_magics.engine.limits.limiter import Limiter
 from daytona_magics.engine.log import log
 from daytona_magics.engine.proxy.egress import Egress
 from daytona_magics.engine.proxy.settings import HostNetwork
+from daytona_magics.engine.rows import Event, Rows
+from daytona_magics.engine.running import Runner
 from daytona_magics.engine.sandbox import ISOLATION_LABEL, Sandbox
-from daytona_magics.engine.starting import Starter, folder_of
-from daytona_magics.engine.store.database import Database, StoreError
+from daytona_magics.engine.starting import Starter
+from daytona_magics.engine.store.database import Database
 from daytona_magics.engine.store.records import SandboxRecord
 from daytona_magics.engine.store.uids import UidBlock, find_block
-
-Event = Callable[[str, SandboxRecord, str], Awaitable[None]]
-"""``(event name, record after the change, state before it)``"""
 
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ACTIVITY_WRITE_SECONDS = 30.0
@@ -54,18 +53,17 @@ class Sandboxes:
         self._database = database
         self._launcher = launcher
         self._starter = Starter(launcher, egress or Egress(HostNetwork()), folder)
+        self._rows = Rows(database)
+        self._runner = Runner(self._starter, self._rows, self._ended)
+        self._background = Background()
+        self._disposal = Disposal(folder, database, launcher, self._background)
         self._homes = folder / "sandboxes"
-        self._trash = folder / "trash"
-        self._stderr = folder / "stderr"
         self._by_id: dict[str, Sandbox] = {}
-        self._dead_uids: set[int] = set()
         self._block: UidBlock | None = None
         self._name_lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._last_written: dict[str, float] = {}
         self._closing = False
         self.unavailable = ""
-        self.on_event: Event | None = None
 
     @property
     def isolation(self) -> str:
@@ -76,6 +74,15 @@ class Sandboxes:
     def launcher(self) -> Launcher:
         """What starts the sandboxes; it knows what this machine allows."""
         return self._launcher
+
+    @property
+    def on_event(self) -> Event | None:
+        """Who is told of every creation and change of state."""
+        return self._rows.on_event
+
+    @on_event.setter
+    def on_event(self, listener: Event | None) -> None:
+        self._rows.on_event = listener
 
     @property
     def egress(self) -> Egress:
@@ -102,7 +109,7 @@ class Sandboxes:
 
     async def load(self) -> None:
         """Read the database and put every row into a state that can be true after a restart."""
-        for folder in (self._homes, self._trash):
+        for folder in (self._homes, self._disposal.trash):
             folder.mkdir(exist_ok=True)
             # Sandbox uids pass through to their homes; they cannot list their neighbours.
             folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -114,7 +121,7 @@ class Sandboxes:
             await self._database.set_meta("uid_block", [found.start, found.count])
         for record in await self._database.sandboxes():
             if record.state in ("creating", "destroying", "destroyed"):
-                self._forget(record)
+                self._disposal.forget(record)
                 continue
             if record.state != "stopped":
                 record.state, record.desired_state, record.stopped_at = "stopped", "stopped", time.time()
@@ -149,13 +156,13 @@ class Sandboxes:
         async with sandbox.lock:
             try:
                 await asyncio.to_thread(self._starter.prepare_home, record)
-                await self._tell("sandbox.created", record, record.state)
-                await self._spawn(sandbox)
+                await self._rows.tell("sandbox.created", record, record.state)
+                await self._runner.spawn(sandbox)
             except BaseException:
                 # One that cannot be ended keeps its row and its files until it has ended.
                 if sandbox.process is None:
                     del self._by_id[record.id]
-                    self._forget(record)
+                    self._disposal.forget(record)
                 raise
         return sandbox
 
@@ -194,7 +201,7 @@ class Sandboxes:
             raise ApiError(
                 503, "this machine has no free block of user ids for sandboxes (see engine doctor)"
             )
-        uid = self._block.pick([*(s.record.uid for s in self._by_id.values()), *self._dead_uids])
+        uid = self._block.pick([*(s.record.uid for s in self._by_id.values()), *self._disposal.uids])
         if uid is None:
             raise ApiError(503, f"all {self._block.count} user ids are in use; delete some sandboxes")
         return uid
@@ -206,12 +213,12 @@ class Sandboxes:
             if sandbox.record.state == "started":
                 return
             self._check_open()
-            await self._set_state(sandbox, "starting", desired="started")
+            await self._rows.set_state(sandbox, "starting", desired="started")
             try:
-                await self._spawn(sandbox)
+                await self._runner.spawn(sandbox)
             except BaseException:
                 if sandbox.process is None:
-                    await self._set_stopped(sandbox)
+                    await self._rows.set_stopped(sandbox)
                 raise
 
     async def stop(self, sandbox: Sandbox) -> None:
@@ -220,9 +227,9 @@ class Sandboxes:
             self._check_exists(sandbox)
             if sandbox.record.state == "stopped":
                 return
-            await self._set_state(sandbox, "stopping", desired="stopped")
-            await self._kill(sandbox)
-            await self._set_stopped(sandbox)
+            await self._rows.set_state(sandbox, "stopping", desired="stopped")
+            await self._runner.kill(sandbox)
+            await self._rows.set_stopped(sandbox)
         if sandbox.record.auto_delete_interval == 0:
             await self.delete(sandbox)
 
@@ -231,16 +238,17 @@ class Sandboxes:
         async with sandbox.lock:
             if self._by_id.get(sandbox.record.id) is not sandbox:
                 return
-            await self._set_state(sandbox, "destroying", desired="destroyed")
-            await self._kill(sandbox)
+            await self._rows.set_state(sandbox, "destroying", desired="destroyed")
+            await self._runner.kill(sandbox)
             old = sandbox.record.state
             # The name is free again at once.
             gone = replace(sandbox.record, state="destroyed", name=f"destroyed {sandbox.record.id}")
             await self._database.update(gone)
             del self._by_id[gone.id]
+            self._last_written.pop(gone.id, None)
             sandbox.record.state = "destroyed"
-            self._forget(gone)
-        await self._tell("sandbox.state.updated", sandbox.record, old)
+            self._disposal.forget(gone)
+        await self._rows.tell("sandbox.state.updated", sandbox.record, old)
 
     async def change(self, sandbox: Sandbox, change: Callable[[SandboxRecord], None]) -> None:
         """Apply a change of settings; it is on disk when this returns."""
@@ -291,46 +299,15 @@ class Sandboxes:
             # One that has been deleted meanwhile is no failure.
             if isinstance(result, BaseException) and sandbox.record.id in self._by_id:
                 log.error("sandbox %s was not stopped: %s", sandbox.record.id, result)
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._background.finished()
         await self.system.close()
 
     def _check_exists(self, sandbox: Sandbox) -> None:
         if self._by_id.get(sandbox.record.id) is not sandbox:
             raise ApiError(404, f"Sandbox with ID or name {sandbox.record.id} not found")
 
-    async def _spawn(self, sandbox: Sandbox) -> None:
-        """Start the process of a sandbox and say so; when this fails, nothing of it is left running."""
-        # One that could not be ended earlier; there are never two in the same home.
-        await self._kill(sandbox)
-        record = sandbox.record
-        sandbox.process = await self._starter.spawn(record)
-        sandbox.process.add_exit_callback(lambda process: self._task(self._died(sandbox, process)))
-        sandbox.touch()
-        # The engine may run at another level than when the sandbox was created.
-        record.labels = {**record.labels, ISOLATION_LABEL: self._launcher.level}
-        try:
-            await self._set_state(sandbox, "started", desired="started")
-        except BaseException:
-            await self._kill(sandbox)
-            raise
-
-    async def _kill(self, sandbox: Sandbox) -> None:
-        """End the processes of a sandbox, if there are any.
-
-        Raises:
-            ApiError: 500 when they do not end; ``sandbox.process`` stays, so that it can be tried again.
-        """
-        if sandbox.process is not None:
-            try:
-                await sandbox.process.kill()
-            except LaunchError as error:
-                log.error("%s", error)
-                raise ApiError(500, f"the sandbox could not be ended: {error}") from error
-            sandbox.process = None
-            self._starter.ended(sandbox.record.id)
-        for pty in list(sandbox.ptys.values()):
-            await pty.close()
+    def _ended(self, sandbox: Sandbox, process: SandboxProcess) -> None:
+        self._background.run(self._died(sandbox, process))
 
     async def _died(self, sandbox: Sandbox, process: SandboxProcess) -> None:
         async with sandbox.lock:
@@ -338,72 +315,10 @@ class Sandboxes:
             if sandbox.process is not process:
                 return
             log.warning("sandbox %s ended by itself", sandbox.record.id)
-            await self._kill(sandbox)
+            await self._runner.kill(sandbox)
             # Its creation or its deletion was given up because it did not end then.
             unwanted = sandbox.record.state in ("creating", "destroying")
             if not unwanted:
-                await self._set_stopped(sandbox)
+                await self._rows.set_stopped(sandbox)
         if unwanted or sandbox.record.auto_delete_interval == 0:
             await self.delete(sandbox)
-
-    async def _set_stopped(self, sandbox: Sandbox) -> None:
-        """The processes are gone: that is so even if it cannot be written (a restart comes to the same)."""
-        try:
-            await self._set_state(sandbox, "stopped", desired="stopped")
-        except (sqlite3.Error, StoreError) as error:
-            log.error("sandbox %s has stopped, which cannot be written: %s", sandbox.record.id, error)
-            sandbox.record = replace(
-                sandbox.record, state="stopped", desired_state="stopped", stopped_at=time.time()
-            )
-
-    async def _set_state(self, sandbox: Sandbox, state: str, *, desired: str = "") -> None:
-        old, now = sandbox.record.state, time.time()
-        changed = replace(sandbox.record, state=state, updated_at=now)
-        changed.desired_state = desired or changed.desired_state
-        changed.stopped_at = now if state == "stopped" else None
-        await self._database.update(changed)
-        sandbox.record = changed
-        log.info("sandbox %s: %s -> %s", changed.id, old, state)
-        await self._tell("sandbox.state.updated", changed, old)
-
-    async def _tell(self, event: str, record: SandboxRecord, old: str) -> None:
-        if self.on_event is not None:
-            try:
-                await self.on_event(event, record, old)
-            except Exception as error:  # noqa: BLE001  what is on disk has happened, heard or not
-                log.error("%s of sandbox %s could not be told", event, record.id, exc_info=error)
-
-    def _forget(self, record: SandboxRecord) -> None:
-        """Remove the files and then the row of a sandbox nobody knows any more, in the background."""
-        if record.uid is not None:
-            self._dead_uids.add(record.uid)
-        folder, trash = folder_of(record), self._trash / record.id
-        if folder.exists():
-            folder.rename(trash)
-
-        async def remove() -> None:
-            try:
-                if trash.exists():
-                    await asyncio.to_thread(self._launcher.remove_home, trash)
-            except (OSError, LaunchError) as error:
-                # The row stays, so the uid is not reused and the next start tries again.
-                log.error("the files of sandbox %s could not be removed: %s", record.id, error)
-                return
-            (self._stderr / f"{record.id}.err").unlink(missing_ok=True)
-            self._last_written.pop(record.id, None)
-            await self._database.remove(record.id)
-            if record.uid is not None:
-                self._dead_uids.discard(record.uid)
-
-        self._task(remove())
-
-    def _task(self, coroutine: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_log_failure)
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a background task failed", exc_info=error)
