@@ -206,6 +206,7 @@ class _Engine:
                 shutdown_timeout=SHUTDOWN_SECONDS,
                 max_field_size=MAX_HEADER,
                 keepalive_timeout=75,
+                auto_decompress=False,
             )
             await runner.setup()
             ends.push_async_callback(_end, "closing connections", runner.cleanup)

@@ -43,6 +43,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(error.status, error.message, error.code, DAEMON)
     if isinstance(error, web.HTTPException):
         return ApiError(error.status, error.text or error.reason)
+    if isinstance(error, web.RequestPayloadError):
+        return ApiError(400, f"the request body cannot be read: {error}", "INVALID_REQUEST_BODY")
     log.error("unexpected error", exc_info=error)
     if isinstance(error, sqlite3.Error):
         return ApiError(503, f"the embedded engine cannot write its database: {error}")
@@ -61,14 +63,20 @@ async def json_body(request: web.Request) -> dict[str, Any]:
     Raises:
         ApiError: 400 when it is not a JSON object.
     """
-    text = await request.text()
     try:
-        value = json.loads(text) if text.strip() else {}
+        text = await request.text()
+        value = json.loads(text, parse_constant=_no_number) if text.strip() else {}
         if "\\ud" in text.lower():
             # Half of a surrogate pair is legal JSON but no text: nothing could store or send it.
             json.dumps(value, ensure_ascii=False).encode()
-    except ValueError as error:
+    # Also a charset nobody knows, bytes that are not of it, and lists in lists without end.
+    except (ValueError, LookupError, RecursionError) as error:
         raise ApiError(400, f"the request body is not JSON: {error}", "INVALID_REQUEST_BODY") from error
     if not isinstance(value, dict):
         raise ApiError(400, "the request body is not a JSON object", "INVALID_REQUEST_BODY")
     return value
+
+
+def _no_number(name: str) -> float:
+    """NaN and Infinity are read by Python's parser, and by hardly any other."""
+    raise ValueError(f"{name} is no number")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -122,7 +123,7 @@ async def bulk_upload(request: web.Request) -> web.Response:
     paths: dict[str, str] = {}
     written: list[dict[str, Any]] = []
     failures: list[ApiError] = []
-    with used(request, sandbox):
+    with used(request, sandbox), _form_errors():
         while (part := await reader.next()) is not None:
             if not isinstance(part, BodyPartReader):
                 raise ApiError(400, "nested multipart bodies are not understood")
@@ -162,19 +163,27 @@ async def _single_body(request: web.Request) -> AsyncIterator[bytes]:
             yield chunk
         return
     reader = await _multipart(request)
-    while (part := await reader.next()) is not None:
-        if isinstance(part, BodyPartReader) and part.name == "file":
-            async for chunk in chunks_of(part):
-                yield chunk
-            return
-        await part.release()
+    with _form_errors():
+        while (part := await reader.next()) is not None:
+            if isinstance(part, BodyPartReader) and part.name == "file":
+                async for chunk in chunks_of(part):
+                    yield chunk
+                return
+            await part.release()
     raise ApiError(400, "the form has no field 'file'")
 
 
 async def _multipart(request: web.Request) -> Any:
-    try:
+    with _form_errors():
         return await request.multipart()
-    except (AssertionError, ValueError) as error:
+
+
+@contextmanager
+def _form_errors() -> Iterator[None]:
+    """Refuse with 400 a form that cannot be read."""
+    try:
+        yield
+    except (AssertionError, ValueError, RuntimeError, LookupError) as error:
         raise ApiError(
             400, f"the request body is not a multipart form: {error}", "INVALID_REQUEST_BODY"
         ) from error

@@ -84,6 +84,17 @@ class Guard:
             raise ApiError(401, "Invalid credentials: not the API key of this embedded engine", source=source)
 
 
+def _check_encoding(request: web.BaseRequest) -> None:
+    """No client of the platform packs its bodies, and a small packed one could be a huge one.
+
+    Raises:
+        ApiError: 415 for a packed body.
+    """
+    encodings = request.headers.getall("Content-Encoding", [])
+    if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
+        raise ApiError(415, "a request body is sent as it is, without a Content-Encoding")
+
+
 async def unanswered(request: web.Request) -> None:
     """The expect handler of every route: says nothing to somebody who has not been checked."""
 
@@ -118,6 +129,7 @@ def guard_middleware(
         response: web.StreamResponse
         try:
             guard.check(request)
+            _check_encoding(request)
             on_request()
             await _answer_expect(request)
             response = await handler(request)
