@@ -1,17 +1,22 @@
-"""Run the whole suite: ``python -m tests [pytest arguments]``.
+"""Run the whole suite: ``python -m tests [--shards N] [pytest arguments]``.
 
 As root the suite runs in a closed network (see ``tests/closed_network.py``): it must pass although nothing
 can leave the machine but requests to the package index, and this command fails if anything else was asked
 for. Without root it runs in the open, and says so; with ``CI`` set that is a failure.
+
+Without arguments root's suite runs in shards (see ``tests/shards.py``), each in a network, a process and an
+IPC namespace of its own. With pytest's arguments, or without root, it is one pytest that shows all at once.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from tests.closed_network import (
@@ -22,6 +27,7 @@ from tests.closed_network import (
     index_hosts,
     start_relay,
 )
+from tests.shards import COUNT_VARIABLE, FOLDER_VARIABLE, NUMBER_VARIABLE
 
 #: The one foreign host the suite asks for on purpose, to see it refused (``.invalid`` never resolves).
 CONTROL_HOST = "nothing-leaves.invalid"
@@ -29,40 +35,108 @@ CONTROL_HOST = "nothing-leaves.invalid"
 #: Faults, signals and races are tested in real time on machines shared with others: what fails is tried once
 #: more, alone, and named in the summary ("rerun"). What is broken fails twice.
 SECOND_TRY = ("--reruns", "1", "--reruns-delay", "1", "-rfExR", "--durations=40")
+PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.shards", *SECOND_TRY)
+#: A shard waits for half of its time, so a few more of them than cores.
+SHARDS = (os.cpu_count() or 1) + 1
 
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--inside"]:
         return inside(Path(arguments[1]), arguments[2:])
+    shards, arguments = chosen(arguments)
+    # Processes are started by the hundred, and all of them import the same.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     can_close = (
-        os.geteuid() == 0 and subprocess.run(["unshare", "--net", "true"], check=False).returncode == 0
+        os.geteuid() == 0 and subprocess.run([*namespaces(shards), "true"], check=False).returncode == 0
     )
     if not can_close:
         print("python -m tests: no right to make a network namespace; the suite runs in the open network.")
         if os.environ.get("CI"):
             print("python -m tests: that is not enough under CI.")
             return 1
-        return run_pytest(arguments)
+        return subprocess.run([*PYTEST, *arguments], check=False).returncode
     with tempfile.TemporaryDirectory(prefix="dm-net-") as folder:
         path, log = Path(folder, "forward.sock"), Path(folder, "forward.log")
         log.touch()
         os.environ[LOG_VARIABLE] = str(log)
         with Forwarder(path, log, index_hosts()):
-            command = ["unshare", "--net", sys.executable, "-m", "tests", "--inside", str(path), *arguments]
-            status = subprocess.run(command, check=False).returncode
-        return status or report(log)
+            status = in_shards(path, shards, arguments) if shards else one(path, arguments)
+        return report(log) or status
+
+
+def chosen(arguments: list[str]) -> tuple[int, list[str]]:
+    """How many shards (0: none), and what is left for pytest."""
+    if arguments[:1] == ["--shards"]:
+        return int(arguments[1]), arguments[2:]
+    return (0 if arguments else SHARDS), arguments
+
+
+def namespaces(shards: int) -> list[str]:
+    """The command that closes the network, and keeps what is in a shard from the other shards."""
+    own_processes = ["--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
+    return ["unshare", "--net", *(own_processes if shards else [])]
+
+
+def one(path: Path, arguments: list[str]) -> int:
+    command = [*namespaces(0), sys.executable, "-m", "tests", "--inside", str(path), *arguments]
+    return subprocess.run(command, check=False).returncode
+
+
+def in_shards(path: Path, count: int, arguments: list[str]) -> int:
+    """Run them all, and the one that tells of them; returns the status of the latter."""
+    folder = Path(tempfile.mkdtemp(prefix="dm-shards-"))
+    environment = {**os.environ, FOLDER_VARIABLE: str(folder), COUNT_VARIABLE: str(count)}
+    inner = ["-m", "tests", "--inside", str(path), "-p", "no:cacheprovider", *arguments]
+    shards = [start_shard(inner, number, folder, environment) for number in range(count)]
+    waiting = [
+        threading.Thread(target=note_the_end, args=(shard, folder / f"ended-{number}"), daemon=True)
+        for number, shard in enumerate(shards)
+    ]
+    for thread in waiting:
+        thread.start()
+    try:
+        return subprocess.run([*PYTEST, "-p", "no:cacheprovider"], env=environment, check=False).returncode
+    finally:
+        for shard in shards:
+            shard.kill()
+        for thread in waiting:
+            thread.join()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_shard(
+    words: list[str], number: int, folder: Path, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    with (folder / f"shard-{number}.log").open("wb") as log:
+        return subprocess.Popen(
+            [*namespaces(1), sys.executable, *words],
+            env={**environment, NUMBER_VARIABLE: str(number)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def note_the_end(shard: subprocess.Popen[bytes], place: Path) -> None:
+    status = shard.wait()
+    unfinished = place.with_suffix(".new")
+    unfinished.write_text(str(status))
+    unfinished.rename(place)
 
 
 def inside(path: Path, arguments: list[str]) -> int:
     bring_loopback_up()
     os.environ[FORWARDER_VARIABLE] = start_relay(path)
-    return run_pytest(arguments)
-
-
-def run_pytest(arguments: list[str]) -> int:
     # A child process: the relay's threads must not be in the process whose forks and signals are tested.
-    command = [sys.executable, "-m", "pytest", *SECOND_TRY, *arguments]
-    return subprocess.run(command, check=False).returncode
+    suite = subprocess.Popen([*PYTEST, *arguments])
+    if os.getpid() != 1:
+        return suite.wait()
+    # The first process of a namespace gets the orphans of all others.
+    while True:
+        pid, status = os.wait()
+        if pid == suite.pid:
+            suite.returncode = os.waitstatus_to_exitcode(status)
+            return suite.returncode
 
 
 def report(log: Path) -> int:

@@ -7,12 +7,12 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.isolation import as_user
 from tests.kernel_client import ROOT, Cell, Kernel
 
 pytestmark = pytest.mark.isolation
@@ -244,23 +244,10 @@ def test_the_sdk_with_paths_of_the_cloud_and_terminals(kernel: Kernel) -> None:
     assert json.loads(done.stdout) == [7, True, True, False]
 
 
+@pytest.mark.shard_group("cells at the levels as an ordinary user")
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(os.geteuid() != 0, reason="this process already is an ordinary user")
 def test_the_same_as_an_ordinary_user() -> None:
-    uid = 1_900_000 + os.getpid() % 100_000
-    with tempfile.TemporaryDirectory(prefix="dm-user-", dir="/tmp") as home:
-        os.chown(home, uid, uid)
-        module = [sys.executable, "-m", "tests.isolation.as_user", str(uid), home]
-        options = ["-q", "-p", "no:cacheprovider", "--no-header", "-rfE", f"--basetemp={home}/pytest"]
-        done = subprocess.run(
-            [*module, "pytest", *options, str(Path(__file__).resolve())],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None and int(passed[1]) >= 5 * len(LEVELS), done.stdout[-3000:]
+    said = as_user.run_tests(__file__)
+    passed = re.search(r"(\d+) passed", said)
+    assert passed is not None and int(passed[1]) >= 5 * len(LEVELS), said[-3000:]

@@ -1,4 +1,4 @@
-"""Runs a test module as an ordinary user that exists nowhere else, from a root process.
+"""Runs a module as an ordinary user that exists nowhere else, from a root process.
 
     python -m tests.isolation.as_user UID HOME MODULE [ARGUMENTS]
 
@@ -10,10 +10,13 @@ by ``python -m``.
 import ctypes
 import os
 import runpy
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from daytona_magics.engine.launch import calls, namespaces, visible
+from tests import uids
 
 ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -38,6 +41,25 @@ def become(uid: int, home: str) -> None:
     namespaces.change_uid(uid)
     os.environ.update(HOME=home, TMPDIR="/tmp", PYTHONDONTWRITEBYTECODE="1")
     os.chdir(ROOT)
+
+
+def run_tests(file: str, timeout: float = 170) -> str:
+    """Run a file of tests as such a user; returns what pytest said, asserts that it was content."""
+    uid = uids.account(1_810_000)
+    with tempfile.TemporaryDirectory(prefix="dm-user-", dir="/tmp") as home:
+        os.chown(home, uid, uid)
+        options = ["-q", "-p", "no:cacheprovider", "--no-header", "-rfE", f"--basetemp={home}/pytest"]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.isolation.as_user", str(uid), home, "pytest", *options, file],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": ROOT},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, Limits, SandboxProcess, SandboxSpec
+from tests import uids
 
 #: In this variable of the test process (and so of everything that inherits its environment) is a secret.
 os.environ.setdefault("DM_TEST_SECRET", "secret-" + os.urandom(8).hex())
@@ -48,7 +49,7 @@ class Level:
 
     def spawn(self, **options: Any) -> SandboxProcess:
         self.count += 1
-        uid = 1_900_000 + self.count if os.geteuid() == 0 else None
+        uid = uids.uid(1_900_000 + self.count) if os.geteuid() == 0 else None
         home = self.folder / f"home{self.count}"
         self.launcher.prepare_home(home, uid)
         name = f"box{self.count}"

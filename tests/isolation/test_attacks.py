@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from tests import uids
 from tests.coverage import levels
 from tests.isolation import attacks, host
 
-pytestmark = [pytest.mark.isolation, pytest.mark.timeout(180)]
+# Both put passwords into the configuration of this machine.
+pytestmark = [pytest.mark.isolation, pytest.mark.timeout(180), pytest.mark.shard_group("attacks")]
 
 ROOT = Path(__file__).resolve().parents[2]
 CI = os.environ.get("CI", "").lower() in ("true", "1")
@@ -37,7 +39,7 @@ def columns() -> Iterator[Any]:
     """columns(column, user): what running all attacks there has found; each is run once."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="dm-user-", dir="/tmp") as home:
-        uid = 1_800_000 + os.getpid() % 100_000
+        uid = uids.account(1_800_000)
         if "root" in USERS:
             os.chown(home, uid, uid)
 

@@ -12,7 +12,8 @@ from tests import containers
 from tests.coverage import levels
 from tests.isolation import host
 
-pytestmark = [pytest.mark.isolation, pytest.mark.timeout(180)]
+# Both put passwords into the configuration of this machine.
+pytestmark = [pytest.mark.isolation, pytest.mark.timeout(180), pytest.mark.shard_group("attacks")]
 
 CI = os.environ.get("CI", "").lower() in ("true", "1")
 

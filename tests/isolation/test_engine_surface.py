@@ -6,9 +6,6 @@ port, key, process and database. The same attacks at L0 get as far as the engine
 
 import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +15,7 @@ import pytest
 from daytona import Daytona
 
 from tests.engine_process import IsolatedEngine, is_alive, isolated_engine
+from tests.isolation import as_user
 
 pytestmark = [pytest.mark.isolation, pytest.mark.timeout(180)]
 
@@ -137,19 +135,7 @@ def test_control_at_l0() -> None:
         assert found["the port with a key"].startswith("HTTP/1.1 401"), found
 
 
+@pytest.mark.shard_group("the engine's surface as an ordinary user")
 @pytest.mark.skipif(os.geteuid() != 0, reason="this process already is an ordinary user")
 def test_the_same_as_an_ordinary_user() -> None:
-    uid = 1_850_000 + os.getpid() % 50_000
-    with tempfile.TemporaryDirectory(prefix="dm-user-", dir="/tmp") as home:
-        os.chown(home, uid, uid)
-        command = [sys.executable, "-m", "tests.isolation.as_user", str(uid), home, "pytest", "-q"]
-        done = subprocess.run(
-            [*command, "-p", "no:cacheprovider", str(Path(__file__).resolve())],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=150,
-        )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    assert "4 passed" in done.stdout, done.stdout[-2000:]
+    assert "4 passed" in as_user.run_tests(__file__)

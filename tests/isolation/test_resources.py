@@ -14,6 +14,7 @@ import pytest
 
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess, SandboxSpec
 from daytona_magics.engine.toolbox.client import ToolboxGone
+from tests import uids
 
 pytestmark = [pytest.mark.isolation, pytest.mark.timeout(120)]
 
@@ -199,13 +200,14 @@ ENGINE = """
 import asyncio, os, sys, tempfile
 from pathlib import Path
 from daytona_magics.engine.launch.launcher import Launcher, SandboxSpec
+from tests import uids
 async def main():
     folder = Path(sys.argv[1])
     launcher = Launcher(stderr_dir=folder)
     deaths = asyncio.Event()
     launcher.on_zygote_death = deaths.set
     await launcher.start()
-    uid = 1_600_000 if os.geteuid() == 0 else None
+    uid = uids.uid(1_600_000) if os.geteuid() == 0 else None
     launcher.prepare_home(folder / "home", uid)
     box = await launcher.spawn(SandboxSpec("box", folder / "home", uid, "box"))
     mark = sys.argv[2]
@@ -258,7 +260,7 @@ def test_sigkill_leaves_nothing(l3: Any, tmp_path: Path, target: str) -> None:
 
 def test_what_cannot_start_says_why(l3: Any) -> None:
     async def spawn(**changes: Any) -> None:
-        uid = 1_600_001 if os.geteuid() == 0 else None
+        uid = uids.uid(1_600_001) if os.geteuid() == 0 else None
         fields = {"id": "x", "home": l3.folder / "no-such-home", "uid": uid, "hostname": "x", **changes}
         await l3.launcher.spawn(SandboxSpec(**fields))
 
@@ -281,7 +283,7 @@ def test_many_at_once(l3: Any) -> None:
         specs = []
         for number in range(20):
             home = l3.folder / f"many{number}"
-            uid = 1_610_000 + number if os.geteuid() == 0 else None
+            uid = uids.uid(1_610_000 + number) if os.geteuid() == 0 else None
             l3.launcher.prepare_home(home, uid)
             specs.append(SandboxSpec(f"many{number}", home, uid, f"many{number}"))
         boxes = await asyncio.gather(*(l3.launcher.spawn(spec) for spec in specs))
@@ -302,7 +304,7 @@ def test_a_new_zygote_after_the_old_one_died(l3: Any) -> None:
         launcher.on_zygote_death = died.set
         await launcher.start()
         home = l3.folder / "restart"
-        uid = 1_620_000 if os.geteuid() == 0 else None
+        uid = uids.uid(1_620_000) if os.geteuid() == 0 else None
         launcher.prepare_home(home, uid)
         spec = SandboxSpec("restart", home, uid, "restart")
         box = await launcher.spawn(spec)

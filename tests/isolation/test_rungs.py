@@ -20,6 +20,7 @@ import pytest
 from daytona_magics.engine.launch import landlock, levels
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
 from daytona_magics.engine.toolbox import trees
+from tests.isolation import as_user
 from tests.isolation.conftest import Level
 
 pytestmark = [pytest.mark.isolation, pytest.mark.timeout(180)]
@@ -325,10 +326,11 @@ ENGINE = """
 import asyncio, os, sys
 from pathlib import Path
 from daytona_magics.engine.launch.launcher import Launcher, SandboxSpec
+from tests import uids
 async def main():
     folder, survivors, options = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
     launcher = Launcher(stderr_dir=folder / "err", **options)
-    uid = 1_700_000 + os.getpid() % 90_000 if os.geteuid() == 0 else None
+    uid = uids.account(1_700_000) if os.geteuid() == 0 else None
     launcher.prepare_home(folder / "home", uid)
     await launcher.start()
     while mark := (await asyncio.to_thread(sys.stdin.readline)).strip():
@@ -472,17 +474,7 @@ async def test_what_cannot_be_had_is_said(tmp_path: Path, options: dict[str, Any
     assert "\n" not in str(caught.value) and launcher.level == ""
 
 
+@pytest.mark.shard_group("rungs as an ordinary user")
 @pytest.mark.skipif(not ROOT, reason="this process already is an ordinary user")
 def test_the_same_as_an_ordinary_user() -> None:
-    uid = 1_810_000 + os.getpid() % 100_000
-    with tempfile.TemporaryDirectory(prefix="dm-user-", dir="/tmp") as home:
-        os.chown(home, uid, uid)
-        words = ["-q", "-p", "no:cacheprovider", "--no-header", "-rfE", f"--basetemp={home}/pytest", __file__]
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.isolation.as_user", str(uid), home, "pytest", *words],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=170,
-        )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    as_user.run_tests(__file__)

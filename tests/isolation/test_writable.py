@@ -23,6 +23,8 @@ from daytona_magics.engine.launch import folders, overlay, skeleton, tree, visib
 from daytona_magics.engine.launch.launcher import LaunchError, SandboxProcess, SandboxSpec
 from daytona_magics.engine.launch.system import SystemLayers
 from daytona_magics.engine.toolbox import trees
+from tests import uids
+from tests.isolation import as_user
 from tests.isolation.conftest import Level, _open
 
 pytestmark = pytest.mark.isolation
@@ -51,7 +53,7 @@ class Writable:
         return folder
 
     def uid(self, folder: Path) -> int | None:
-        return 1_950_000 + int(folder.name[3:]) if ROOT else None
+        return uids.uid(1_950_000 + int(folder.name[3:])) if ROOT else None
 
     def start(self, folder: Path) -> SandboxProcess:
         uid = self.uid(folder)
@@ -604,18 +606,8 @@ def test_pip_installs_into_the_home(name: str, tmp_path: Path) -> None:
         level.close()
 
 
+@pytest.mark.shard_group("a writable system as an ordinary user")
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(not ROOT, reason="this process already is an ordinary user")
 def test_the_same_as_an_ordinary_user() -> None:
-    uid = 1_710_000 + os.getpid() % 100_000
-    with tempfile.TemporaryDirectory(prefix="dm-user-", dir="/tmp") as home:
-        os.chown(home, uid, uid)
-        words = ["-q", "-p", "no:cacheprovider", "--no-header", "-rfE", f"--basetemp={home}/pytest", __file__]
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.isolation.as_user", str(uid), home, "pytest", *words],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=170,
-        )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    as_user.run_tests(__file__)

@@ -9,6 +9,7 @@ import pytest
 
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, Limits, SandboxProcess, SandboxSpec
 from daytona_magics.engine.toolbox import trees
+from tests import uids
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ async def launcher(request: pytest.FixtureRequest) -> AsyncIterator[Launcher]:
 @pytest.fixture
 async def box(launcher: Launcher) -> AsyncIterator[SandboxProcess]:
     with tempfile.TemporaryDirectory(prefix="dm-") as folder:
-        uid = 1_700_000 if os.geteuid() == 0 else None
+        uid = uids.uid(1_700_000) if os.geteuid() == 0 else None
         # Below L3 the sandbox's user passes through it.
         Path(folder).chmod(0o711)
         home = Path(folder) / "a home with 'quotes' and \"spaces\""
