@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.engine_process import IsolatedEngine, isolated_engine
+from tests.git_box import GitBox
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,13 @@ async def box(async_daytona: Any) -> AsyncIterator[Any]:
     made = await async_daytona.create()
     yield made
     await made.delete()
+
+
+@pytest.fixture(scope="module")
+def hub(daytona: Any, engine: IsolatedEngine) -> Iterator[GitBox]:
+    """A sandbox with a git server in it, shared by the tests of a module."""
+    made = daytona.create()
+    found = GitBox(made, engine)
+    found.serve()
+    yield found
+    daytona.delete(made)
