@@ -34,7 +34,7 @@ CONTROL_HOST = "nothing-leaves.invalid"
 
 #: Faults, signals and races are tested in real time on machines shared with others: what fails is tried once
 #: more, alone, and named in the summary ("rerun"). What is broken fails twice.
-SECOND_TRY = ("--reruns", "1", "--reruns-delay", "1", "-rfExR", "--durations=40")
+SECOND_TRY = ("--reruns", "1", "--reruns-delay", "1", "--rerun-show-tracebacks", "-rfExR", "--durations=40")
 PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.shards", *SECOND_TRY)
 #: A shard waits for half of its time, so a few more of them than cores.
 SHARDS = (os.cpu_count() or 1) + 1
