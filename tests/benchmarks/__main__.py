@@ -1,14 +1,16 @@
-"""Side-by-side benchmarks: ``python -m tests.benchmarks [--runs N] [--lines N] [--rungs]``.
+"""Side-by-side benchmarks: ``python -m tests.benchmarks [--runs N] [--lines N] [--json] [--rungs]``.
 
-Every figure is taken in real kernels through jupyter_client, ours and the peer's alternating in one run,
-and reported as medians with their ratio: machines are noisy, so a ratio says more than a time. Nothing
-here asserts. The engine, its state and the kernels' files live in a temporary folder.
+The figures of cells are taken in real kernels through jupyter_client, those of the engine's contract through
+the SDK, ours and the peer's alternating in one run, and reported as medians with their ratio: machines are
+noisy, so a ratio says more than a time. Nothing here asserts. The engine, its state and the kernels' files
+live in a temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import statistics
@@ -17,13 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
-from tests.benchmarks import rungs
+from tests.benchmarks import contract, rungs
 
 MS = 1000.0
 LOAD = "get_ipython().run_line_magic('load_ext', 'daytona_magics')"
@@ -34,13 +37,17 @@ WARM = "import daytona, aiohttp"  # the SDK is imported in the background; creat
 
 @dataclass
 class Row:
-    """One line of the table: what was measured, ours, the peer's, and what the budget says."""
+    """One line of the table: what was measured, ours, the peer's, and what the budget says.
+
+    ``figures`` holds the same as numbers, for ``--json``.
+    """
 
     what: str
     ours: str
     peer: str
     ratio: str
     budget: str
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 class Kernel:
@@ -110,7 +117,15 @@ def median_ms(values: list[float]) -> float:
 
 def compare(what: str, ours: list[float], peer: list[float], peer_name: str, budget: str) -> Row:
     a, b = median_ms(ours), median_ms(peer)
-    return Row(what, f"{a:.2f} ms", f"{b:.2f} ms ({peer_name})", f"{a / b:.2f}", budget)
+    figures = {"unit": "ms", "ours_p50": a, "plain_p50": b, "ratio": a / b, "samples": len(ours)}
+    return Row(what, f"{a:.2f} ms", f"{b:.2f} ms ({peer_name})", f"{a / b:.2f}", budget, figures)
+
+
+def alone(what: str, ours: list[float], budget: str) -> Row:
+    """A row without a peer."""
+    median = median_ms(ours)
+    figures = {"unit": "ms", "ours_p50": median, "samples": len(ours)}
+    return Row(what, f"{median:.0f} ms", "", "", budget, figures)
 
 
 def bench_load(environment: dict[str, str], runs: int) -> list[Row]:
@@ -170,8 +185,8 @@ def bench_create(environment: dict[str, str], runs: int) -> list[Row]:
             cold.append(ours.marker_seen)
         ours.run("%sandbox delete")
     return [
-        Row("create → first output, warm engine", f"{median_ms(warm):.0f} ms", "", "", "< 90 ms"),
-        Row("create → first output, cold engine", f"{median_ms(cold):.0f} ms", "", "", "< 1,500 ms"),
+        alone("create → first output, warm engine", warm, "< 90 ms"),
+        alone("create → first output, cold engine", cold, "< 1,500 ms"),
     ]
 
 
@@ -207,6 +222,21 @@ def bench_interrupt(environment: dict[str, str], runs: int) -> list[Row]:
     return [compare("interrupt → next cell done", ours, peer, "local cell", "< 100 ms")]
 
 
+def bench_contract(runs: int) -> list[Row]:
+    rows = []
+    for pair in contract.measure(runs):
+        found = pair.figures()
+
+        def shown(side: str, found: dict[str, Any] = found) -> str:
+            text = f"{found[f'{side}_p50']:.2f} {found['unit']}"
+            # The slowest of few speeds says nothing; the slowest answers do.
+            return text + (f", p95 {found[f'{side}_p95']:.2f}" if found["unit"] == "ms" else "")
+
+        plain = f"{shown('plain')} ({pair.plain_name})"
+        rows.append(Row(pair.what, shown("ours"), plain, f"{pair.ratio:.2f}", "", found))
+    return rows
+
+
 def stop_engine(environment: dict[str, str]) -> None:
     subprocess.run(
         [sys.executable, "-m", "daytona_magics.engine", "stop"],
@@ -228,7 +258,10 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=30, help="repetitions of the short ones (default 30)")
     parser.add_argument("--lines", type=int, default=1_000_000, help="printed lines (default 1,000,000)")
-    parser.add_argument("--only", default="", help="comma-separated: load,trivial,create,lines,interrupt")
+    parser.add_argument(
+        "--only", default="", help="comma-separated: load,trivial,create,lines,interrupt,contract"
+    )
+    parser.add_argument("--json", action="store_true", help="figures for programs instead of a table")
     parser.add_argument("--rungs", action="store_true", help="only sandboxes on each isolation level")
     options = parser.parse_args()
     if options.rungs:
@@ -251,6 +284,7 @@ def main() -> None:
         "create": lambda: bench_create(environment, max(3, options.runs // 3)),
         "lines": lambda: bench_lines(environment, options.lines, 3),
         "interrupt": lambda: bench_interrupt(environment, max(3, options.runs // 3)),
+        "contract": lambda: bench_contract(options.runs),
     }
     wanted = [name for name in options.only.split(",") if name] or list(benches)
     try:
@@ -258,7 +292,7 @@ def main() -> None:
         for name in wanted:
             print(f"measuring {name} …", file=sys.stderr)
             rows += benches[name]()
-        print(table(rows))
+        print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else table(rows))
     finally:
         stop_engine(environment)
         shutil.rmtree(folder)
