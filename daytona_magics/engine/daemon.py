@@ -37,7 +37,8 @@ from daytona_magics.engine.launch.launcher import Launcher, LaunchError
 from daytona_magics.engine.launch.visible import plan
 from daytona_magics.engine.lifecycle import Sandboxes
 from daytona_magics.engine.log import hide, log, open_log
-from daytona_magics.engine.preview.server import Previews, listen
+from daytona_magics.engine.preview.listener import listen
+from daytona_magics.engine.preview.server import Previews
 from daytona_magics.engine.preview.tokens import Tokens
 from daytona_magics.engine.proxy.egress import Egress
 from daytona_magics.engine.proxy.settings import HostNetwork, forget, read_host
@@ -243,24 +244,13 @@ class _Engine:
         except OSError as error:
             log.error("there are no previews: %s", error)
             return
-        previews.port = sockets[0].getsockname()[1]
-        if previews.port != wanted:
+        port = sockets[0].getsockname()[1]
+        if port != wanted:
             # Somebody else may have listened on the old one meanwhile, and been sent tokens.
             await tokens.forget()
-            await database.set_meta("preview_port", previews.port)
-        # A client that leaves lets go of its connection into the sandbox; bodies pass as they are.
-        runner = web.AppRunner(
-            previews.app,
-            access_log=None,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-            handler_cancellation=True,
-            auto_decompress=False,
-        )
-        await runner.setup()
-        ends.push_async_callback(_end, "closing connections into sandboxes", previews.close)
-        ends.push_async_callback(_end, "closing previews", runner.cleanup)
-        for sock in sockets:
-            await web.SockSite(runner, sock).start()
+            await database.set_meta("preview_port", port)
+        await previews.start(sockets)
+        ends.push_async_callback(_end, "closing previews", previews.close)
         ctx.previews = previews
 
     def _keep_a_zygote(self, sandboxes: Sandboxes) -> None:

@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from daytona import AsyncDaytona
 from daytona.common.errors import DaytonaError, DaytonaNotFoundError
 
-from daytona_magics.engine.preview.server import listen
+from daytona_magics.engine.preview.listener import listen
 from tests.engine_process import IsolatedEngine
 
 #: A server that says what it was asked, and does what it is asked.

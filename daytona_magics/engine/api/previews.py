@@ -10,7 +10,7 @@ from aiohttp import web
 from daytona_magics.engine.api.context import context, sandbox_of
 from daytona_magics.engine.api.models import whole
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.preview.server import resolves_localhost
+from daytona_magics.engine.preview.address import resolves_localhost
 from daytona_magics.engine.preview.tokens import DEFAULT_SECONDS, MAX_SECONDS
 
 if TYPE_CHECKING:
@@ -41,20 +41,28 @@ async def preview_url(request: web.Request) -> web.Response:
     sandbox, previews, port = sandbox_of(request), _previews(request), _port(request)
     token = previews.tokens.standard(sandbox)
     by_path = not await asyncio.get_running_loop().run_in_executor(None, resolves_localhost)
-    url = previews.url(sandbox.record.id, port, by_path=by_path)
-    return web.json_response({"sandboxId": sandbox.record.id, "url": url, "token": token})
+    name = sandbox.record.id
+    answer = {"sandboxId": name, "url": previews.url(name, port, by_path=by_path), "token": token}
+    return web.json_response({**answer, "pathUrl": previews.url(name, port, by_path=True)})
 
 
 @routes.get(f"{PORT}/signed-preview-url")
 async def signed_preview_url(request: web.Request) -> web.Response:
-    """An address that is its own proof until it expires, for browsers."""
+    """An address that is its own proof until it expires, for browsers.
+
+    ``pathUrl`` is the same for programs, most of which do not resolve names below ``localhost``.
+    """
     sandbox, previews, port = sandbox_of(request), _previews(request), _port(request)
     seconds = whole(request.query.get("expiresInSeconds") or DEFAULT_SECONDS, "expiresInSeconds", 1)
     if seconds > MAX_SECONDS:
         raise ApiError(400, f"expiresInSeconds must be from 1 to {MAX_SECONDS}")
     token = await previews.tokens.sign(sandbox.record.id, port, seconds)
-    url = previews.url(token, port, by_path=False)
-    return web.json_response({"sandboxId": sandbox.record.id, "port": port, "token": token, "url": url})
+    answer = {"sandboxId": sandbox.record.id, "port": port, "token": token}
+    urls = {
+        "url": previews.url(token, port, by_path=False),
+        "pathUrl": previews.url(token, port, by_path=True),
+    }
+    return web.json_response({**answer, **urls})
 
 
 @routes.post(f"{PORT}/signed-preview-url/{{token}}/expire")

@@ -37,7 +37,7 @@ def _side(value: object, name: str, default: int) -> int:
     return size
 
 
-async def _open(sandbox: Sandbox, wanted: dict[str, Any]) -> PtySession:
+async def open_session(sandbox: Sandbox, wanted: dict[str, Any]) -> PtySession:
     """Register and start a terminal.
 
     Raises:
@@ -104,7 +104,7 @@ async def create(request: web.Request) -> web.Response:
     """Create a terminal; with ``lazyStart`` its program starts when the first client connects."""
     sandbox = sandbox_of(request)
     with used(request, sandbox):
-        session = await _open(sandbox, await json_body(request))
+        session = await open_session(sandbox, await json_body(request))
     return web.json_response({"sessionId": session.id}, status=201)
 
 
@@ -119,7 +119,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     for protocol in _offered(request):
         if protocol.startswith(ENVS_PREFIX):
             envs = decode_envs(protocol.removeprefix(ENVS_PREFIX))
-    return await _serve(request, sandbox, await _open(sandbox, {**request.query, "envs": envs}))
+    return await _serve(request, sandbox, await open_session(sandbox, {**request.query, "envs": envs}))
 
 
 @routes.get(f"{PTY}/{{session}}/connect")

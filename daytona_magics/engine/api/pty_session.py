@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import WSCloseCode, web
 
@@ -57,6 +57,14 @@ def exit_reason(end: PtyExit) -> bytes:
         if len(data) <= MAX_REASON:
             return data
         reason = reason[: len(reason) - max(1, (len(data) - MAX_REASON) // 4)]
+
+
+class Watcher(Protocol):
+    """Somebody who is told what a terminal prints, and its end."""
+
+    def push(self, data: bytes) -> None: ...
+
+    def finish(self, end: PtyExit) -> None: ...
 
 
 class PtyClient:
@@ -164,12 +172,12 @@ class PtySession:
         self._start, self._on_end = start, on_end
         self._created = time.time()
         self._process: PtyProcess | None = None
-        self._clients: set[PtyClient] = set()
+        self._clients: set[Watcher] = set()
         self._input = bytearray()
         self._room = asyncio.Event()
         self._room.set()
         self._start_lock = asyncio.Lock()
-        self._reading = False
+        self._reading = self._held = False
         self._watcher: asyncio.Task[None] | None = None
         self.end: PtyExit | None = None
 
@@ -207,16 +215,27 @@ class PtySession:
             self._reading = True
             self._watcher = asyncio.create_task(self._watch(self._process))
 
+    def hold(self, held: bool) -> None:
+        """Read no further what the program prints, so that it waits; or go on."""
+        if self._process is None or self.end is not None or self._held == held:
+            return
+        self._held = held
+        if held:
+            self._stop_reading()
+        else:
+            asyncio.get_running_loop().add_reader(self._process.master, self._read)
+            self._reading = True
+
     def _is_over(self) -> bool:
         return self.end is not None
 
-    def attach(self, client: PtyClient) -> None:
+    def attach(self, client: Watcher) -> None:
         """From now on ``client`` gets what the terminal prints."""
         self._clients.add(client)
         if self.end is not None:
             client.finish(self.end)
 
-    def detach(self, client: PtyClient) -> None:
+    def detach(self, client: Watcher) -> None:
         """``client`` went away; the program lives on."""
         self._clients.discard(client)
 

@@ -1,58 +1,50 @@
-"""Carrying one request to a server inside a sandbox, and its answer back; WebSockets too.
+"""Carrying one request to a server inside a sandbox, and its answer back.
 
 Connections are made by the sandbox's toolbox, from inside, so a request reaches that sandbox and nothing
-else. What is meant for the engine or for the hop in between is left out in both directions.
+else. Bodies are passed on piece by piece, as they come; a piece is read when the one before has been taken.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import aiohttp
-from aiohttp import ClientTimeout, WSMsgType, web
+from aiohttp import ClientTimeout, web
 from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from daytona_magics.engine.launch.sandbox import SandboxProcess
+from daytona_magics.engine.preview.listener import MAX_HEADER
 from daytona_magics.engine.toolbox.answers import protocol_errors
 from daytona_magics.engine.toolbox.client import Toolbox, ToolboxError
 from daytona_magics.engine.toolbox.operation import Operation
 
-#: Of one connection only (RFC 9110, 7.6.1), beside what ``Connection`` names.
-_HOP_BY_HOP = {
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-}
-_WEBSOCKET = {
-    "sec-websocket-accept",
-    "sec-websocket-extensions",
-    "sec-websocket-key",
-    "sec-websocket-protocol",
-    "sec-websocket-version",
-}
-#: Most connections to one sandbox at once.
-MAX_CONNECTIONS = 200
-#: Most bytes of one WebSocket message, and most WebSockets of one sandbox: both are held in memory.
-MAX_MESSAGE, MAX_SOCKETS = 8 << 20, 64
+#: Most connections to one sandbox at once; requests beyond wait for one, this many seconds.
+MAX_CONNECTIONS, QUEUE_SECONDS = 200, 30
+#: Seconds a connection may take to be made.
+CONNECT_SECONDS = 20
+#: Sent over a connection that may have been closed meanwhile: asking twice does no harm.
+_REPEATABLE = ("GET", "HEAD", "OPTIONS")
+
+Outward = Callable[[CIMultiDictProxy[str]], CIMultiDict[str]]
+
+
+def unreachable(port: int, error: Exception) -> ToolboxError:
+    """The refusal when the server on `port` gives no answer."""
+    why = str(error) or "no answer in time"
+    return ToolboxError(502, "BAD_GATEWAY", f"port {port} in the sandbox: {why}")
 
 
 class _Connector(aiohttp.BaseConnector):
     """Connections to ports of one sandbox, made by its toolbox."""
 
-    def __init__(self, toolbox: Toolbox) -> None:
-        super().__init__(limit=MAX_CONNECTIONS, keepalive_timeout=30)
+    def __init__(self, toolbox: Toolbox, *, force_close: bool) -> None:
+        keepalive = {} if force_close else {"keepalive_timeout": 30}
+        super().__init__(limit=MAX_CONNECTIONS, force_close=force_close, **keepalive)  # type: ignore[arg-type]
         self._toolbox = toolbox
 
     async def _create_connection(
@@ -68,8 +60,15 @@ class _Connector(aiohttp.BaseConnector):
         # The operation lasts as long as the connection.
         closed = protocol.closed
         if closed is not None:
-            closed.add_done_callback(lambda _: operation.wire.close())
+            closed.add_done_callback(lambda future: _let_go(future, operation))
         return protocol
+
+
+def _let_go(closed: asyncio.Future[None], operation: Operation) -> None:
+    # A broken connection is the reader's news; asking for it here keeps asyncio from reporting it as unread.
+    if not closed.cancelled():
+        closed.exception()
+    operation.wire.close()
 
 
 async def connect(toolbox: Toolbox, port: int) -> tuple[socket.socket, Operation]:
@@ -97,20 +96,26 @@ class Forwarder:
     """Forwards requests to running sandboxes."""
 
     def __init__(self) -> None:
-        self._sessions: WeakKeyDictionary[SandboxProcess, aiohttp.ClientSession] = WeakKeyDictionary()
+        self._sessions: dict[bool, WeakKeyDictionary[SandboxProcess, aiohttp.ClientSession]] = {
+            True: WeakKeyDictionary(),
+            False: WeakKeyDictionary(),
+        }
         self._closing: set[asyncio.Future[None]] = set()
-        self._sockets: WeakKeyDictionary[SandboxProcess, int] = WeakKeyDictionary()
 
-    def _session(self, process: SandboxProcess) -> aiohttp.ClientSession:
-        session = self._sessions.get(process)
+    def _session(self, process: SandboxProcess, *, fresh: bool) -> aiohttp.ClientSession:
+        """The session for a sandbox; with `fresh`, the one that never uses a connection twice."""
+        sessions = self._sessions[fresh]
+        session = sessions.get(process)
         if session is None:
-            session = self._sessions[process] = aiohttp.ClientSession(
-                connector=_Connector(process.toolbox),
+            session = sessions[process] = aiohttp.ClientSession(
+                connector=_Connector(process.toolbox, force_close=fresh),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                timeout=ClientTimeout(total=None, sock_connect=20),
+                timeout=ClientTimeout(total=None, connect=QUEUE_SECONDS, sock_connect=CONNECT_SECONDS),
                 trust_env=False,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+                max_line_size=MAX_HEADER,
+                max_field_size=MAX_HEADER,
             )
             process.add_exit_callback(lambda _: self._close(session))
         return session
@@ -122,8 +127,9 @@ class Forwarder:
 
     async def close(self) -> None:
         """Close all connections."""
-        for session in list(self._sessions.values()):
-            await session.close()
+        for sessions in self._sessions.values():
+            for session in list(sessions.values()):
+                await session.close()
         await asyncio.gather(*self._closing)
 
     async def http(
@@ -132,29 +138,23 @@ class Forwarder:
         process: SandboxProcess,
         target: URL,
         headers: CIMultiDict[str],
-        *,
-        drop: Iterable[str] = (),
-        add: Iterable[tuple[str, str]] = (),
+        outward: Outward,
     ) -> web.StreamResponse:
-        """Send `request` to `target` with `headers`; its answer without `drop` and with `add`.
+        """Send `request` to `target` with `headers`; its answer with the headers `outward` makes of its own.
 
         Raises ToolboxError 502 when the server cannot be reached, or says nothing that is HTTP.
         """
+        port = target.port or 0
         body = request.content if request.body_exists else None
+        fresh = body is not None or request.method not in _REPEATABLE
         try:
-            answer = await self._session(process).request(
+            answer = await self._session(process, fresh=fresh).request(
                 request.method, target, headers=headers, data=body, allow_redirects=False
             )
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise ToolboxError(502, "BAD_GATEWAY", f"port {target.port} in the sandbox: {error}") from error
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+            raise unreachable(port, error) from error
         async with answer:
-            response = web.StreamResponse(status=answer.status, reason=answer.reason)
-            response.headers.extend(end_to_end(answer.headers, drop))
-            for name, value in add:
-                response.headers.add(name, value)
-            if answer.content_length is None or request.method == "HEAD":
-                response.headers.popall("Content-Length", None)
-            await response.prepare(request)
+            response = await begin(request, answer.status, answer.reason, answer.headers, outward)
             try:
                 async for piece in answer.content.iter_any():
                     await response.write(piece)
@@ -166,83 +166,35 @@ class Forwarder:
                 raise ConnectionError("the server in the sandbox broke its answer off") from None
             return response
 
-    async def websocket(
-        self, request: web.Request, process: SandboxProcess, target: URL, headers: CIMultiDict[str]
-    ) -> web.StreamResponse:
-        """Connect the client's WebSocket with the one at `target`. Raises ToolboxError as `http`, and 503."""
-        if self._sockets.get(process, 0) >= MAX_SOCKETS:
-            raise ToolboxError(503, "SERVICE_UNAVAILABLE", f"this sandbox has {MAX_SOCKETS} open WebSockets")
-        self._sockets[process] = self._sockets.get(process, 0) + 1
-        try:
-            return await self._websocket(request, process, target, headers)
-        finally:
-            self._sockets[process] -= 1
 
-    async def _websocket(
-        self, request: web.Request, process: SandboxProcess, target: URL, headers: CIMultiDict[str]
-    ) -> web.StreamResponse:
-        offered = [
-            p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if p.strip()
-        ]
-        try:
-            far = await self._session(process).ws_connect(
-                target,
-                headers=CIMultiDict((n, v) for n, v in headers.items() if n.lower() not in _WEBSOCKET),
-                protocols=offered,
-                autoping=False,
-                max_msg_size=MAX_MESSAGE,
-            )
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise ToolboxError(502, "BAD_GATEWAY", f"port {target.port} in the sandbox: {error}") from error
-        async with far:
-            chosen = (far.protocol,) if far.protocol else ()
-            near = web.WebSocketResponse(
-                protocols=chosen, autoping=False, max_msg_size=MAX_MESSAGE, compress=False
-            )
-            await near.prepare(request)
-            carriers = [asyncio.ensure_future(_carry(near, far)), asyncio.ensure_future(_carry(far, near))]
-            try:
-                await asyncio.wait(carriers, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in carriers:
-                    task.cancel()
-                await asyncio.gather(*carriers, return_exceptions=True)
-            with contextlib.suppress(ConnectionError):
-                await near.close()
-            return near
+async def begin(
+    request: web.Request,
+    status: int,
+    reason: str | None,
+    headers: CIMultiDictProxy[str],
+    outward: Outward,
+) -> web.StreamResponse:
+    """Send the head of a server's answer on. Raises ToolboxError 502 when it cannot be one.
+
+    The server's length is kept; without one the body is sent in chunks, or to the connection's end.
+    """
+    try:
+        response = web.StreamResponse(status=status, reason=reason)
+        response.headers.extend(outward(headers))
+        # What the server left open stays open: a page without a type is looked at by the browser.
+        response[MISSING] = [name for name in ("Content-Type", "Server") if name not in headers]
+        await response.prepare(request)
+    except ValueError as error:
+        raise ToolboxError(
+            502, "BAD_GATEWAY", f"the server in the sandbox sent a malformed header: {error}"
+        ) from error
+    return response
 
 
-_Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+MISSING = "daytona-magics.missing"
 
 
-async def _carry(source: _Socket, sink: _Socket) -> None:
-    """Pass messages on until `source` closes; then close `sink` with the same code."""
-    with contextlib.suppress(ConnectionError):
-        while True:
-            message = await source.receive()
-            if message.type == WSMsgType.TEXT:
-                await sink.send_str(message.data)
-            elif message.type == WSMsgType.BINARY:
-                await sink.send_bytes(message.data)
-            elif message.type == WSMsgType.PING:
-                await sink.ping(message.data)
-            elif message.type == WSMsgType.PONG:
-                await sink.pong(message.data)
-            else:
-                break
-        code = source.close_code or 1000
-        # Codes that no peer may send.
-        await sink.close(code=1000 if code in (1005, 1006, 1015) else code)
-
-
-def end_to_end(headers: CIMultiDictProxy[str], drop: Iterable[str] = ()) -> CIMultiDict[str]:
-    """`headers` without those of one hop and those in `drop` (lower case; a trailing ``*`` for any rest)."""
-    named = {name.strip().lower() for line in headers.getall("Connection", ()) for name in line.split(",")}
-    exact = {name for name in drop if not name.endswith("*")} | _HOP_BY_HOP | named
-    prefixes = tuple(name[:-1] for name in drop if name.endswith("*"))
-    kept = (
-        (name, value)
-        for name, value in headers.items()
-        if name.lower() not in exact and not (prefixes and name.lower().startswith(prefixes))
-    )
-    return CIMultiDict(kept)
+async def leave_out(request: web.Request, response: web.StreamResponse) -> None:
+    """Signal handler of the application: headers that aiohttp has added to a server's answer go again."""
+    for name in response.get(MISSING, ()):
+        response.headers.popall(name, None)

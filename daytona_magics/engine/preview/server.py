@@ -1,79 +1,49 @@
 """The preview listener: it serves what runs inside sandboxes, and nothing of the engine's API.
 
-Two forms of address lead to port 3000 of a sandbox:
+A request's way: its address (`address`), who asks (here), then the terminal (`terminal`), the warning
+(`pages`), a WebSocket (`upgrade`) or the server inside (`forward`), with what `headers` lets pass.
 
-    http://3000-ID.localhost:PORT/…      and      http://3000-TOKEN.localhost:PORT/…     (host form)
-    http://127.0.0.1:PORT/p/ID/3000/…    and      http://…/p/TOKEN/3000/…                (path form)
-
-With an ID the caller proves who it is (header, bearer, query parameter or cookie) unless the sandbox is
-public; a signed TOKEN is proof by itself. Browsers resolve every ``*.localhost``, most programs do not, and
-behind a hub's proxy only paths arrive: then the preview shares the notebook's origin, so in the path form
-nothing of the notebook's credentials goes in, nothing that changes the origin's state comes out, and every
-answer is sandboxed by its Content-Security-Policy.
+With a sandbox's id in the address the caller proves who it is, in the platform's order: bearer, header, query
+parameter, cookie; unless the sandbox is public. A signed token in the address is proof by itself, and as good
+for what the page loads next, so no cookie outlives it.
 """
 
 from __future__ import annotations
 
-import html
-import re
 import socket
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import nullcontext
+from functools import partial
 
 from aiohttp import web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from daytona_magics.engine.api.errors import PROXY, error_response
+from daytona_magics.engine.api.errors import PROXY
 from daytona_magics.engine.api.guard import Guard, unanswered
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.lifecycle import Sandboxes
-from daytona_magics.engine.log import log
-from daytona_magics.engine.preview.forward import Forwarder, end_to_end
-from daytona_magics.engine.preview.tokens import Tokens
+from daytona_magics.engine.preview import address, pages, terminal
+from daytona_magics.engine.preview.address import Wanted
+from daytona_magics.engine.preview.forward import Forwarder, leave_out
+from daytona_magics.engine.preview.headers import (
+    COOKIE,
+    KEY_PARAMETER,
+    TOKEN_HEADER,
+    cross_origin,
+    inward,
+    is_preflight,
+    outward,
+    without_key,
+)
+from daytona_magics.engine.preview.listener import Listener
+from daytona_magics.engine.preview.tokens import COOKIE_SECONDS, Tokens
+from daytona_magics.engine.preview.upgrade import Upgrader, is_websocket
 from daytona_magics.engine.sandbox import Sandbox
+from daytona_magics.engine.toolbox.client import ToolboxError
 
 #: Ports of the platform's own services: never without proof, public sandbox or not.
-RESERVED = {2280, 22222, 33333}
-TOKEN_HEADER, KEY_PARAMETER = "X-Daytona-Preview-Token", "DAYTONA_SANDBOX_AUTH_KEY"
-COOKIE, COOKIE_SECONDS = "daytona-sandbox-auth", 3600
-SKIP_ACTIVITY = "x-daytona-skip-last-activity-update"
-_HOST = re.compile(r"([0-9]{1,5})-([a-z0-9]{1,57})\.localhost(?::([0-9]{1,5}))?", re.ASCII)
-_PATH = re.compile(r"/p/([a-z0-9]{1,57})/([0-9]{1,5})(/.*)?", re.ASCII | re.DOTALL)
-#: Said to the engine, not to the server behind it.
-_OURS = ("x-daytona-*",)
-#: In the path form the notebook's own credentials stay out, and what would change its origin's state.
-_PATH_IN = (
-    *(*_OURS, "authorization", "cookie", "proxy-*", "referer", "x-xsrftoken", "x-jupyter*"),
-    # What proxies in front of a hub say of its user.
-    *(
-        "cf-access-*",
-        "remote-*",
-        "x-amzn-oidc-*",
-        "x-auth-*",
-        "x-forwarded-access-token",
-        "x-forwarded-email",
-    ),
-    *("x-forwarded-groups", "x-forwarded-preferred-username", "x-forwarded-user", "x-goog-*", "x-remote-*"),
-    *("x-ms-client-principal*", "x-ms-token-*"),
-)
-_PATH_OUT = (
-    *("clear-site-data", "service-worker-allowed", "set-cookie", "set-cookie2", "set-login"),
-    *("accept-ch", "alt-svc", "critical-ch", "origin-agent-cluster", "strict-transport-security"),
-    *("nel", "public-key-pins*", "report-to", "reporting-endpoints", "www-authenticate"),
-    *("attribution-reporting-*", "observe-browsing-topics", "use-as-dictionary"),
-)
-_PATH_POLICY = ("Content-Security-Policy", "sandbox allow-scripts allow-forms allow-popups")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a request is for: ``name`` is a sandbox's id or a signed token."""
-
-    name: str
-    port: int
-    path: str
-    by_path: bool
+RESERVED = {2280, terminal.PORT, 33333}
+SKIP_ACTIVITY = "X-Daytona-Skip-Last-Activity-Update"
 
 
 class Previews:
@@ -89,66 +59,77 @@ class Previews:
         self._sandboxes = sandboxes
         self._guard = guard
         self._forwarder = Forwarder()
+        self._upgrader = Upgrader()
         self.tokens = tokens
         self.port = 0
         self.app = web.Application(client_max_size=0)
         self.app.router.add_route("*", "/{rest:.*}", self._serve, expect_handler=unanswered)
+        self.app.on_response_prepare.append(leave_out)
+        self._listener = Listener(self.app)
+
+    async def start(self, sockets: list[socket.socket]) -> None:
+        """Serve on `sockets`, which have one port."""
+        self.port = sockets[0].getsockname()[1]
+        await self._listener.start(sockets)
 
     async def close(self) -> None:
-        """Close connections to sandboxes."""
+        """Close the listener, then connections to sandboxes."""
+        await self._listener.close()
         await self._forwarder.close()
 
     def url(self, name: str, port: int, *, by_path: bool) -> str:
         """The address of `port` for a sandbox's id or a signed token."""
-        if by_path:
-            return f"http://127.0.0.1:{self.port}/p/{name}/{port}/"
-        return f"http://{port}-{name}.localhost:{self.port}/"
+        return address.url(name, port, self.port, by_path=by_path)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        wanted: Wanted | None = None
         try:
-            return await self._preview(request)
+            wanted = address.read(request, self.port)
+            return await self._preview(request, wanted)
         except ConnectionError:
             raise
+        except ToolboxError as error:
+            refusal = ApiError(error.status, error.message, error.code, PROXY)
+            return self._failure(request, wanted, refusal)
         except Exception as error:  # noqa: BLE001  every failure becomes an answer
-            return _failure(request, error)
+            return self._failure(request, wanted, error)
 
-    async def _preview(self, request: web.Request) -> web.StreamResponse:
-        wanted = self._wanted(request)
+    @staticmethod
+    def _failure(request: web.Request, wanted: Wanted | None, error: Exception) -> web.Response:
+        response = pages.failure(request, error)
+        if wanted is not None:
+            # A page that may read answers may read why there is none.
+            response.headers.extend(cross_origin(request, wanted))
+        return response
+
+    async def _preview(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
+        if is_preflight(request) and (allowed := list(cross_origin(request, wanted))):
+            # Browsers ask this without any proof, and it says nothing of the sandbox.
+            return web.Response(status=204, headers=CIMultiDict(allowed))
         sandbox = self._admit(request, wanted)
         process = sandbox.started
-        quiet = request.headers.get(SKIP_ACTIVITY, "").lower() == "true"
+        counts = request.headers.get(SKIP_ACTIVITY, "").lower() != "true"
+        if wanted.port == terminal.PORT:
+            return self._remember(
+                request, wanted, sandbox, await terminal.serve(request, sandbox, wanted, counts=counts)
+            )
+        if not wanted.by_path and (accepted := pages.accepted(request)) is not None:
+            return accepted
+        if pages.needs_warning(request, wanted):
+            return self._remember(request, wanted, sandbox, pages.warning(wanted))
+        if wanted.by_path and request.headers.get("Service-Worker", "").lower() == "script":
+            raise ApiError(403, "a preview by path has no service worker: it has no origin", source=PROXY)
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        target, headers = self._target(request, wanted)
-        with nullcontext() if quiet else sandbox.used():
-            if request.headers.get("Upgrade", "").lower() == "websocket":
-                return await self._forwarder.websocket(request, process, target, headers)
-            if wanted.by_path:
-                return await self._forwarder.http(
-                    request, process, target, headers, drop=_PATH_OUT, add=[_PATH_POLICY]
-                )
-            return await self._forwarder.http(
-                request, process, target, headers, add=self._cookie(request, sandbox)
-            )
-
-    def _wanted(self, request: web.Request) -> Wanted:
-        """Read the address. Raises ApiError 404 for one that is none of ours."""
-        if not request.raw_path.startswith("/"):
-            raise ApiError(400, "a preview is asked for by a path", source=PROXY)
-        hosts = request.headers.getall("Host", [])
-        host = hosts[0].lower() if len(hosts) == 1 else ""
-        match = _HOST.fullmatch(host)
-        if match is not None and int(match[3] or 80) == self.port:
-            wanted = Wanted(match[2], int(match[1]), request.raw_path, by_path=False)
-        elif (match := _PATH.fullmatch(request.raw_path.partition("?")[0])) is not None:
-            rest = request.raw_path[match.start(3) :] if match[3] else "/" + request.raw_path[match.end(2) :]
-            wanted = Wanted(match[1], int(match[2]), rest, by_path=True)
-        else:
-            raise ApiError(404, "this address belongs to no preview", source=PROXY)
-        if not 0 < wanted.port < 65536:
-            raise ApiError(400, "a port is a number from 1 to 65535", source=PROXY)
-        return wanted
+        headers = inward(request, wanted, bearer_is_ours=self._is_bearer(request))
+        answers = partial(self._outward, request, wanted, sandbox)
+        target = without_key(wanted.target)
+        with sandbox.used() if counts else nullcontext():
+            if is_websocket(request):
+                return await self._upgrader.carry(request, process, wanted.port, target, headers, answers)
+            inside = URL(f"http://127.0.0.1:{wanted.port}{target}", encoded=True)
+            return await self._forwarder.http(request, process, inside, headers, answers)
 
     def _admit(self, request: web.Request, wanted: Wanted) -> Sandbox:
         """The sandbox, when the caller may see it. Raises ApiError 401, 403, 404."""
@@ -160,8 +141,7 @@ class Previews:
         found = next((s for s in self._sandboxes if s.record.id == wanted.name), None)
         if found is None:
             raise ApiError(404, "there is no such sandbox, or the token has expired", source=PROXY)
-        own = wanted.by_path and self._is_own(request.headers.get("Host", ""))
-        if wanted.by_path and not own:
+        if wanted.by_path and not self._is_own(request.headers.get("Host", "")):
             # A page that made its own name lead here must not get by with a browser's cookies.
             raise ApiError(403, "the Host header does not name this engine", source=PROXY)
         if found.record.public and wanted.port not in RESERVED:
@@ -173,116 +153,40 @@ class Previews:
     def _is_own(self, host: str) -> bool:
         return host.lower() in (f"127.0.0.1:{self.port}", f"localhost:{self.port}", f"[::1]:{self.port}")
 
-    def _has_proof(self, request: web.Request, sandbox: Sandbox, wanted: Wanted) -> bool:
+    def _is_bearer(self, request: web.Request) -> bool:
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._guard.is_key(bearer.strip()):
+        return scheme.lower() == "bearer" and self._guard.is_key(bearer.strip())
+
+    def _has_proof(self, request: web.Request, sandbox: Sandbox, wanted: Wanted) -> bool:
+        if self._is_bearer(request):
             return True
-        given = [request.headers.get(TOKEN_HEADER), request.query.get(KEY_PARAMETER)]
-        if not wanted.by_path:
-            given.append(request.cookies.get(COOKIE))
-        return any(token and self.tokens.is_standard(sandbox, token) for token in given)
+        given = (request.headers.get(TOKEN_HEADER), request.query.get(KEY_PARAMETER))
+        if any(token and self.tokens.is_standard(sandbox, token) for token in given):
+            return True
+        # In the path form cookies are the notebook's; elsewhere they are for the preview's own pages.
+        if wanted.by_path or not address.is_own_origin(request):
+            return False
+        return self.tokens.is_cookie(sandbox, wanted.port, request.cookies.get(COOKIE, ""))
 
-    def _target(self, request: web.Request, wanted: Wanted) -> tuple[URL, CIMultiDict[str]]:
-        """Where the request goes inside, and the headers that go with it."""
-        path, mark, query = wanted.path.partition("?")
-        if KEY_PARAMETER in query:
-            query = "&".join(part for part in query.split("&") if part.partition("=")[0] != KEY_PARAMETER)
-        headers = end_to_end(request.headers, _PATH_IN if wanted.by_path else _OURS)
-        scheme, _, bearer = headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._guard.is_key(bearer.strip()):
-            del headers["Authorization"]
-        _drop_cookie(headers)
-        headers.popall("Expect", None)
-        for name in (
-            "X-Forwarded-For",
-            "X-Forwarded-Host",
-            "X-Forwarded-Proto",
-            "X-Forwarded-Prefix",
-            "Forwarded",
-        ):
-            if not wanted.by_path or name not in ("X-Forwarded-Host", "X-Forwarded-Proto"):
-                headers.popall(name, None)
-        headers["X-Forwarded-For"] = request.remote or "127.0.0.1"
-        headers.setdefault("X-Forwarded-Host", request.headers.get("Host", ""))
-        headers.setdefault("X-Forwarded-Proto", "http")
-        if wanted.by_path:
-            headers["X-Forwarded-Prefix"] = f"/p/{wanted.name}/{wanted.port}"
-            headers["Host"] = f"localhost:{wanted.port}"
-        full = path + (mark + query if query else "")
-        return URL(f"http://127.0.0.1:{wanted.port}{full}", encoded=True), headers
+    def _outward(
+        self, request: web.Request, wanted: Wanted, sandbox: Sandbox, answer: CIMultiDictProxy[str]
+    ) -> CIMultiDict[str]:
+        headers = outward(request, wanted, answer)
+        if (cookie := self._cookie(request, wanted, sandbox)) is not None:
+            headers.add("Set-Cookie", cookie)
+        return headers
 
-    def _cookie(self, request: web.Request, sandbox: Sandbox) -> list[tuple[str, str]]:
-        """Who came with the key in the address keeps it as a cookie, for what the page loads next."""
-        token = request.query.get(KEY_PARAMETER, "")
-        if not self.tokens.is_standard(sandbox, token):
-            return []
-        return [("Set-Cookie", f"{COOKIE}={token}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax")]
-
-
-def _drop_cookie(headers: CIMultiDict[str]) -> None:
-    """Leave our own cookie out of what the server inside gets to see."""
-    cookies = [line for value in headers.popall("Cookie", []) for line in value.split(";")]
-    kept = [cookie.strip() for cookie in cookies if cookie.partition("=")[0].strip() != COOKIE]
-    if any(kept):
-        headers["Cookie"] = "; ".join(filter(None, kept))
-
-
-def _failure(request: web.Request, error: Exception) -> web.Response:
-    """A page for browsers, the platform's error body for programs."""
-    response = error_response(request, error)
-    log.info("preview %s %s %s", request.method, request.path, response.status)
-    if "text/html" not in request.headers.get("Accept", "") or request.method not in ("GET", "HEAD"):
+    def _remember(
+        self, request: web.Request, wanted: Wanted, sandbox: Sandbox, response: web.StreamResponse
+    ) -> web.StreamResponse:
+        if not response.prepared and (cookie := self._cookie(request, wanted, sandbox)) is not None:
+            response.headers.add("Set-Cookie", cookie)
         return response
-    text = str(error) if isinstance(error, ApiError) else getattr(error, "message", "the preview failed")
-    page = (
-        "<!doctype html><meta charset=utf-8><title>Preview</title>"
-        "<meta name=color-scheme content='light dark'>"
-        "<style>body{font:16px system-ui;max-width:40rem;margin:15vh auto;padding:0 1rem}"
-        "p{opacity:.75}</style>"
-        f"<h1>{response.status}</h1><p>{html.escape(text)}</p>"
-    )
-    return web.Response(
-        status=response.status,
-        text=page,
-        content_type="text/html",
-        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"},
-    )
 
-
-def listen(wanted: int) -> list[socket.socket]:
-    """Sockets that listen on 127.0.0.1 and, if there is IPv6, on ::1, on one port; `wanted` if it is free.
-
-    Browsers go to ::1 first: if it were left to somebody else, that one would be sent the tokens.
-
-    Raises:
-        OSError: no port is free on both.
-    """
-    problem: OSError | None = None
-    for port in (wanted, *[0] * 20):
-        found: list[socket.socket] = []
-        try:
-            found.append(socket.create_server(("127.0.0.1", port)))
-            if socket.has_ipv6 and _has_loopback6():
-                same = found[0].getsockname()[1]
-                found.append(socket.create_server(("::1", same), family=socket.AF_INET6))
-            return found
-        except OSError as error:
-            problem = error
-            for sock in found:
-                sock.close()
-    raise problem or OSError("no port is free")
-
-
-def _has_loopback6() -> bool:
-    with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
-        sock.bind(("::1", 0))
-        return True
-    return False
-
-
-def resolves_localhost() -> bool:
-    """Whether this machine's own lookups know names below ``localhost``, as browsers always do."""
-    try:
-        return bool(socket.getaddrinfo("probe.localhost", 80, type=socket.SOCK_STREAM))
-    except OSError:
-        return False
+    def _cookie(self, request: web.Request, wanted: Wanted, sandbox: Sandbox) -> str | None:
+        """Who came with the key in the address keeps a cookie, for what the page loads next."""
+        token = request.query.get(KEY_PARAMETER, "")
+        if wanted.by_path or not self.tokens.is_standard(sandbox, token):
+            return None
+        value = self.tokens.cookie(sandbox, wanted.port)
+        return f"{COOKIE}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax"

@@ -8,6 +8,7 @@ survives restarts), and can be taken back before. One kind is never good for the
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import secrets
 import time
@@ -21,6 +22,8 @@ from daytona_magics.engine.store.database import Database
 
 #: Seconds a signed token lives: unless asked otherwise, and at most.
 DEFAULT_SECONDS, MAX_SECONDS = 60, 86_400
+#: Seconds a browser's cookie is good for.
+COOKIE_SECONDS = 3600
 #: Most signed tokens at once.
 MAX_SIGNED = 10_000
 #: Longer than a sandbox's id, so that a host name says which of the two it holds.
@@ -75,6 +78,27 @@ class Tokens:
         """Whether `token` is the sandbox's present standard token."""
         known = self._standard.get(sandbox.process, "") if sandbox.process is not None else ""
         return bool(known) and hmac.compare_digest(known.encode(), token.encode("utf-8", "replace"))
+
+    def cookie(self, sandbox: Sandbox, port: int) -> str:
+        """What a browser keeps in place of the standard token: good for one port, for an hour of this run."""
+        expires = int(self._now()) + COOKIE_SECONDS
+        return f"{expires}-{self._seal(sandbox, port, expires)}"
+
+    def is_cookie(self, sandbox: Sandbox, port: int, value: str) -> bool:
+        """Whether `value` was made by `cookie` for this port and is still good."""
+        said, _, seal = value.partition("-")
+        if sandbox.process not in self._standard or not (
+            said.isascii() and said.isdigit() and len(said) < 16
+        ):
+            return False
+        right = self._seal(sandbox, port, int(said))
+        return int(said) > self._now() and hmac.compare_digest(
+            right.encode(), seal.encode("utf-8", "replace")
+        )
+
+    def _seal(self, sandbox: Sandbox, port: int, expires: int) -> str:
+        said = f"cookie:{sandbox.record.id}:{port}:{expires}"
+        return hmac.new(self.standard(sandbox).encode(), said.encode(), hashlib.sha256).hexdigest()
 
     @staticmethod
     def _letters() -> str:
