@@ -50,8 +50,36 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--json", action="store_true", help="print JSON")
+    _add_logs(commands.add_parser("logs", help="show the engine's log, also when no engine is running"))
+    bundle = commands.add_parser(
+        "support-bundle", help="write an archive for somebody who helps: log, doctor, versions; no secrets"
+    )
+    bundle.add_argument(
+        "--output", metavar="FILE", help="the archive (default: daytona-magics-support-TIME.tar.gz here)"
+    )
     commands.add_parser("stop", help="stop all sandboxes (files are kept) and end the engine")
     return parser
+
+
+def _add_logs(command: argparse.ArgumentParser) -> None:
+    command.description = "Print the engine's log (JSON lines, UTC, at most 5 files of 2 MB), oldest first."
+    command.add_argument("-f", "--follow", action="store_true", help="go on with lines as they are written")
+    command.add_argument(
+        "--sandbox",
+        metavar="ID",
+        default="",
+        help="only lines about this sandbox (id or name), and its stderr",
+    )
+    command.add_argument(
+        "--level",
+        default="debug",
+        choices=("debug", "info", "warning", "error", "critical"),
+        help="only lines of this level or above (default: all)",
+    )
+    command.add_argument(
+        "-n", "--lines", type=int, default=200, metavar="N", help="the last N lines; 0: all (default: 200)"
+    )
+    command.add_argument("--json", action="store_true", help="print the lines as they are, as JSON")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _status(arguments.json)
             case "doctor":
                 return _doctor(arguments.json)
+            case "logs":
+                return _logs(arguments)
+            case "support-bundle":
+                from daytona_magics.engine import support
+
+                return support.run(arguments.output)
             case _:
                 return _stop()
     except address.EngineStartError as error:
@@ -178,6 +212,27 @@ def _doctor(as_json: bool) -> int:
     else:
         print(doctor.text(doctor.sections(report), shutil.get_terminal_size((100, 24)).columns))
     return 0 if report["ok"] else 1
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from daytona_magics.engine import logs
+
+    sandboxes = logs.names_of(arguments.sandbox) if arguments.sandbox else ()
+    wanted = logs.Wanted(arguments.level, sandboxes)
+    try:
+        return logs.run(
+            wanted,
+            arguments.sandbox,
+            max(0, arguments.lines),
+            follow_it=arguments.follow,
+            as_json=arguments.json,
+        )
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # A pager that was left; nothing more can be written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
 
 
 def _stop() -> int:

@@ -28,7 +28,7 @@ from typing import Any
 from aiohttp import web
 
 from daytona_magics import __version__
-from daytona_magics.engine import address, places
+from daytona_magics.engine import address, logs, places
 from daytona_magics.engine.activity import Activity
 from daytona_magics.engine.api.context import Context
 from daytona_magics.engine.api.guard import Guard
@@ -47,6 +47,7 @@ from daytona_magics.engine.store.database import SCHEMA_VERSION, Database, Store
 from daytona_magics.engine.store.folder import StateFolder, prepare
 
 SHUTDOWN_SECONDS = 1.0
+STDERR_SECONDS = 10.0
 # What the toolbox inside looks for, in its order, and where.
 SHELLS = ("zsh", "bash", "sh")
 SANDBOX_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -221,6 +222,8 @@ class _Engine:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.add_signal_handler(number, activity.stop.set)
+            short = asyncio.create_task(_keep_short(self._folder.path / "stderr"))
+            ends.push_async_callback(_cancel, short)
             janitor = asyncio.create_task(Janitor(sandboxes, activity).run())
             janitor.add_done_callback(lambda task: _stop_on_failure(task, activity))
             ends.push_async_callback(_cancel, janitor)
@@ -315,6 +318,16 @@ async def _end(what: str, end: Callable[[], Awaitable[None]]) -> None:
         await end()
     except Exception as error:  # noqa: BLE001  the rest must be ended all the same
         log.error("%s failed", what, exc_info=error)
+
+
+async def _keep_short(stderr: Path) -> None:
+    """What toolboxes and the zygote say on stderr is kept for `logs`, within bounds."""
+    while True:
+        await asyncio.sleep(STDERR_SECONDS)
+        try:
+            await asyncio.to_thread(logs.shorten, stderr)
+        except OSError as error:
+            log.warning("what was said on stderr cannot be shortened: %s", error)
 
 
 async def _cancel(task: asyncio.Future[None]) -> None:

@@ -1,4 +1,8 @@
-"""The engine's log: JSON lines with the id of their request, secrets masked, rotated (5 × 2 MB)."""
+"""The engine's log: JSON lines with the id of their request, secrets masked by type, rotated (5 × 2 MB).
+
+A line has ``time`` (UTC), ``level``, ``message``, and where they apply ``request``, ``sandbox`` (id or name,
+as it was asked for) and ``error`` (a traceback). :mod:`.logs` reads them.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,30 @@ import traceback
 from contextvars import ContextVar
 from pathlib import Path
 
+from aiohttp import http_exceptions, web
+
 log = logging.getLogger("daytona_magics.engine")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+#: The sandbox a request is for, as its path names it.
+request_sandbox: ContextVar[str] = ContextVar("request_sandbox", default="")
+
+NAME, MAX_BYTES, OLDER = "engine.log", 2_000_000, 4
 
 _SECRETS: set[str] = set()
-_BEARER = re.compile(
-    r"(?i)(bearer\s+|(?:token|signature|api_?key|password)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,}]+"
+_NAMES = r"token|signature|api_?key|signing_?key|auth_?key|password|passwd|secret"
+_PATTERNS = (
+    # Headers; what a name says is one, in JSON, in a query or in an assignment.
+    (re.compile(r"(?i)(bearer\s+|basic\s+)[^\s\"'&,}]+"), r"\1***"),
+    (re.compile(rf"(?i)((?:{_NAMES})\\?[\"']?\s*[=:]\s*\\?[\"']?)[^\s\"'&,}}\\]+"), r"\1***"),
+    # https://user:password@host: a git login, a proxy, an index.
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,15}://)[^\s/@\"'<>]+@"), r"\1***@"),
+    # A sandbox's id has 20 letters, the token of a preview 26.
+    (re.compile(r"(/p/|/signed-preview-url/|\b[0-9]{1,5}-)[a-z0-9]{26}\b"), r"\1***"),
+    (re.compile(r"\b(?=[a-z]{0,25}[0-9])[a-z0-9]{26}\b"), "***"),
+    # Keys of the engine and of sandboxes (hexadecimal), signatures of files' URLs.
+    (re.compile(r"\b[0-9a-f]{64}\b"), "***"),
+    (re.compile(r"\bv1_[A-Za-z0-9_-]{43}"), "***"),
 )
-# A sandbox's id has 20 letters, the token of a preview 26.
-_PREVIEW = re.compile(r"(/p/|/signed-preview-url/|\b[0-9]{1,5}-)[a-z0-9]{26}\b")
 
 
 def hide(secret: str) -> None:
@@ -38,10 +57,14 @@ def masked(text: str) -> str:
     Example:
         >>> masked("Authorization: Bearer abc")
         'Authorization: Bearer ***'
+        >>> masked("proxy http://me:pw@proxy.example:3128")
+        'proxy http://***@proxy.example:3128'
     """
     for secret in _SECRETS:
         text = text.replace(secret, "***")
-    return _PREVIEW.sub(r"\1***", _BEARER.sub(r"\1***", text))
+    for pattern, instead in _PATTERNS:
+        text = pattern.sub(instead, text)
+    return text
 
 
 class _Lines(logging.Formatter):
@@ -53,17 +76,35 @@ class _Lines(logging.Formatter):
             "message": masked(record.getMessage()),
         }
         if rid := request_id.get():
-            entry["request"] = rid
+            entry["request"] = masked(rid)
+        if sandbox := request_sandbox.get():
+            entry["sandbox"] = masked(sandbox)
         if record.exc_info:
             entry["error"] = masked("".join(traceback.format_exception(*record.exc_info)))
         return json.dumps(entry)
 
 
+_MALFORMED = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
+
+
+def _calm(record: logging.LogRecord) -> bool:
+    """A request that is no HTTP is its sender's fault: one line instead of a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, _MALFORMED):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.args = "a malformed request was refused: %s", (" ".join(str(error).split())[:300],)
+        record.exc_info = None
+    return True
+
+
 def open_log(folder: Path) -> Path:
     """Send the engine's log, and warnings of the libraries it uses, to ``folder/engine.log``."""
-    path = folder / "engine.log"
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=2_000_000, backupCount=4, encoding="utf-8")
+    path = folder / NAME
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=MAX_BYTES, backupCount=OLDER, encoding="utf-8"
+    )
     handler.setFormatter(_Lines())
+    handler.addFilter(_calm)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

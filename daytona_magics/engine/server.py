@@ -26,7 +26,7 @@ from daytona_magics.engine.api import (
     signing,
 )
 from daytona_magics.engine.api.context import CONTEXT, Context
-from daytona_magics.engine.api.guard import Guard, guard_middleware, unanswered
+from daytona_magics.engine.api.guard import Guard, guard_middleware, name_request, unanswered
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.store.records import SandboxRecord
 
@@ -64,6 +64,7 @@ def build_app(ctx: Context, guard: Guard) -> tuple[web.Application, events.Event
         middlewares=[guard_middleware(guard, ctx.activity.request)], client_max_size=16 << 20
     )
     app[CONTEXT] = ctx
+    app.on_response_prepare.append(name_request)
     guard.is_signed = lambda request: signing.is_signed(ctx.sandboxes, request)
     for module in _FAMILIES:
         for route in module.routes:

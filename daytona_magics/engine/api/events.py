@@ -58,6 +58,8 @@ class Events:
         timer = asyncio.get_running_loop().call_later(STRANGER_SECONDS, self._cut_off, request)
         try:
             response: web.StreamResponse = await self._server.handle_request(request)
+            if isinstance(response, web.Response) and response.status >= 400:
+                raise ApiError(response.status, f"no event connection: {response.text}")
             return response
         finally:
             timer.cancel()

@@ -21,7 +21,7 @@ from aiohttp import HttpVersion11, web
 
 from daytona_magics.engine.api.errors import PROXY, error_response
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.log import log, request_id
+from daytona_magics.engine.log import log, request_id, request_sandbox
 
 SOCKETIO_PATH = "/api/socket.io/"
 
@@ -95,6 +95,11 @@ def _check_encoding(request: web.BaseRequest) -> None:
         raise ApiError(415, "a request body is sent as it is, without a Content-Encoding")
 
 
+async def name_request(request: web.Request, response: web.StreamResponse) -> None:
+    """Every answer, a stream and a WebSocket too, says under which id the log knows its request."""
+    response.headers["X-Request-Id"] = request_id.get()
+
+
 async def unanswered(request: web.Request) -> None:
     """The expect handler of every route: says nothing to somebody who has not been checked."""
 
@@ -125,6 +130,7 @@ def guard_middleware(
         given = request.headers.get("X-Request-Id", "")
         rid = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         request_id.set(rid)
+        request_sandbox.set(request.match_info.get("sandbox", ""))
         started = time.monotonic()
         response: web.StreamResponse
         try:
@@ -138,8 +144,6 @@ def guard_middleware(
             raise
         except Exception as error:  # noqa: BLE001  every failure becomes the platform's error body
             response = error_response(request, error)
-        if not response.prepared:
-            response.headers["X-Request-Id"] = rid
         took = (time.monotonic() - started) * 1000
         log.info("%s %s %s %.1f ms", request.method, request.path, response.status, took)
         return response
