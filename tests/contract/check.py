@@ -105,7 +105,9 @@ def _lost(sent: Any, back: Any, where: str = "") -> list[str]:
             for problem in _lost(value, back.get(name), f"{where}.{name}")
         ]
     if isinstance(sent, list) and isinstance(back, list) and len(sent) == len(back):
-        return [problem for one, other in zip(sent, back, strict=True) for problem in _lost(one, other, where)]
+        return [
+            problem for one, other in zip(sent, back, strict=True) for problem in _lost(one, other, where)
+        ]
     back = getattr(back, "value", back)
     if sent == back or (isinstance(sent, str) and hasattr(back, "isoformat")):
         return []

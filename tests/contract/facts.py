@@ -2,8 +2,8 @@
 
     python -m tests.contract.facts API.json TOOLBOX.json
 
-The two files are the platform's OpenAPI documents (Apache-2.0). What is kept is what a test can check: methods,
-paths, names and types of fields, statuses. A type is written as a text:
+The two files are the platform's OpenAPI documents (Apache-2.0). What is kept is what a test can check:
+methods, paths, names and types of fields, statuses. A type is written as a text:
 
     string integer number boolean any    as in JSON
     Name                                 another entry of ``schemas``
@@ -11,8 +11,9 @@ paths, names and types of fields, statuses. A type is written as a text:
     T?                                   T or null
     =a|b                                 one of these texts
 
-An object is written as its fields, ``name!`` if required, and an array of such objects as a list of one. Of the control plane only what a client of sandboxes
-could ask for is kept; accounts, billing and the operators' own routes are not.
+An object is written as its fields, ``name!`` if required, and an array of such objects as a list of one. Of
+the control plane only what a client of sandboxes could ask for is kept; accounts, billing and the operators'
+own routes are not.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def _request(operation: dict[str, Any]) -> Any:
 
 def _query(operation: dict[str, Any]) -> list[str]:
     return [
-        p["name"] + "!" * bool(p.get("required")) for p in operation.get("parameters", []) if p["in"] == "query"
+        p["name"] + "!" * bool(p.get("required"))
+        for p in operation.get("parameters", [])
+        if p["in"] == "query"
     ]
 
 

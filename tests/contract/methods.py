@@ -19,7 +19,7 @@ NOT_WALKED = {
     "CancelEvent": "what a caller hands in",
     "Chart": "a value",
     "DaytonaError": "an error",
-    "Image": "writes the text of a Dockerfile; the engine refuses to build it (Daytona.create, Snapshot.create)",
+    "Image": "writes a Dockerfile; the engine refuses to build it (see SnapshotService.create)",
     "Secret": "a value",
     "Snapshot": "a value",
     "Volume": "a value",

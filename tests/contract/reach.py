@@ -59,7 +59,11 @@ def reached() -> dict[str, dict[str, frozenset[str]]]:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in CLIENTS
             for alias in node.names
         ]
-        used = {_VARIANT.sub("", node.attr).lstrip("_") for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        used = {
+            _VARIANT.sub("", node.attr).lstrip("_")
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+        }
         for client, name in classes:
             for (owner, method), operation in generated(client).items():
                 if owner == name and method in used:

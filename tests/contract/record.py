@@ -82,7 +82,8 @@ def template(operation: str, known: list[str] | set[str]) -> str | None:
     for candidate in known:
         other_method, _, other = candidate.partition(" ")
         others = other.split("/")
-        if other_method == method and len(others) == len(parts):
-            if all(o == p or re.fullmatch(r"\{.*\}", o) for o, p in zip(others, parts, strict=True)):
-                fits.append(candidate)
+        if other_method != method or len(others) != len(parts):
+            continue
+        if all(o == p or re.fullmatch(r"\{.*\}", o) for o, p in zip(others, parts, strict=True)):
+            fits.append(candidate)
     return min(fits, key=lambda fit: fit.count("{"), default=None)

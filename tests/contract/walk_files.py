@@ -72,7 +72,9 @@ async def folders(w: Walk) -> None:
 @walks("FileSystem.list_files", "FileSystem.find_files", "FileSystem.search_files")
 async def looking(w: Walk) -> None:
     """the answers name exactly the files, lines and folders that a program inside made"""
-    await w.sh("mkdir -p look/sub; echo needle > look/a.txt; printf 'x\\nneedle 2\\n' > look/sub/b.txt; : > look/c")
+    await w.sh(
+        "mkdir -p look/sub; echo needle > look/a.txt; printf 'x\\nneedle 2\\n' > look/sub/b.txt; : > look/c"
+    )
     listed = await w(w.box.fs.list_files, "look")
     assert sorted((entry.name, entry.is_dir) for entry in listed) == [
         ("a.txt", False),

@@ -40,7 +40,9 @@ async def remote(w: Walk) -> None:
     await w.sh("cd work && echo more > c && git add c && git commit -qm more")
     await w(git.push, "work", username=USER, password=PASSWORD)
     assert await w.sh("git -C served/r.git log -1 --format=%s main") == "more"
-    await w.sh("git clone -q served/r.git other && cd other && echo theirs > d && git add d && git commit -qm d")
+    await w.sh(
+        "git clone -q served/r.git other && cd other && echo theirs > d && git add d && git commit -qm d"
+    )
     await w.sh("cd other && git push -q")
     await w(git.pull, "work", username=USER, password=PASSWORD)
     assert await w.sh("cat work/d") == "theirs"

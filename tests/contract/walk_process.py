@@ -15,7 +15,9 @@ CHART = "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.title('walked');
 @walks("Process.exec")
 async def executing(w: Walk) -> None:
     """output, exit code, folder and environment are the command's; a timeout ends its processes"""
-    done = await w(w.box.process.exec, "pwd; echo $WALK; echo err >&2; exit 7", cwd="/tmp", env={"WALK": "a b"})
+    done = await w(
+        w.box.process.exec, "pwd; echo $WALK; echo err >&2; exit 7", cwd="/tmp", env={"WALK": "a b"}
+    )
     assert (done.exit_code, done.result) == (7, "/tmp\na b\nerr\n")
     await w.fails("DaytonaTimeoutError", w.box.process.exec, "echo $$ > slow; exec sleep 1000", timeout=1)
     pid = await w.sh("cat slow")
@@ -92,7 +94,7 @@ async def following(w: Walk) -> None:
 
 @walks("Process.get_entrypoint_session", "Process.get_entrypoint_logs", "Process.get_entrypoint_logs_async")
 async def entrypoint(w: Walk) -> None:
-    """there is no image, so its command's session is empty: no command, no output, a followed log that ends"""
+    """without an image its command's session is empty: no command, no output, a followed log that ends"""
     process = w.box.process
     session = await w(process.get_entrypoint_session)
     assert (session.session_id, session.commands) == ("entrypoint", [])

@@ -88,12 +88,14 @@ async def desktop(w: Walk) -> None:
 
 @walks(
     "Sandbox.create_lsp_server",
-    *(
-        f"LspServer.{method}"
-        for method in (
-            "start stop did_open did_close document_symbols workspace_symbols sandbox_symbols completions"
-        ).split()
-    ),
+    "LspServer.start",
+    "LspServer.stop",
+    "LspServer.did_open",
+    "LspServer.did_close",
+    "LspServer.document_symbols",
+    "LspServer.workspace_symbols",
+    "LspServer.sandbox_symbols",
+    "LspServer.completions",
 )
 async def language_servers(w: Walk) -> None:
     """makes an object, and asks the engine nothing; each method of the object is refused"""

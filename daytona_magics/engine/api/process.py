@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import json
 from dataclasses import replace
 from typing import Any
@@ -127,6 +128,19 @@ async def version(request: web.Request) -> web.Response:
     """Version of the toolbox inside and of the engine."""
     toolbox = sandbox_of(request).toolbox
     return web.json_response({"version": toolbox.version, "engine": context(request).version})
+
+
+@routes.post(f"{SANDBOX}/init")
+async def initialize(request: web.Request) -> web.Response:
+    """The platform hands a toolbox its token here; this one has the engine's, and takes no other."""
+    sandbox_of(request).toolbox  # noqa: B018  a stopped sandbox has none
+    token = (await json_body(request)).get("token")
+    if not isinstance(token, str) or not token:
+        raise ApiError(400, "token is required")
+    own = request.headers.get("Authorization", "").partition(" ")[2].strip()
+    if not hmac.compare_digest(token.encode("utf-8", "replace"), own.encode("utf-8", "replace")):
+        raise ApiError(403, "this toolbox has the embedded engine's token, and takes no other one")
+    return web.json_response({"message": "the embedded engine has given this toolbox its token already"})
 
 
 def decode_envs(encoded: str) -> dict[str, str]:
