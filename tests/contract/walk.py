@@ -4,8 +4,8 @@
     python -m tests.contract.walk --write    # and write it to tests/coverage/methods.md
 
 The methods are found by looking (:mod:`tests.contract.methods`). Scenarios name the methods they walk; one
-that is not named, or named but not called, fails. A scenario is written once and runs with the synchronous and
-the asynchronous client: ``await w(method, …)`` calls either.
+that is not named, or named but not called, fails. A scenario is written once and runs with both clients:
+``await w(method, …)`` calls either.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ ANSWERS: list[tuple[str, str, Any, int, tuple[str, str], str]] = [
     ("GET", "/work-dir", None, 200, TOOLBOX, "WorkDirResponse"),
     ("GET", "/user-home-dir", None, 200, TOOLBOX, "UserHomeDirResponse"),
     ("GET", "/version", None, 200, TOOLBOX, "{str}"),
+    ("POST", "/init", {"token": ""}, 400, TOOLBOX, "ErrorResponse"),
     ("POST", "/process/execute", {"command": "echo"}, 200, TOOLBOX, "ExecuteResponse"),
     ("POST", "/process/code-run", {"code": "1", "language": "python"}, 200, TOOLBOX, "CodeRunResponse"),
     ("POST", "/files/folder?path=f&mode=755", None, 201, TOOLBOX, ""),
