@@ -31,7 +31,6 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,128}\Z")
 # Accepted and remembered as they are, for answers and for what later versions enforce.
 _KEPT: dict[str, type] = {
-    "autoPauseInterval": int,
     "domainAllowList": str,
     "networkAllowList": str,
     "networkBlockAll": bool,
@@ -81,7 +80,7 @@ def list_item_json(record: SandboxRecord, toolbox_url: str, daemon_version: str)
         "state": record.state,
         "desiredState": record.desired_state,
         "errorReason": record.error_reason,
-        "recoverable": False,
+        "recoverable": record.recoverable,
         "snapshot": record.snapshot,
         "user": record.user,
         "public": record.public,
@@ -94,9 +93,9 @@ def list_item_json(record: SandboxRecord, toolbox_url: str, daemon_version: str)
         "memory": record.memory,
         "disk": record.disk,
         "labels": record.labels,
-        "backupState": "None",
+        "backupState": "Completed" if record.state == "archived" else "None",
         "autoStopInterval": record.auto_stop_interval,
-        "autoPauseInterval": options.get("autoPauseInterval") or 0,
+        "autoPauseInterval": record.auto_pause_interval,
         "autoArchiveInterval": record.auto_archive_interval,
         "autoDeleteInterval": record.auto_delete_interval,
         "autoDestroyAt": rfc3339(record.destroy_at),
@@ -189,6 +188,8 @@ def _refuse(body: Mapping[str, Any]) -> None:
         raise ApiError(400, f"the embedded engine has no snapshot {snapshot!r}, only {known}; {cloud}")
     if body.get("gpu") or body.get("gpuType"):
         raise ApiError(400, f"the embedded engine cannot give a GPU to a sandbox; {cloud}")
+    if body.get("spot"):
+        raise ApiError(400, f"the embedded engine has no spot sandboxes, which need a GPU; {cloud}")
     if body.get("volumes"):
         raise ApiError(400, f"the embedded engine of this version cannot mount volumes; {cloud}")
     if body.get("secrets"):
