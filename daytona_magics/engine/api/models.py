@@ -31,6 +31,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,128}\Z")
 # Accepted and remembered as they are, for answers and for what later versions enforce.
 _KEPT: dict[str, type] = {
+    "autoPauseInterval": int,
     "domainAllowList": str,
     "networkAllowList": str,
     "networkBlockAll": bool,
@@ -80,7 +81,7 @@ def list_item_json(record: SandboxRecord, toolbox_url: str, daemon_version: str)
         "state": record.state,
         "desiredState": record.desired_state,
         "errorReason": record.error_reason,
-        "recoverable": record.recoverable,
+        "recoverable": False,
         "snapshot": record.snapshot,
         "user": record.user,
         "public": record.public,
@@ -93,9 +94,9 @@ def list_item_json(record: SandboxRecord, toolbox_url: str, daemon_version: str)
         "memory": record.memory,
         "disk": record.disk,
         "labels": record.labels,
-        "backupState": "Completed" if record.state == "archived" else "None",
+        "backupState": "None",
         "autoStopInterval": record.auto_stop_interval,
-        "autoPauseInterval": record.auto_pause_interval,
+        "autoPauseInterval": options.get("autoPauseInterval") or 0,
         "autoArchiveInterval": record.auto_archive_interval,
         "autoDeleteInterval": record.auto_delete_interval,
         "autoDestroyAt": rfc3339(record.destroy_at),
