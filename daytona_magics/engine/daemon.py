@@ -31,6 +31,7 @@ from daytona_magics import __version__
 from daytona_magics.engine import address, logs, places
 from daytona_magics.engine.activity import Activity
 from daytona_magics.engine.api.context import Context
+from daytona_magics.engine.api.door import Door, most_connections
 from daytona_magics.engine.api.guard import Guard
 from daytona_magics.engine.janitor import Janitor
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
@@ -201,7 +202,8 @@ class _Engine:
             ctx = Context(sandboxes, activity, self._folder, base, version, self._facts(port))
             guard = Guard(key, port)
             await self._open_previews(ctx, guard, database, ends)
-            app, events = build_app(ctx, guard)
+            door = Door(most_connections())
+            app, events = build_app(ctx, guard, door.admit)
             runner = web.AppRunner(
                 app,
                 access_log=None,
@@ -214,9 +216,8 @@ class _Engine:
             ends.push_async_callback(_end, "closing connections", runner.cleanup)
             ends.push_async_callback(_end, "closing event connections", events.close)
             ends.push_async_callback(_end, "stopping the sandboxes", sandboxes.stop_all)
-            site = web.SockSite(runner, listener)
-            await site.start()
-            ends.push_async_callback(_end, "closing the listener", site.stop)
+            await door.start(runner, listener)
+            ends.push_async_callback(_end, "closing the listener", door.stop)
             self._keep_a_zygote(sandboxes)
             ends.push_async_callback(self._stop_restarting)
             loop = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aiohttp import web
@@ -24,6 +24,7 @@ from daytona_magics.engine.api import (
     searching,
     sessions,
     signing,
+    transitions,
 )
 from daytona_magics.engine.api.context import CONTEXT, Context
 from daytona_magics.engine.api.guard import Guard, guard_middleware, name_request, unanswered
@@ -36,6 +37,7 @@ MAX_HEADER = 64 << 10
 _FAMILIES = (
     platform,
     sandboxes,
+    transitions,
     network,
     signing,
     previews,
@@ -52,17 +54,23 @@ _FAMILIES = (
 )
 
 
-def build_app(ctx: Context, guard: Guard) -> tuple[web.Application, events.Events]:
+def build_app(
+    ctx: Context, guard: Guard, admit: Callable[[web.BaseRequest], None] = lambda request: None
+) -> tuple[web.Application, events.Events]:
     """The application and its event server.
 
     Args:
         ctx: what the handlers share.
         guard: the access rule.
+        admit: called with each request that has passed it.
     """
+
+    def passed(request: web.BaseRequest) -> None:
+        ctx.activity.request()
+        admit(request)
+
     # Bodies that are read whole are JSON; files are streamed and have no limit here.
-    app = web.Application(
-        middlewares=[guard_middleware(guard, ctx.activity.request)], client_max_size=16 << 20
-    )
+    app = web.Application(middlewares=[guard_middleware(guard, passed)], client_max_size=16 << 20)
     app[CONTEXT] = ctx
     app.on_response_prepare.append(name_request)
     guard.is_signed = lambda request: signing.is_signed(ctx.sandboxes, request)
@@ -71,7 +79,7 @@ def build_app(ctx: Context, guard: Guard) -> tuple[web.Application, events.Event
             assert isinstance(route, web.RouteDef)
             quiet = {**route.kwargs, "expect_handler": unanswered}
             app.add_routes([web.RouteDef(route.method, route.path, route.handler, quiet)])
-    pushed = events.Events(guard, ctx.activity)
+    pushed = events.Events(guard, ctx.activity, admit)
     pushed.attach(app)
     # Last, so that it gets only what no route above takes.
     for prefix in ("/api", "/toolbox"):

@@ -8,6 +8,7 @@ seconds whoever is still nobody is cut off.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import socketio
@@ -28,9 +29,16 @@ class Events:
     Args:
         guard: knows the key.
         activity: an authenticated client keeps the engine up.
+        admit: called with the request of a client that has shown the key.
     """
 
-    def __init__(self, guard: Guard, activity: Activity) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        activity: Activity,
+        admit: Callable[[web.BaseRequest], None] = lambda request: None,
+    ) -> None:
+        self._admit = admit
         self._guard = guard
         self._activity = activity
         self._strangers: dict[int, web.Request] = {}  # by id(): requests cannot be hashed
@@ -77,6 +85,7 @@ class Events:
             asyncio.get_running_loop().call_later(REFUSED_SECONDS, self._cut_off, request)
             raise socketio.exceptions.ConnectionRefusedError("Unauthorized")
         self._strangers.pop(id(request), None)
+        self._admit(request)
         self._activity.opened()
 
     async def _disconnect(self, sid: str, reason: object = None) -> None:

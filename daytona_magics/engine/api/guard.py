@@ -116,13 +116,13 @@ async def _answer_expect(request: web.Request) -> None:
 
 
 def guard_middleware(
-    guard: Guard, on_request: Callable[[], None]
+    guard: Guard, on_request: Callable[[web.BaseRequest], None]
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
     """The middleware: request id, access rule, errors as bodies, one log line.
 
     Args:
         guard: the rule.
-        on_request: called for each request that passed (keeps the engine from idling out).
+        on_request: called with each request that passed, but for Socket.IO's, whose sender is not known yet.
     """
 
     @web.middleware
@@ -136,7 +136,8 @@ def guard_middleware(
         try:
             guard.check(request)
             _check_encoding(request)
-            on_request()
+            if request.path != SOCKETIO_PATH:
+                on_request(request)
             await _answer_expect(request)
             response = await handler(request)
         except ConnectionError:
