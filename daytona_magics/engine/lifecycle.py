@@ -1,22 +1,21 @@
-"""The life of sandboxes: created, started, stopped, deleted; remembered before anybody is told.
+"""The life of sandboxes: created, started, stopped, paused, archived, forked, deleted.
 
 Each sandbox has a lock; a change takes it, writes the database, and only then tells the caller and the event
-listeners. What survives a crash is decided at start: a row still ``creating`` was never acknowledged and is
-removed, one that ran is ``stopped`` with its files, one that was being deleted is deleted.
+listeners (`rows`). What takes as long as the files are large goes on without the lock; the state then keeps
+others out (`states`). What survives a crash is decided at start (`registry`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from daytona_magics.engine.background import Background
+from daytona_magics.engine import forking
+from daytona_magics.engine.archiving import PATIENCE, Archives
+from daytona_magics.engine.background import Background, Works
 from daytona_magics.engine.disposal import Disposal
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher, SandboxProcess
@@ -25,15 +24,16 @@ from daytona_magics.engine.limits.limiter import Limiter
 from daytona_magics.engine.log import log
 from daytona_magics.engine.proxy.egress import Egress
 from daytona_magics.engine.proxy.settings import HostNetwork
+from daytona_magics.engine.registry import MEMORY_LOST, Registry
 from daytona_magics.engine.rows import Event, Rows
 from daytona_magics.engine.running import Runner
-from daytona_magics.engine.sandbox import ISOLATION_LABEL, Sandbox
+from daytona_magics.engine.sandbox import Sandbox
 from daytona_magics.engine.starting import Starter
+from daytona_magics.engine.states import LONG, RESTING, check_settled, check_state
 from daytona_magics.engine.store.database import Database
 from daytona_magics.engine.store.records import SandboxRecord
-from daytona_magics.engine.store.uids import UidBlock, find_block
+from daytona_magics.engine.store.uids import UidBlock
 
-_ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ACTIVITY_WRITE_SECONDS = 30.0
 
 
@@ -43,7 +43,7 @@ class Sandboxes:
     Args:
         database: opened.
         launcher: started, or one whose start failed.
-        folder: state folder; a sandbox has ``sandboxes/ID`` in it, and its home in ``home`` there.
+        folder: state folder.
         egress: their ways out.
     """
 
@@ -55,12 +55,11 @@ class Sandboxes:
         self._starter = Starter(launcher, egress or Egress(HostNetwork()), folder)
         self._rows = Rows(database)
         self._runner = Runner(self._starter, self._rows, self._ended)
-        self._background = Background()
+        self._background, self._works = Background(), Works()
         self._disposal = Disposal(folder, database, launcher, self._background)
-        self._homes = folder / "sandboxes"
-        self._by_id: dict[str, Sandbox] = {}
-        self._block: UidBlock | None = None
-        self._name_lock = asyncio.Lock()
+        self._registry = Registry(database, launcher, folder, self._disposal)
+        self._archives = Archives(self._rows, self._disposal, self._background, self._works)
+        self._forks = forking.Forks(self._rows, self._works)
         self._last_written: dict[str, float] = {}
         self._closing = False
         self.unavailable = ""
@@ -102,31 +101,19 @@ class Sandboxes:
     @property
     def uid_block(self) -> UidBlock | None:
         """The host uids given to sandboxes; None when they share the engine's."""
-        return self._block
+        return self._registry.uid_block
+
+    @property
+    def awake(self) -> int:
+        """How many sandboxes the engine has to stay for: those with processes, or with a change going on."""
+        return sum(s.process is not None or s.record.state not in RESTING for s in self)
 
     def __iter__(self) -> Iterator[Sandbox]:
-        return iter(list(self._by_id.values()))
+        return iter(self._registry)
 
     async def load(self) -> None:
         """Read the database and put every row into a state that can be true after a restart."""
-        for folder in (self._homes, self._disposal.trash):
-            folder.mkdir(exist_ok=True)
-            # Sandbox uids pass through to their homes; they cannot list their neighbours.
-            folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
-        block = await self._database.get_meta("uid_block")
-        if block is not None:
-            self._block = UidBlock(*block)
-        elif (found := find_block()) is not None:
-            self._block = found
-            await self._database.set_meta("uid_block", [found.start, found.count])
-        for record in await self._database.sandboxes():
-            if record.state in ("creating", "destroying", "destroyed"):
-                self._disposal.forget(record)
-                continue
-            if record.state != "stopped":
-                record.state, record.desired_state, record.stopped_at = "stopped", "stopped", time.time()
-                await self._database.update(record)
-            self._by_id[record.id] = Sandbox(record)
+        await self._registry.load()
         self.system.begin()
 
     def get(self, id_or_name: str) -> Sandbox:
@@ -135,12 +122,7 @@ class Sandboxes:
         Raises:
             ApiError: 404.
         """
-        found = self._by_id.get(id_or_name)
-        if found is None:
-            found = next((s for s in self._by_id.values() if s.record.name == id_or_name), None)
-        if found is None:
-            raise ApiError(404, f"Sandbox with ID or name {id_or_name} not found")
-        return found
+        return self._registry.get(id_or_name)
 
     async def create(self, template: SandboxRecord) -> Sandbox:
         """Make and start a sandbox; ``template`` has everything but id, home and uid.
@@ -148,23 +130,29 @@ class Sandboxes:
         Raises:
             ApiError: 409 when the name is taken, 503 when no sandbox can be started here.
         """
-        async with self._name_lock:
+        async with self._registry.lock:
             self._check_open()
             self._starter.policy(template)
-            record = await self._reserve(template)
-            sandbox = self._by_id[record.id] = Sandbox(record)
+            sandbox = await self._registry.reserve(template)
         async with sandbox.lock:
             try:
-                await asyncio.to_thread(self._starter.prepare_home, record)
-                await self._rows.tell("sandbox.created", record, record.state)
-                await self._runner.spawn(sandbox)
+                await asyncio.to_thread(self._starter.prepare_home, sandbox.record)
             except BaseException:
-                # One that cannot be ended keeps its row and its files until it has ended.
-                if sandbox.process is None:
-                    del self._by_id[record.id]
-                    self._disposal.forget(record)
+                self._registry.forget(sandbox)
                 raise
+            await self._begin(sandbox)
         return sandbox
+
+    async def _begin(self, sandbox: Sandbox) -> None:
+        """Start a sandbox whose files are there for the first time."""
+        try:
+            await self._rows.tell("sandbox.created", sandbox.record, sandbox.record.state)
+            await self._runner.spawn(sandbox)
+        except BaseException:
+            # One that cannot be ended keeps its row and its files until it has ended.
+            if sandbox.process is None:
+                self._registry.forget(sandbox)
+            raise
 
     def _check_open(self) -> None:
         if self._closing:
@@ -172,88 +160,180 @@ class Sandboxes:
         if self.unavailable:
             raise ApiError(503, self.unavailable)
 
-    async def _reserve(self, template: SandboxRecord) -> SandboxRecord:
-        sandbox_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(20))
-        name = template.name or sandbox_id
-        if any(name in (s.record.name, s.record.id) for s in self._by_id.values()):
-            raise ApiError(409, f"Sandbox with name {name} already exists")
-        uid = self._pick_uid()
-        labels = {**template.labels, ISOLATION_LABEL: self._launcher.level}
-        home = str(self._homes / sandbox_id / "home")
-        record = replace(
-            template, id=sandbox_id, name=name, state="creating", home=home, uid=uid, labels=labels
-        )
-        try:
-            await self._database.insert(record)
-        except sqlite3.IntegrityError as error:
-            raise ApiError(409, f"Sandbox with name {name} already exists") from error
-        return record
+    async def start(self, sandbox: Sandbox) -> None:
+        """Start a stopped sandbox, let a paused one go on, bring an archived one back; a started one runs."""
+        async with sandbox.lock:
+            self._registry.check(sandbox)
+            state = sandbox.record.state
+            if state == "started":
+                return
+            check_settled(sandbox.record)
+            self._check_open()
+            if state == "paused":
+                await self._runner.resume(sandbox)
+                return
+            if state == "error":
+                raise ApiError(400, f"Sandbox is in error state: {sandbox.record.error_reason}")
+            if state != "archived":
+                await self._start(sandbox)
+                return
+            await self._rows.set_state(sandbox, "restoring", desired="started")
+        await self._background.patient(self._bring_back(sandbox, start=True), PATIENCE)
 
-    def _pick_uid(self) -> int | None:
-        """A host uid nobody has; None when sandboxes run as the engine's user.
+    async def _start(self, sandbox: Sandbox) -> None:
+        await self._rows.set_state(sandbox, "starting", desired="started")
+        try:
+            await self._runner.spawn(sandbox)
+        except BaseException:
+            if sandbox.process is None:
+                await self._rows.settle(sandbox, "stopped")
+            raise
+
+    async def _bring_back(self, sandbox: Sandbox, *, start: bool) -> None:
+        await self._archives.unpack(sandbox)
+        async with sandbox.lock:
+            await self._rows.set_state(sandbox, "stopped", desired="started" if start else "stopped")
+            self._archives.unpacked(sandbox)
+            if start:
+                self._check_open()
+                await self._start(sandbox)
+
+    async def recover(self, sandbox: Sandbox, *, start: bool = True) -> None:
+        """Try again what brought a sandbox into the state ``error``.
 
         Raises:
-            ApiError: 503 when root has none to give: a sandbox never runs as root.
+            ApiError: 400 when it is in another state, or nothing can help.
         """
-        if os.geteuid() != 0 or self._launcher.level == "L0":
-            return None
-        if self._block is None:
-            raise ApiError(
-                503, "this machine has no free block of user ids for sandboxes (see engine doctor)"
-            )
-        uid = self._block.pick([*(s.record.uid for s in self._by_id.values()), *self._disposal.uids])
-        if uid is None:
-            raise ApiError(503, f"all {self._block.count} user ids are in use; delete some sandboxes")
-        return uid
-
-    async def start(self, sandbox: Sandbox) -> None:
-        """Start a stopped sandbox; nothing happens when it runs."""
         async with sandbox.lock:
-            self._check_exists(sandbox)
-            if sandbox.record.state == "started":
-                return
+            self._registry.check(sandbox)
+            check_settled(sandbox.record)
+            if sandbox.record.state != "error":
+                raise ApiError(
+                    400, f"Sandbox must be in error state to recover (state: {sandbox.record.state})"
+                )
+            if not sandbox.record.recoverable:
+                raise ApiError(400, f"Sandbox is not recoverable: {sandbox.record.error_reason}")
             self._check_open()
-            await self._rows.set_state(sandbox, "starting", desired="started")
-            try:
-                await self._runner.spawn(sandbox)
-            except BaseException:
-                if sandbox.process is None:
-                    await self._rows.set_stopped(sandbox)
-                raise
+            await self._rows.set_state(sandbox, "restoring", desired="started")
+        await self._background.patient(self._bring_back(sandbox, start=start), PATIENCE)
 
-    async def stop(self, sandbox: Sandbox) -> None:
-        """End every process of a sandbox and keep its files; an ephemeral one is deleted."""
+    async def stop(self, sandbox: Sandbox, *, force: bool = False) -> None:
+        """End every process of a sandbox and keep its files; an ephemeral one is deleted.
+
+        Args:
+            force: SIGKILL at once; else programs are asked to end and have a second for it.
+        """
         async with sandbox.lock:
-            self._check_exists(sandbox)
+            self._registry.check(sandbox)
             if sandbox.record.state == "stopped":
                 return
+            check_settled(sandbox.record)
+            if sandbox.record.state in RESTING:
+                raise ApiError(400, f"Sandbox is not started (state: {sandbox.record.state})")
+            paused = sandbox.record.state == "paused"
             await self._rows.set_state(sandbox, "stopping", desired="stopped")
-            await self._runner.kill(sandbox)
-            await self._rows.set_stopped(sandbox)
+            await (self._runner.kill(sandbox) if force else self._runner.end(sandbox))
+            await self._rows.settle(
+                sandbox, "stopped", reason=MEMORY_LOST if paused and self._closing else ""
+            )
         if sandbox.record.auto_delete_interval == 0:
             await self.delete(sandbox)
 
-    async def delete(self, sandbox: Sandbox) -> None:
-        """End a sandbox and remove its files for good."""
+    async def pause(self, sandbox: Sandbox) -> None:
+        """Stop all processes of a started sandbox where they stand; memory is kept.
+
+        Raises:
+            ApiError: 400 and 409 for other states.
+        """
         async with sandbox.lock:
-            if self._by_id.get(sandbox.record.id) is not sandbox:
+            self._registry.check(sandbox)
+            if sandbox.record.state == "paused":
                 return
-            await self._rows.set_state(sandbox, "destroying", desired="destroyed")
-            await self._runner.kill(sandbox)
-            old = sandbox.record.state
-            # The name is free again at once.
-            gone = replace(sandbox.record, state="destroyed", name=f"destroyed {sandbox.record.id}")
-            await self._database.update(gone)
-            del self._by_id[gone.id]
-            self._last_written.pop(gone.id, None)
-            sandbox.record.state = "destroyed"
-            self._disposal.forget(gone)
+            check_state(sandbox.record, "started", "pause")
+            await self._runner.pause(sandbox)
+
+    async def archive(self, sandbox: Sandbox, patience: float = PATIENCE) -> None:
+        """Pack a stopped sandbox's files (`Archives.archive`)."""
+        self._registry.check(sandbox)
+        await self._archives.archive(sandbox, patience)
+
+    async def fork(self, parent: Sandbox, name: str) -> Sandbox:
+        """Start another sandbox with a copy of the files of a started one (`Forks.copy`)."""
+
+        async def reserve() -> Sandbox:
+            async with self._registry.lock:
+                self._registry.check(parent)
+                self._check_open()
+                child = await self._registry.reserve(forking.Forks.template(parent.record, name))
+                # Nobody else touches it before it is whole.
+                await child.lock.acquire()
+                return child
+
+        def forget(child: Sandbox) -> None:
+            self._registry.forget(child)
+            child.lock.release()
+
+        child = await self._forks.copy(parent, reserve, forget)
+        try:
+            await self._begin(child)
+        finally:
+            child.lock.release()
+        return child
+
+    def forks(self, sandbox: Sandbox) -> list[Sandbox]:
+        """The forks of a sandbox, oldest first."""
+        return forking.children(sandbox.record, self)
+
+    def ancestors(self, sandbox: Sandbox) -> list[Sandbox]:
+        """What a sandbox was forked from: its parent first, the origin last."""
+        known = {other.record.id: other for other in self}
+        found: list[Sandbox] = []
+        at: Sandbox | None = sandbox
+        while at is not None and (at := known.get(at.record.parent_id or "")) is not None:
+            found.append(at)
+        return found
+
+    async def delete(self, sandbox: Sandbox) -> None:
+        """End a sandbox and remove its files for good, and those linked to it.
+
+        Raises:
+            ApiError: 409 when it has forks, or one is being made.
+        """
+        while True:
+            async with sandbox.lock:
+                if sandbox not in self._registry:
+                    return
+                if forks := self.forks(sandbox):
+                    names = ", ".join(fork.record.name for fork in forks)
+                    raise ApiError(
+                        409, f"Sandbox has active fork children and cannot be deleted before them: {names}"
+                    )
+                if sandbox.record.state not in LONG:
+                    old = await self._delete(sandbox)
+                    break
+            await self._works.give_up(sandbox.record.id)
         await self._rows.tell("sandbox.state.updated", sandbox.record, old)
+        for other in self:
+            if other.record.options.get("linkedSandbox") == sandbox.record.id:
+                await self.delete(other)
+
+    async def _delete(self, sandbox: Sandbox) -> str:
+        await self._rows.set_state(sandbox, "destroying", desired="destroyed")
+        await self._runner.kill(sandbox)
+        old = sandbox.record.state
+        # The name is free again at once.
+        gone = replace(sandbox.record, state="destroyed", name=f"destroyed {sandbox.record.id}")
+        await self._database.update(gone)
+        self._registry.drop(sandbox)
+        self._last_written.pop(gone.id, None)
+        sandbox.record.state = "destroyed"
+        self._disposal.forget(gone)
+        return old
 
     async def change(self, sandbox: Sandbox, change: Callable[[SandboxRecord], None]) -> None:
         """Apply a change of settings; it is on disk when this returns."""
         async with sandbox.lock:
-            self._check_exists(sandbox)
+            self._registry.check(sandbox)
             changed = replace(sandbox.record, updated_at=time.time())
             change(changed)
             await self._database.update(changed)
@@ -281,7 +361,7 @@ class Sandboxes:
                 continue
             self._last_written[sandbox.record.id] = last
             async with sandbox.lock:
-                if sandbox.record.id in self._by_id:
+                if sandbox in self._registry:
                     await self._database.update(sandbox.record)
 
     async def stop_all(self) -> None:
@@ -291,20 +371,24 @@ class Sandboxes:
         """
         self._closing = True
         # Whoever is making a sandbox right now has put it into the list when it lets go of the lock.
-        async with self._name_lock:
+        async with self._registry.lock:
             sandboxes = list(self)
         # Stopped ones, too: they may just be starting.
-        results = await asyncio.gather(*map(self.stop, sandboxes), return_exceptions=True)
+        results = await asyncio.gather(*map(self._stop_for_good, sandboxes), return_exceptions=True)
         for sandbox, result in zip(sandboxes, results, strict=True):
             # One that has been deleted meanwhile is no failure.
-            if isinstance(result, BaseException) and sandbox.record.id in self._by_id:
+            if isinstance(result, BaseException) and sandbox in self._registry:
                 log.error("sandbox %s was not stopped: %s", sandbox.record.id, result)
         await self._background.finished()
         await self.system.close()
 
-    def _check_exists(self, sandbox: Sandbox) -> None:
-        if self._by_id.get(sandbox.record.id) is not sandbox:
-            raise ApiError(404, f"Sandbox with ID or name {sandbox.record.id} not found")
+    async def _stop_for_good(self, sandbox: Sandbox) -> None:
+        await self._works.give_up(sandbox.record.id)
+        async with sandbox.lock:
+            # Whoever has given up says so under the lock.
+            resting = sandbox.record.state in RESTING
+        if not resting:
+            await self.stop(sandbox)
 
     def _ended(self, sandbox: Sandbox, process: SandboxProcess) -> None:
         self._background.run(self._died(sandbox, process))
@@ -319,6 +403,6 @@ class Sandboxes:
             # Its creation or its deletion was given up because it did not end then.
             unwanted = sandbox.record.state in ("creating", "destroying")
             if not unwanted:
-                await self._rows.set_stopped(sandbox)
+                await self._rows.settle(sandbox, "stopped")
         if unwanted or sandbox.record.auto_delete_interval == 0:
             await self.delete(sandbox)

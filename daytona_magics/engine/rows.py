@@ -19,6 +19,11 @@ Event = Callable[[str, SandboxRecord, str], Awaitable[None]]
 """``(event name, record after the change, state before it)``"""
 
 
+# How long a sandbox has been stopped does not start over when it is archived.
+_STOPPED = frozenset({"stopped", "archiving", "archived"})
+_DESIRED = frozenset({"started", "stopped", "paused", "archived", "destroyed"})
+
+
 class Rows:
     """The rows of the sandboxes.
 
@@ -33,30 +38,33 @@ class Rows:
         self.database = database
         self.on_event: Event | None = None
 
-    async def set_state(self, sandbox: Sandbox, state: str, *, desired: str = "") -> None:
+    async def set_state(
+        self, sandbox: Sandbox, state: str, *, desired: str = "", reason: str = "", recoverable: bool = False
+    ) -> None:
         """Remember another state and tell it.
+
+        Args:
+            reason: what went wrong, a sentence; ``recoverable``: whether `recover` can help.
 
         Raises:
             sqlite3.Error: it cannot be written; nothing has changed then.
         """
-        old, now = sandbox.record.state, time.time()
-        changed = replace(sandbox.record, state=state, updated_at=now)
-        changed.desired_state = desired or changed.desired_state
-        changed.stopped_at = now if state == "stopped" else None
+        old = sandbox.record.state
+        changed = _changed(sandbox.record, state, desired, reason, recoverable)
         await self.database.update(changed)
         sandbox.record = changed
         log.info("sandbox %s: %s -> %s", changed.id, old, state)
         await self.tell("sandbox.state.updated", changed, old)
 
-    async def set_stopped(self, sandbox: Sandbox) -> None:
-        """The processes are gone: that is so even if it cannot be written (a restart comes to the same)."""
+    async def settle(
+        self, sandbox: Sandbox, state: str, *, reason: str = "", recoverable: bool = False
+    ) -> None:
+        """Remember a state that is so, even if it cannot be written (a restart comes to the same)."""
         try:
-            await self.set_state(sandbox, "stopped", desired="stopped")
+            await self.set_state(sandbox, state, desired=state, reason=reason, recoverable=recoverable)
         except (sqlite3.Error, StoreError) as error:
-            log.error("sandbox %s has stopped, which cannot be written: %s", sandbox.record.id, error)
-            sandbox.record = replace(
-                sandbox.record, state="stopped", desired_state="stopped", stopped_at=time.time()
-            )
+            log.error("sandbox %s is %s, which cannot be written: %s", sandbox.record.id, state, error)
+            sandbox.record = _changed(sandbox.record, state, state, reason, recoverable)
 
     async def tell(self, event: str, record: SandboxRecord, old: str) -> None:
         """Tell the listener; what is on disk has happened, heard or not."""
@@ -65,3 +73,18 @@ class Rows:
                 await self.on_event(event, record, old)
             except Exception as error:  # noqa: BLE001  a deaf listener changes nothing
                 log.error("%s of sandbox %s could not be told", event, record.id, exc_info=error)
+
+
+def _changed(
+    record: SandboxRecord, state: str, desired: str, reason: str, recoverable: bool
+) -> SandboxRecord:
+    now = time.time()
+    changed = replace(record, state=state, updated_at=now, error_reason=reason or None)
+    changed.recoverable = recoverable
+    if desired in _DESIRED:
+        changed.desired_state = desired
+    if state not in _STOPPED:
+        changed.stopped_at = None
+    elif record.state not in _STOPPED or record.stopped_at is None:
+        changed.stopped_at = now
+    return changed

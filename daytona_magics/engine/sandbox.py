@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import SandboxProcess
+from daytona_magics.engine.states import USABLE
 from daytona_magics.engine.store.records import SandboxRecord
 from daytona_magics.engine.toolbox.client import Toolbox
 
@@ -46,7 +47,7 @@ class Sandbox:
         Raises:
             ApiError: 400 when it is not started.
         """
-        if self.process is None or self.record.state != "started":
+        if self.process is None or self.record.state not in USABLE:
             raise ApiError(400, f"Sandbox {self.record.name} is not started (state: {self.record.state})")
         return self.process
 

@@ -87,16 +87,78 @@ async def test_an_older_database_is_copied_and_migrated(
 
     more = (*database_module.MIGRATIONS, ("CREATE TABLE extra (x INTEGER) STRICT",))
     monkeypatch.setattr(database_module, "MIGRATIONS", more)
-    monkeypatch.setattr(database_module, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(database_module, "SCHEMA_VERSION", len(more))
     database = Database(tmp_path)
     await database.open()
     assert [r.name for r in await database.sandboxes()] == ["old"]
     assert database._db.execute("SELECT count(*) FROM extra").fetchone() == (0,)
     await database.close()
-    backup = sqlite3.connect(tmp_path / "state.db.v1")
-    assert backup.execute("PRAGMA user_version").fetchone() == (1,)
+    backup = sqlite3.connect(tmp_path / f"state.db.v{len(more) - 1}")
+    assert backup.execute("PRAGMA user_version").fetchone() == (len(more) - 1,)
     assert backup.execute("SELECT name FROM sandbox").fetchall() == [("old",)]
     backup.close()
+
+
+# The statements with which earlier versions made their databases, and a row as they wrote it.
+_FIRST = """
+    CREATE TABLE sandbox (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL, home TEXT NOT NULL UNIQUE,
+        uid INTEGER UNIQUE, desired_state TEXT NOT NULL, error_reason TEXT, snapshot TEXT, user TEXT NOT
+        NULL, public INTEGER NOT NULL, target TEXT NOT NULL, cpu INTEGER NOT NULL, memory INTEGER NOT
+        NULL, disk INTEGER NOT NULL, env TEXT NOT NULL, labels TEXT NOT NULL, options TEXT NOT NULL,
+        auto_stop_interval INTEGER NOT NULL, auto_archive_interval INTEGER NOT NULL, auto_delete_interval
+        INTEGER NOT NULL, destroy_at REAL, created_at REAL NOT NULL, updated_at REAL NOT NULL,
+        last_activity_at REAL NOT NULL, stopped_at REAL{}
+    ) STRICT
+"""
+_ROW = (
+    "id",
+    "name",
+    "started",
+    "/homes/x",
+    7,
+    "started",
+    None,
+    "daytona-small",
+    "daytona",
+    1,
+    "local",
+    1,
+    2,
+    3,
+)
+_REST = ('{"K": "v"}', '{"l": "w"}', '{"networkBlockAll": true}', 15, 10080, -1, None, 1.5, 2.5, 3.5, 4.5)
+
+
+@pytest.mark.parametrize("more", [(), ("a key",)], ids=["1 without keys", "1"])
+async def test_databases_of_earlier_versions(tmp_path: Path, more: tuple[str, ...]) -> None:
+    old = sqlite3.connect(tmp_path / "state.db")
+    old.execute(_FIRST.format(", signing_key TEXT" if more else ""))
+    old.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT")
+    values = (*_ROW, *_REST, *more)
+    old.execute(f"INSERT INTO sandbox VALUES ({', '.join('?' * len(values))})", values)
+    old.execute("INSERT INTO meta VALUES ('uid_block', '[300000, 1024]')")
+    old.execute("PRAGMA user_version = 1")
+    old.commit()
+    old.close()
+    database = Database(tmp_path)
+    await database.open()
+    (record,) = await database.sandboxes()
+    assert (record.id, record.uid, record.public, record.env, record.stopped_at) == (
+        "id",
+        7,
+        True,
+        {"K": "v"},
+        4.5,
+    )
+    assert (record.auto_pause_interval, record.recoverable, record.parent_id) == (0, False, None)
+    assert record.signing_key == (more[0] if more else None)
+    assert await database.get_meta("uid_block") == [300000, 1024]
+    record.parent_id, record.signing_key = "other", "new"
+    await database.update(record)
+    assert await database.sandboxes() == [record]
+    await database.close()
+    assert (tmp_path / "state.db.v1").exists()
 
 
 async def test_a_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +168,7 @@ async def test_a_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: p
     broken = (*database_module.MIGRATIONS, ("CREATE TABLE half (x INTEGER) STRICT", "THIS IS NOT SQL"))
     with monkeypatch.context() as patch:
         patch.setattr(database_module, "MIGRATIONS", broken)
-        patch.setattr(database_module, "SCHEMA_VERSION", 2)
+        patch.setattr(database_module, "SCHEMA_VERSION", len(broken))
         with pytest.raises(StoreError):
             await Database(tmp_path).open()
     database = Database(tmp_path)

@@ -85,7 +85,7 @@ def _matches(record: SandboxRecord, query: MultiMapping[str]) -> bool:
         wanted = [part for item in query.getall(name, []) for part in item.split(",") if part]
         if wanted and value not in wanted:
             return False
-    flags = {"isPublic": record.public, "isRecoverable": False}
+    flags = {"isPublic": record.public, "isRecoverable": record.recoverable}
     if any(name in query and (query[name].lower() == "true") != flag for name, flag in flags.items()):
         return False
     return _in_ranges(record, query)

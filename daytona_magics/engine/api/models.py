@@ -31,7 +31,6 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,128}\Z")
 # Accepted and remembered as they are, for answers and for what later versions enforce.
 _KEPT: dict[str, type] = {
-    "autoPauseInterval": int,
     "domainAllowList": str,
     "networkAllowList": str,
     "networkBlockAll": bool,
@@ -81,7 +80,7 @@ def list_item_json(record: SandboxRecord, toolbox_url: str, daemon_version: str)
         "state": record.state,
         "desiredState": record.desired_state,
         "errorReason": record.error_reason,
-        "recoverable": False,
+        "recoverable": record.recoverable,
         "snapshot": record.snapshot,
         "user": record.user,
         "public": record.public,
@@ -94,9 +93,9 @@ def list_item_json(record: SandboxRecord, toolbox_url: str, daemon_version: str)
         "memory": record.memory,
         "disk": record.disk,
         "labels": record.labels,
-        "backupState": "None",
+        "backupState": "Completed" if record.state == "archived" else "None",
         "autoStopInterval": record.auto_stop_interval,
-        "autoPauseInterval": options.get("autoPauseInterval") or 0,
+        "autoPauseInterval": record.auto_pause_interval,
         "autoArchiveInterval": record.auto_archive_interval,
         "autoDeleteInterval": record.auto_delete_interval,
         "autoDestroyAt": rfc3339(record.destroy_at),
@@ -143,22 +142,24 @@ def parse_create(body: Mapping[str, Any]) -> SandboxRecord:
             raise ApiError(400, f"{key} must be {_WORDS[kind]}")
     _refuse(body)
     snapshot = body.get("snapshot") or DEFAULT_SNAPSHOT
-    name = body.get("name") or ""
-    if name and not _NAME.match(name):
-        raise ApiError(400, "the name of a sandbox is 1 to 128 printable characters without '/'")
+    name = check_name(body.get("name"))
     env = _texts(body.get("env") or {}, "env")
     for variable, value in env.items():
         if not _ENV_NAME.match(variable) or "\0" in value:
             raise ApiError(400, f"{variable!r} is not a valid environment variable")
     ttl = whole(body.get("ttlMinutes") or 0, "ttlMinutes", 0)
-    return SandboxRecord(
+    if body.get("queueTimeout") is not None:
+        whole(body["queueTimeout"], "queueTimeout", 1)
+    stop, pause = idle_intervals(body)
+    record = SandboxRecord(
         id="",
         name=name,
         state="creating",
         home="",
         snapshot=snapshot,
         public=body.get("public") is True,
-        target=body.get("target") or REGION,
+        # Programs written for the cloud name its regions; this machine is the only one here.
+        target=REGION,
         # 0: the engine decides.
         cpu=whole(body.get("cpu") or 0, "cpu", 0),
         memory=whole(body.get("memory") or 0, "memory", 0),
@@ -166,11 +167,53 @@ def parse_create(body: Mapping[str, Any]) -> SandboxRecord:
         env=env,
         labels=parse_labels(body.get("labels") or {}),
         options={key: body[key] for key in _KEPT if body.get(key) is not None},
-        auto_stop_interval=_interval(body, "autoStopInterval", 15, 0),
+        auto_stop_interval=stop,
+        auto_pause_interval=pause,
         auto_archive_interval=archive_interval(_interval(body, "autoArchiveInterval", 10080, 0)),
         auto_delete_interval=_interval(body, "autoDeleteInterval", -1, None),
         destroy_at=time.time() + ttl * 60 if ttl else None,
     )
+    check_intervals(record)
+    if record.options.get("linkedSandbox") and record.auto_delete_interval != 0:
+        raise ApiError(400, "a linked sandbox must be ephemeral: its autoDeleteInterval must be 0")
+    return record
+
+
+def check_name(name: object) -> str:
+    """The name a request gives to a sandbox; empty when it gives none.
+
+    Raises:
+        ApiError: 400.
+    """
+    if name is None or name == "":
+        return ""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise ApiError(400, "the name of a sandbox is 1 to 128 printable characters without '/'")
+    return name
+
+
+def idle_intervals(body: Mapping[str, Any]) -> tuple[int, int]:
+    """Minutes without activity until a new sandbox is stopped, and until it is paused; 0: never.
+
+    Where nothing is said it is stopped after 15 minutes, unless it is to be paused.
+
+    In:  idle_intervals({"autoPauseInterval": 60})
+    Out: (0, 60)
+    """
+    pause = _interval(body, "autoPauseInterval", 0, 0)
+    return _interval(body, "autoStopInterval", 0 if pause else 15, 0), pause
+
+
+def check_intervals(record: SandboxRecord) -> None:
+    """Do the intervals of a sandbox go together?
+
+    Raises:
+        ApiError: 400.
+    """
+    if record.auto_pause_interval and record.auto_stop_interval:
+        raise ApiError(400, "only one of autoStopInterval and autoPauseInterval can be other than 0")
+    if record.auto_pause_interval and record.auto_delete_interval == 0:
+        raise ApiError(400, "an ephemeral sandbox cannot be paused automatically")
 
 
 def archive_interval(minutes: int) -> int:
@@ -189,12 +232,12 @@ def _refuse(body: Mapping[str, Any]) -> None:
         raise ApiError(400, f"the embedded engine has no snapshot {snapshot!r}, only {known}; {cloud}")
     if body.get("gpu") or body.get("gpuType"):
         raise ApiError(400, f"the embedded engine cannot give a GPU to a sandbox; {cloud}")
-    if body.get("spot"):
-        raise ApiError(400, f"the embedded engine has no spot sandboxes, which need a GPU; {cloud}")
     if body.get("volumes"):
         raise ApiError(400, f"the embedded engine of this version cannot mount volumes; {cloud}")
     if body.get("secrets"):
         raise ApiError(400, f"the embedded engine of this version cannot mount secrets; {cloud}")
+    if body.get("spot"):
+        raise ApiError(400, f"the embedded engine has no spot sandboxes, which need a GPU; {cloud}")
     if body.get("kvm"):
         raise ApiError(400, f"the embedded engine cannot give /dev/kvm to a sandbox; {cloud}")
     if user not in (None, "", "daytona"):

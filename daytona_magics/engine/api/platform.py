@@ -19,12 +19,8 @@ from daytona_magics.engine.proxy.targets import Target
 routes = web.RouteTableDef()
 
 
-def _started(ctx: Context) -> int:
-    return sum(s.record.state != "stopped" for s in ctx.sandboxes)
-
-
 def _is_idle(ctx: Context) -> bool:
-    return _started(ctx) == 0 and ctx.activity.sockets == 0
+    return ctx.sandboxes.awake == 0 and ctx.activity.sockets == 0
 
 
 @routes.get("/api/health")
@@ -155,7 +151,7 @@ async def stop(request: web.Request) -> web.Response:
     ctx = context(request)
     if request.query.get("if") == "idle" and not _is_idle(ctx):
         raise ApiError(
-            409, f"the engine is in use: {_started(ctx)} started, {ctx.activity.sockets} connections"
+            409, f"the engine is in use: {ctx.sandboxes.awake} started, {ctx.activity.sockets} connections"
         )
     ctx.activity.stop.set()
     return web.json_response({"stopping": True, "pid": os.getpid()})

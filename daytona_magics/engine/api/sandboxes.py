@@ -14,6 +14,7 @@ from daytona_magics.engine.api.models import (
     SIZES,
     SNAPSHOTS,
     archive_interval,
+    check_intervals,
     list_item_json,
     parse_create,
     parse_labels,
@@ -32,7 +33,8 @@ def as_json(ctx: Context, record: SandboxRecord) -> dict[str, Any]:
     return sandbox_json(record, ctx.toolbox_url, ctx.version)
 
 
-def _answer(request: web.Request, sandbox: Sandbox) -> web.Response:
+def answer(request: web.Request, sandbox: Sandbox) -> web.Response:
+    """A sandbox as the answer to a request."""
     return web.json_response(as_json(context(request), sandbox.record))
 
 
@@ -41,8 +43,14 @@ async def create(request: web.Request) -> web.Response:
     """Create and start a sandbox; the answer's state is ``started``."""
     body = await json_body(request)
     template = parse_create(body)
-    context(request).sandboxes.limiter.give(template, SNAPSHOTS.get(body.get("snapshot") or ""))
-    return _answer(request, await context(request).sandboxes.create(template))
+    sandboxes = context(request).sandboxes
+    if linked := template.options.get("linkedSandbox"):
+        origin = sandboxes.get(linked).record
+        if origin.options.get("linkedSandbox"):
+            raise ApiError(400, f"Sandbox {origin.name} is itself linked to another sandbox")
+        template.options["linkedSandbox"] = origin.id
+    sandboxes.limiter.give(template, SNAPSHOTS.get(body.get("snapshot") or ""))
+    return answer(request, await sandboxes.create(template))
 
 
 @routes.get("/api/sandbox")
@@ -57,7 +65,7 @@ async def list_sandboxes(request: web.Request) -> web.Response:
 @routes.get("/api/sandbox/{sandbox}")
 async def get(request: web.Request) -> web.Response:
     """One sandbox by id or name."""
-    return _answer(request, sandbox_of(request))
+    return answer(request, sandbox_of(request))
 
 
 @routes.delete("/api/sandbox/{sandbox}")
@@ -65,7 +73,7 @@ async def delete(request: web.Request) -> web.Response:
     """Delete a sandbox; the answer's state is ``destroyed``."""
     sandbox = sandbox_of(request)
     await context(request).sandboxes.delete(sandbox)
-    return _answer(request, sandbox)
+    return answer(request, sandbox)
 
 
 @routes.post("/api/sandbox/{sandbox}/resize")
@@ -77,27 +85,13 @@ async def resize(request: web.Request) -> web.Response:
     sandboxes = context(request).sandboxes
 
     def change(record: SandboxRecord) -> None:
+        if record.state not in ("started", "stopped"):
+            raise ApiError(400, f"Sandbox must be started or stopped to resize it (state: {record.state})")
         sandboxes.limiter.resize(record, asked)
 
     await sandboxes.change(sandbox, change)
     sandboxes.limiter.resized(sandbox.record)
-    return _answer(request, sandbox)
-
-
-@routes.post("/api/sandbox/{sandbox}/start")
-async def start(request: web.Request) -> web.Response:
-    """Start a stopped sandbox: files are there, processes and variables are not."""
-    sandbox = sandbox_of(request)
-    await context(request).sandboxes.start(sandbox)
-    return _answer(request, sandbox)
-
-
-@routes.post("/api/sandbox/{sandbox}/stop")
-async def stop(request: web.Request) -> web.Response:
-    """Stop a sandbox; files are kept."""
-    sandbox = sandbox_of(request)
-    await context(request).sandboxes.stop(sandbox)
-    return _answer(request, sandbox)
+    return answer(request, sandbox)
 
 
 @routes.put("/api/sandbox/{sandbox}/labels")
@@ -121,9 +115,17 @@ async def set_autostop(request: web.Request) -> web.Response:
     )
 
 
+@routes.post("/api/sandbox/{sandbox}/autopause/{interval}")
+async def set_autopause(request: web.Request) -> web.Response:
+    """Minutes without activity before a started sandbox is paused; 0: never. Not beside an auto-stop."""
+    return await _set_interval(
+        request, "auto_pause_interval", whole(request.match_info["interval"], "interval", 0)
+    )
+
+
 @routes.post("/api/sandbox/{sandbox}/autoarchive/{interval}")
 async def set_autoarchive(request: web.Request) -> web.Response:
-    """Minutes a stopped sandbox stays before the platform would archive it; remembered only."""
+    """Minutes a stopped sandbox stays before it is archived; 0: the maximum, 30 days."""
     minutes = archive_interval(whole(request.match_info["interval"], "interval", 0))
     return await _set_interval(request, "auto_archive_interval", minutes)
 
@@ -154,9 +156,14 @@ async def set_public(request: web.Request) -> web.Response:
 
 async def _set_interval(request: web.Request, name: str, value: object) -> web.Response:
     sandbox = sandbox_of(request)
-    await context(request).sandboxes.change(sandbox, lambda record: setattr(record, name, value))
+
+    def change(record: SandboxRecord) -> None:
+        setattr(record, name, value)
+        check_intervals(record)
+
+    await context(request).sandboxes.change(sandbox, change)
     sandbox.touch()
-    return _answer(request, sandbox)
+    return answer(request, sandbox)
 
 
 @routes.post("/api/sandbox/{sandbox}/last-activity")

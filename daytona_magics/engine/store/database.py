@@ -21,7 +21,16 @@ from daytona_magics.engine.store.records import BOOL_COLUMNS, JSON_COLUMNS, Sand
 
 T = TypeVar("T")
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
+
+def _add_signing_key(db: sqlite3.Connection) -> None:
+    """The first databases of version 1 had no keys for signed file URLs."""
+    if not any(column[1] == "signing_key" for column in db.execute("PRAGMA table_info(sandbox)")):
+        db.execute("ALTER TABLE sandbox ADD COLUMN signing_key TEXT")
+
+
+Step = str | Callable[[sqlite3.Connection], None]
+
+MIGRATIONS: tuple[tuple[Step, ...], ...] = (
     (
         """
         CREATE TABLE sandbox (
@@ -36,8 +45,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
     ),
+    (
+        _add_signing_key,
+        "ALTER TABLE sandbox ADD COLUMN auto_pause_interval INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE sandbox ADD COLUMN recoverable INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE sandbox ADD COLUMN parent_id TEXT",
+    ),
 )
-"""One tuple of statements per schema version, first to last."""
+"""One tuple of steps per schema version, first to last."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
@@ -162,9 +177,11 @@ class Database:
                 db.backup(copy)
         db.execute("BEGIN")
         try:
-            for statements in MIGRATIONS[version:]:
-                for statement in statements:
-                    db.execute(statement)
+            for step in (step for steps in MIGRATIONS[version:] for step in steps):
+                if callable(step):
+                    step(db)
+                else:
+                    db.execute(step)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except BaseException:
             db.execute("ROLLBACK")

@@ -12,7 +12,8 @@ class SandboxRecord:
     """One sandbox as it is remembered.
 
     Times are wall-clock seconds since 1970; intervals are minutes, with the platform's meaning of 0 and of
-    negative values.  ``options`` holds every other parameter the creator sent.
+    negative values.  ``parent_id`` is the sandbox it was forked from, ``recoverable`` whether an error may go
+    away when it is tried again.  ``options`` holds every other parameter the creator sent.
     """
 
     id: str
@@ -22,6 +23,8 @@ class SandboxRecord:
     uid: int | None = None
     desired_state: str = "started"
     error_reason: str | None = None
+    recoverable: bool = False
+    parent_id: str | None = None
     snapshot: str | None = None
     user: str = "daytona"
     public: bool = False
@@ -33,6 +36,7 @@ class SandboxRecord:
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     auto_stop_interval: int = 15
+    auto_pause_interval: int = 0
     auto_archive_interval: int = 10080
     auto_delete_interval: int = -1
     destroy_at: float | None = None
@@ -44,4 +48,4 @@ class SandboxRecord:
 
 
 JSON_COLUMNS = ("env", "labels", "options")
-BOOL_COLUMNS = ("public",)
+BOOL_COLUMNS = ("public", "recoverable")
