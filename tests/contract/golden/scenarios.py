@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.contract.golden.transcript import BINARY, CLOSE, TEXT, Step, body_of, connections, header, load
+from tests.contract.golden.transcript import BINARY, CLOSE, TEXT, Step, connections, header, load
 from tests.contract.golden.wire import Wire
 
 EXIT_CONTROL = "X-Daytona-Pty-Exit-Control"
@@ -37,11 +37,10 @@ STREAM_SENDERS = ("python-stream", "python-async-stream", "typescript-stream")
 
 @dataclass
 class Live:
-    """A running engine with a sandbox, by a synchronous SDK client."""
+    """A running engine with a sandbox, of a synchronous SDK client."""
 
     url: str
     key: str
-    daytona: Any
     sandbox: Any
     steps: list[Step] = field(default_factory=list)
     words: dict[str, str] = field(default_factory=dict)
@@ -61,13 +60,24 @@ class Live:
         """The target of a toolbox route."""
         return f"/toolbox/{self.sandbox.id}/{rest}"
 
-    def elsewhere(self, name: str, method: str, path: str, body: Any = None) -> None:
-        """A request over another connection, of which the transcript only knows that it was made."""
-        self.steps.append(Step("*", name.encode()))
+    def described(self) -> dict[str, Any]:
+        """What the engine says about the sandbox."""
+        found: dict[str, Any] = json.loads(self._ask("GET", f"/api/sandbox/{self.sandbox.id}"))
+        return found
+
+    def _ask(self, method: str, path: str, body: Any = None) -> bytes:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as answer:
+            said: bytes = answer.read()
+        return said
+
+    def elsewhere(self, name: str, method: str, path: str, body: Any = None) -> None:
+        """A request over another connection, of which the transcript only knows that it was made."""
+        self.steps.append(Step("*", name.encode()))
+        self._ask(method, path, body)
 
     def post(self, name: str, path: str, body: Any) -> bytes:
         """A POST with JSON that is part of the transcript; the answer's body."""
@@ -105,19 +115,20 @@ def bulk_download_missing(live: Live) -> None:
 
 
 def _send_as(sender: str) -> Scenario:
+    """Send what a client sends, but cut into other pieces."""
+
     def run(live: Live) -> None:
         live.sandbox.process.exec("rm -rf golden/up")
-        request = live.sent.get(sender) or sent_in(f"bulk-upload-{sender}")
-        head, body = request.partition(b"\r\n\r\n")[0] + b"\r\n", body_of(request)
-        body = body if body is not None else request.partition(b"\r\n\r\n")[2]
-        headers = {"Content_Type": header(head, "Content-Type") or ""}
-        if header(head, "Transfer-Encoding"):
+        sent = live.sent.get(sender) or connections(load(f"bulk-upload-{sender}"))[0].steps[0].data
+        head, _, body = sent.replace(b"{boundary}", b"golden-boundary").partition(b"\r\n\r\n")
+        headers = {"Content_Type": header(head + b"\r\n", "Content-Type") or ""}
+        if header(head + b"\r\n", "Transfer-Encoding"):
             headers["Transfer_Encoding"] = "chunked"
         with live.wire("upload") as wire:
             wire.request("POST", live.path("files/bulk-upload"), body, **headers)
+            live.steps[-1].data = sent
             wire.answer()
-        wanted = dict(list(UPLOADS.items())[:1]) if "stream" in sender else UPLOADS
-        for path, content in wanted.items():
+        for path, content in list(UPLOADS.items())[: 1 if sender in STREAM_SENDERS else None]:
             assert live.sandbox.fs.download_file(path) == content, path
 
     return run
@@ -127,21 +138,18 @@ for _sender in (*SENDERS, *STREAM_SENDERS):
     SCENARIOS[f"bulk-upload-{_sender}"] = _send_as(_sender)
 
 
-def sent_in(name: str) -> bytes:
-    """The client's bytes in the first connection of a transcript, as far as they do not differ."""
-    step = connections(load(name))[0].steps[0]
-    head, _, body = step.data.partition(b"\r\n\r\n")
-    # Already put together: it is cut anew where it is sent.
-    return head + b"\r\n\r\n" + body
-
-
 @scenario("bulk-upload-refused")
 def bulk_upload_refused(live: Live) -> None:
     live.sandbox.process.exec("mkdir -p golden/folder")
     lines = []
     for n, path in enumerate(["golden/folder", "golden/good"]):
         lines += ["--limit", f'Content-Disposition: form-data; name="files[{n}].path"', "", path]
-        lines += ["--limit", f'Content-Disposition: form-data; name="files[{n}].file"; filename="x"', "", "data"]
+        lines += [
+            "--limit",
+            f'Content-Disposition: form-data; name="files[{n}].file"; filename="x"',
+            "",
+            "data",
+        ]
     body = "\r\n".join([*lines, "--limit--", ""]).encode()
     with live.wire("upload") as wire:
         path = live.path("files/bulk-upload")
@@ -186,7 +194,7 @@ def pty_signal(live: Live) -> None:
 
 @scenario("pty-without-control")
 def pty_without_control(live: Live) -> None:
-    _in_terminal(live, "without", "exit 3")
+    _in_terminal(live, "without-control", "exit 3")
 
 
 @scenario("pty-in-use")
@@ -198,8 +206,16 @@ def pty_in_use(live: Live) -> None:
 
 
 #: One stream after the other, and a character in two halves.
-_TALK = (
-    "printf 'out\\n'; read -r a; printf '\\303\\251rr\\n' >&2; read -r b; printf '\\303'; read -r c; printf '\\251nd'"
+_TALK = "; ".join(
+    [
+        "printf 'out\\n'",
+        "read -r go",
+        "printf '\\303\\251rr\\n' >&2",
+        "read -r go",
+        "printf '\\303'",
+        "read -r go",
+        "printf '\\251nd'",
+    ]
 )
 
 

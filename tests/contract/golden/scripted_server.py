@@ -1,6 +1,6 @@
-"""A server that knows nothing but a transcript: it says the recorded bytes, one at a time, and checks what it hears.
+"""A server that has only a transcript: it says the recorded bytes, one at a time, and checks what it hears.
 
-Only two answers are not from the transcript: the sandbox itself, which a client asks for first, and the request to
+Two answers are not from the transcript: the sandbox itself, which a client asks for first, and the request to
 stop it. Both are the live engine's own description of a sandbox, with this server's address.
 """
 
@@ -34,13 +34,14 @@ from tests.contract.golden.transcript import (
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 SANDBOX = "0123456789abcdefghij"
 KEY = "key-of-the-script"
+COMMAND = "01234567-89ab-4cde-8f01-23456789abcd"
 #: Of the lengths of the real ones, so that recorded lengths hold.
 _WORDS = {
     "{sandbox}": SANDBOX,
     "{id}": SANDBOX,
     "{name}": SANDBOX,
     "{key}": KEY,
-    "{command}": "0123456789ab",
+    "{command}": COMMAND,
     "{boundary}": "daytona-" + "0123456789abcdef" * 2,
     "{time}": "2000-01-01T00:00:00.000Z",
     "{date}": "Sat, 01 Jan 2000 00:00:00 GMT",
@@ -64,10 +65,12 @@ class ScriptedServer:
         loop: where it runs.
         steps: the transcript.
         sandbox: what a live engine says about a sandbox.
-        ends_by: ``event`` when only the transcript tells that a stop is over, ``poll`` when asking tells it.
+        ends_by: ``event`` when only the transcript tells that a stop is over; ``poll`` when asking tells it,
+            as soon as the transcript was played.
 
     Attributes:
         problems: what a client did that is not in the transcript.
+        played: the names of the connections that were gone through.
         captured: the last upload, with the headers that say how to read it.
     """
 
@@ -83,6 +86,7 @@ class ScriptedServer:
         self._sandbox, self._ends_by, self._check = sandbox, ends_by, check
         self._stopped = asyncio.Event()
         self.problems: list[str] = []
+        self.played: set[str] = set()
         self.captured = b""
         self._server = asyncio.run_coroutine_threadsafe(
             asyncio.start_server(self._serve, "127.0.0.1", 0), loop
@@ -98,9 +102,9 @@ class ScriptedServer:
         try:
             while (heard := await self._request(reader)) and await self._answer(heard, reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            # Clients hang up when they have what they want.
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            # Clients hang up when they have what they want, and at the end nobody is there to be told.
+            return
         except Exception as error:  # the test reports it
             self.problems.append(f"{type(error).__name__}: {error}")
         finally:
@@ -115,14 +119,14 @@ class ScriptedServer:
             data += more
         return data
 
-    async def _answer(
-        self, heard: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
+    async def _answer(self, heard: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Serve one request; whether another may follow on the same connection."""
         method, target, _ = heard.split(b"\r\n", 1)[0].decode().split(" ")
         path = unquote(urlsplit(target).path)
         if given := self._given(method, path):
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(given)}\r\n\r\n"
+            head = (
+                f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(given)}\r\n\r\n"
+            )
             writer.write(head.encode() + given)
             return True
         found = self._find(method, target)
@@ -138,10 +142,17 @@ class ScriptedServer:
         head, _, body = self._filled(said.replace(b"{accept}", accept.encode())).partition(b"\r\n\r\n")
         if header(head + b"\r\n", "Transfer-Encoding"):
             body = chunked(body)
+        upgraded = said.startswith(b"HTTP/1.1 101")
+        if not upgraded:
+            # A client may hang up when it has seen the head of a refusal.
+            self.played.add(found.name)
         await self._say(writer, head + b"\r\n\r\n" + body)
-        if not said.startswith(b"HTTP/1.1 101"):
+        if not upgraded:
             return True
         await self._talk(found.steps[2:], reader, writer)
+        self.played.add(found.name)
+        while (await self._frame(reader, writer))[0] != CLOSE:
+            pass
         return False
 
     def _given(self, method: str, path: str) -> bytes:
@@ -151,7 +162,7 @@ class ScriptedServer:
         if method == "POST":
             self._stopped.set()
         if self._stopped.is_set():
-            state = "stopped" if self._ends_by == "poll" else "stopping"
+            state = "stopped" if self._ends_by == "poll" and self.played else "stopping"
         own = {"id": SANDBOX, "name": SANDBOX, "state": state, "toolboxProxyUrl": f"{self.url}/toolbox"}
         return json.dumps({**self._sandbox, **own}).encode()
 
@@ -163,9 +174,9 @@ class ScriptedServer:
             # Who is asking differs from client to client.
             query.pop("source", None)
             same = (method, unquote(asked.path)) == (first[0], unquote(wanted.path))
-            if same and query.items() <= dict(parse_qsl(asked.query)).items():
-                if bool(query.get("follow")) == ("follow=true" in target):
-                    return candidate
+            follows = ("follow" in query) == ("follow=true" in target)
+            if same and follows and query.items() <= dict(parse_qsl(asked.query)).items():
+                return candidate
         return None
 
     def _filled(self, data: bytes) -> bytes:
@@ -181,7 +192,12 @@ class ScriptedServer:
             boundary = kind.partition("boundary=")[2].strip('"')
             first = heard.split(b"\r\n", 1)[0].replace(SANDBOX.encode(), b"{sandbox}")
             shown = {name: header(head, name) for name in _CAPTURED}
-            lines = [first, *(f"{name}: {value}".encode() for name, value in shown.items() if value), b"", body]
+            lines = [
+                first,
+                *(f"{name}: {value}".encode() for name, value in shown.items() if value),
+                b"",
+                body,
+            ]
             self.captured = b"\r\n".join(lines).replace(boundary.encode(), b"{boundary}")
             if b"{boundary}" in recorded and self._check and self.captured != recorded:
                 self.problems.append(f"sent {self.captured!r}, recorded is {recorded!r}")
@@ -212,8 +228,6 @@ class ScriptedServer:
                 if NAMES.get(opcode) != step.kind[1:]:
                     self.problems.append(f"a frame {opcode} {payload!r} instead of {step}")
                 self._same(self._filled(step.data), payload)
-        while (await self._frame(reader, writer))[0] != CLOSE:
-            pass
 
     async def _frame(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, bytes]:
         while True:
@@ -231,6 +245,8 @@ class ScriptedServer:
     async def _say(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         """One byte at a time: what a client makes of it must not depend on how it arrives."""
         for byte in data:
+            if writer.is_closing():
+                raise ConnectionError("the client went away")
             writer.write(bytes([byte]))
             await asyncio.sleep(0)
         await writer.drain()

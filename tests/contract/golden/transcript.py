@@ -8,9 +8,9 @@ A transcript is a list of steps, a line or more each:
     <close 1000 {"exitCode": 0}           a close frame with its code and reason
     * stop                                something done over another connection
 
-A line ends after each ``\n`` of the bytes, and what is not printable ASCII is escaped as in Python. What differs
-from run to run stands as ``{name}``. Two things are left out because they are up to the HTTP library: how a
-body is cut into chunks, and frames of control that say nothing (ping, pong).
+A line ends where a line of the bytes ends, and what is not printable ASCII is escaped as in Python. What
+differs from run to run stands as ``{name}``. Two things are left out because they are up to the HTTP library:
+how a body is cut into chunks, and frames of control that say nothing (ping, pong).
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ _ESCAPED = {9: "\\t", 10: "\\n", 13: "\\r", 92: "\\\\"}
 def escape(data: bytes) -> str:
     """Printable ASCII as it is, the rest escaped."""
     return "".join(
-        chr(byte) if 32 <= byte < 127 and byte != 92 else _ESCAPED.get(byte, f"\\x{byte:02x}") for byte in data
+        chr(byte) if 32 <= byte < 127 and byte != 92 else _ESCAPED.get(byte, f"\\x{byte:02x}")
+        for byte in data
     )
 
 
@@ -95,7 +96,7 @@ def connections(steps: list[Step]) -> list[Connection]:
     for step in steps:
         if step.kind == "=":
             found.append(Connection(step.data.decode(), []))
-        else:
+        elif found:
             found[-1].steps.append(step)
     return found
 

@@ -62,7 +62,7 @@ class Wire:
         for pattern, name in _IN_TURN.items():
             data = re.sub(pattern, name, data) if kind in ("<", "<text", "<close") else data
         last = self._steps[-1]
-        if kind == "<binary" and last.kind == kind and not last.data[:1] in b"\1\2":
+        if kind == "<binary" and last.kind == kind and last.data[:1] not in b"\1\2":
             # How often a terminal is read is up to the scheduler.
             last.data += data
         else:
