@@ -150,7 +150,7 @@ async def _mkdir(inside: "Inside", connection: Wire, request: dict[str, Any]) ->
     """op mkdir: {path, mode} → {}."""
     path = inside.path(request)
     if not os.path.isdir(path):
-        os.makedirs(path)
+        trees.make_folders(path)
         os.chmod(path, int(request["mode"]))
     await connection.send_json({})
 
@@ -184,7 +184,7 @@ async def _upload(inside: "Inside", connection: Wire, request: dict[str, Any]) -
             raise OSError(kind, os.strerror(kind), path)
         mode = stat.S_IMODE(info.st_mode)
     folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
+    trees.make_folders(folder)
     # The name says nothing of the target's, which may already be as long as a name can be.
     temporary = os.path.join(folder, f".upload-{os.urandom(8).hex()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

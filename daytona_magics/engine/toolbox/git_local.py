@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from . import git_names as names
+from . import trees
 from .agent import Refused
 from .git_errors import clean, failure
 from .git_read import Parts, current_branch
@@ -51,7 +52,7 @@ async def init(git: Git, request: dict[str, Any], parts: Parts) -> dict[str, Any
         words.append("--bare")
     if request.get("initial_branch"):
         words.append(f"--initial-branch={names.branch(request['initial_branch'])}")
-    os.makedirs(git.folder, exist_ok=True)
+    trees.make_folders(git.folder)
     await git.run(*words)
     return {}
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from . import wire
+from . import trees, wire
 from .wire import JSON, Wire
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ async def _move(inside: "Inside", connection: Wire, request: dict[str, Any]) -> 
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), destination)
     if destination.startswith(source.rstrip("/") + "/"):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), destination)
-    os.makedirs(os.path.dirname(destination), exist_ok=True)
+    trees.make_folders(os.path.dirname(destination))
     try:
         os.rename(source, destination)
     except OSError as error:

@@ -1,15 +1,17 @@
-"""Removing a folder whatever is in it.
+"""Removing a folder whatever is in it, and making one however deep it lies.
 
 A sandbox's files may be links to other places, have modes that forbid entry, or be a tree thousands of levels
 deep. Everything goes through directory descriptors and no link is ever followed; deep trees are flattened by
 renaming, so depth costs neither stack nor descriptors. Used inside by the toolbox and outside by the engine.
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATH_MAX = 4096
 
 
 def remove_tree(path: Path) -> None:
@@ -89,4 +91,26 @@ def _move_up(name: str, source: int, top: int, number: int) -> int:
             try:
                 os.stat(f".removing-{number}", dir_fd=top, follow_symlinks=False)
             except FileNotFoundError:
+                raise
+
+
+def make_folders(path: str) -> None:
+    """Make folder `path` and its parents; those that are there already are fine.
+
+    Unlike ``os.makedirs`` it does not call itself for each of the thousand parents that a path can have.
+    Raises OSError.
+    """
+    if len(os.fsencode(path)) >= _PATH_MAX:
+        # As the kernel would, which is not asked with every part of it.
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path[:100])
+    missing = []
+    while path and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path.rstrip("/"))
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            # Somebody else was faster, or ``..`` and ``.`` name one that has just been made.
+            if not os.path.isdir(folder):
                 raise
