@@ -5,7 +5,8 @@ can leave the machine but requests to the package index, and this command fails 
 for. Without root it runs in the open, and says so; with ``CI`` set that is a failure.
 
 Without arguments root's suite runs in shards (see ``tests/shards.py``), each in a network, a process and an
-IPC namespace of its own. With pytest's arguments, or without root, it is one pytest that shows all at once.
+IPC namespace of its own, its temporary files in memory. With pytest's arguments, or without root, it is one
+pytest that shows all at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,12 +40,16 @@ SECOND_TRY = ("--reruns", "1", "--reruns-delay", "1", "--rerun-show-tracebacks",
 PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.shards", *SECOND_TRY)
 #: A shard waits for half of its time, so a few more of them than cores.
 SHARDS = (os.cpu_count() or 1) + 1
+#: Bytes of memory that must be available before temporary files are kept there: disks are filled in tests.
+ROOMY = 8 << 30
 
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--inside"]:
         return inside(Path(arguments[1]), arguments[2:])
     shards, arguments = chosen(arguments)
+    # So that what is started here is ended here.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Processes are started by the hundred, and all of them import the same.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     can_close = (
@@ -127,6 +133,8 @@ def note_the_end(shard: subprocess.Popen[bytes], place: Path) -> None:
 def inside(path: Path, arguments: list[str]) -> int:
     bring_loopback_up()
     os.environ[FORWARDER_VARIABLE] = start_relay(path)
+    if number := os.environ.get(NUMBER_VARIABLE):
+        os.environ["TMPDIR"] = temporary(number)
     # A child process: the relay's threads must not be in the process whose forks and signals are tested.
     suite = subprocess.Popen([*PYTEST, *arguments])
     if os.getpid() != 1:
@@ -137,6 +145,18 @@ def inside(path: Path, arguments: list[str]) -> int:
         if pid == suite.pid:
             suite.returncode = os.waitstatus_to_exitcode(status)
             return suite.returncode
+
+
+def temporary(number: str) -> str:
+    """A folder for this shard's temporary files: thousands per engine, gone at its end, need no disk."""
+    folder = Path("/tmp", f"dm-shard-{number}")
+    folder.mkdir(exist_ok=True)
+    available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvail" in line)
+    if int(available.split()[1]) << 10 >= ROOMY:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(folder)], check=True)
+    else:
+        folder.chmod(0o1777)
+    return str(folder)
 
 
 def report(log: Path) -> int:

@@ -35,7 +35,7 @@ REPOSITORY = f"{HOME}/daytona-magics"
 UID, MEMORY = 1000, 2 << 30
 #: What mybinder.org guarantees to a pod.
 GUARANTEED = 450 << 20
-KEPT = ("LANG", "PIP_", "SSL_", "REQUESTS_CA", "CURL_CA")
+KEPT = ("LANG", "PIP_", "SSL_", "REQUESTS_CA", "CURL_CA", "NODE_", "npm_config_")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

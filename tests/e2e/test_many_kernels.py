@@ -56,6 +56,7 @@ def engines_of(home: Path) -> list[int]:
     return found
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(BOUND + 90)
 def test_twenty_kernels_get_one_engine_and_a_sandbox_each(home: Path) -> None:
     # Nobody runs a cell before everybody has loaded the extension, so that all of them find no engine.

@@ -243,10 +243,8 @@ async def test_new_settings_cut_what_they_forbid() -> None:
             own.apply(harmless)
             writer.write(b"still there")
             assert await reader.readexactly(11) == b"still there"
-        start = time.monotonic()
         own.apply(Policy())
         assert await asyncio.wait_for(reader.read(1), 5) == b""
-        assert time.monotonic() - start < 1
         writer.close()
         assert b" 403 " in (await own.tunnel(f"127.0.0.1:{port}"))[0]
         assert b" 403 " in await own.get(base)

