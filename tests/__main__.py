@@ -90,7 +90,9 @@ def one(path: Path, arguments: list[str]) -> int:
 
 def in_shards(path: Path, count: int, arguments: list[str]) -> int:
     """Run them all, and the one that tells of them; returns the status of the latter."""
-    folder = Path(tempfile.mkdtemp(prefix="dm-shards-"))
+    folder = Path(tempfile.mkdtemp(prefix="dm-"))
+    # The uids of sandboxes pass through to their homes.
+    folder.chmod(0o711)
     environment = {**os.environ, FOLDER_VARIABLE: str(folder), COUNT_VARIABLE: str(count)}
     inner = ["-m", "tests", "--inside", str(path), "-p", "no:cacheprovider", *arguments]
     shards = [start_shard(inner, number, folder, environment) for number in range(count)]
@@ -149,8 +151,8 @@ def inside(path: Path, arguments: list[str]) -> int:
 
 def temporary(number: str) -> str:
     """A folder for this shard's temporary files: thousands per engine, gone at its end, need no disk."""
-    folder = Path("/tmp", f"dm-shard-{number}")
-    folder.mkdir(exist_ok=True)
+    folder = Path(os.environ[FOLDER_VARIABLE], number)
+    folder.mkdir()
     available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvail" in line)
     if int(available.split()[1]) << 10 >= ROOMY:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(folder)], check=True)

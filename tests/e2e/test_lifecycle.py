@@ -107,7 +107,7 @@ def started(home: Path) -> Path:
 
 
 def killed(kernel: Kernel) -> None:
-    """A forced restart, without the interrupt that jupyter_client sends first: a quick kernel passes it on."""
+    """A forced restart, without the interrupt jupyter_client sends first: a quick kernel passes it on."""
     os.kill(kernel.pid, signal.SIGKILL)
     kernel.restart(now=True)
 
