@@ -92,7 +92,6 @@ REFUSALS = (
         (
             "GET /api/warm-pools",
             "POST /api/warm-pools",
-            "GET /api/warm-pools/{id}",
             "PATCH /api/warm-pools/{id}",
             "DELETE /api/warm-pools/{id}",
         ),
