@@ -137,3 +137,22 @@ def test_a_handshake_that_is_none(engine: IsolatedEngine, shared: Any) -> None:
             raw.send(raw.head("GET", path, *[f"{n}: {v}" for n, v in {**good, name: value}.items()]))
             status, said = raw.read_head()
             assert status in (400, 426), (name, value, said)
+
+
+def test_frames_without_a_mask_gain_nothing(engine: IsolatedEngine, shared: Any) -> None:
+    """The mask keeps browsers from writing what proxies take for HTTP; aiohttp reads frames without it.
+
+    Here they come from somebody who has the key, and mean what they would mean with a mask: that is all.
+    """
+    request = json.dumps({"code": "print('plain')"}).encode()
+    with opened(engine, "interpreter", shared.id, "") as raw:
+        raw.send(frame(TEXT, request, mask=False))
+        said = b""
+        while b"plain" not in said:
+            data = raw.sock.recv(65536)
+            assert data, said
+            said += data
+    with Raw(engine) as raw:
+        path = f"/toolbox/{shared.id}/process/interpreter/execute"
+        raw.send(raw.head("GET", path, "Upgrade: websocket", key=False) + frame(TEXT, request, mask=False))
+        assert raw.read_head()[0] == 401
