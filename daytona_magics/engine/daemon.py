@@ -191,6 +191,8 @@ class _Engine:
             egress.start()
             ends.push_async_callback(_end, "closing the way out", egress.close)
             sandboxes = Sandboxes(database, self._launcher, self._folder.path, egress)
+            # What it has to make is made while the launcher tries how to isolate.
+            sandboxes.system.begin()
             ends.push_async_callback(_end, "ending the zygote", self._launcher.stop)
             sandboxes.limiter.open()
             ends.push_async_callback(_end, "taking the limits away", sandboxes.limiter.close)

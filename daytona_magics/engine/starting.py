@@ -7,6 +7,7 @@ and takes away again what was made for it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -94,13 +95,27 @@ class Starter:
             raise ApiError(
                 400, f"sandbox {record.name} was created without isolation and has no uid; delete it"
             )
+        enclosing: list[asyncio.Task[None]] = []
+
+        def enclose(process: SandboxProcess) -> None:
+            enclosing.append(asyncio.ensure_future(self.limiter.started(record, process)))
+
+        process: SandboxProcess | None = None
         try:
-            process = await self.launcher.spawn(spec)
-        except LaunchError as error:
-            self.egress.shut(record.id)
-            raise ApiError(503, f"the sandbox could not be started: {error}") from error
-        self.egress.open(record.id, process.proxy)
-        await self.limiter.started(record, process)
+            # Joining cgroups may take as long as all the rest. Until then the toolbox is asked for nothing,
+            # and so nothing of the user runs.
+            process = await self.launcher.spawn(spec, enclose)
+            process.toolbox.hold(asyncio.gather(*enclosing))
+            self.egress.open(record.id, process.proxy)
+        except BaseException as error:
+            if process is not None:
+                with contextlib.suppress(LaunchError):
+                    await process.kill()
+            await asyncio.gather(*enclosing, return_exceptions=True)
+            self.ended(record.id)
+            if isinstance(error, LaunchError):
+                raise ApiError(503, f"the sandbox could not be started: {error}") from error
+            raise
         return process
 
     def ended(self, id: str) -> None:

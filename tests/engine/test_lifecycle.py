@@ -43,11 +43,13 @@ class CountingLauncher(Launcher):
         self.spawned: list[SandboxProcess] = []
         self.before_spawn: Callable[[], Any] = lambda: asyncio.sleep(0)
 
-    async def spawn(self, spec: SandboxSpec) -> SandboxProcess:
+    async def spawn(
+        self, spec: SandboxSpec, on_process: Callable[[SandboxProcess], None] | None = None
+    ) -> SandboxProcess:
         if spec.id in ("probe", "system-trial"):
             return await super().spawn(spec)
         await self.before_spawn()
-        self.spawned.append(await super().spawn(spec))
+        self.spawned.append(await super().spawn(spec, on_process))
         return self.spawned[-1]
 
 
@@ -189,8 +191,8 @@ async def test_a_failed_creation_that_does_not_end_goes_when_it_ends(house: Hous
     spawn = house.launcher.spawn
     keepers: list[int] = []
 
-    async def stuck(spec: SandboxSpec) -> SandboxProcess:
-        process = await spawn(spec)
+    async def stuck(spec: SandboxSpec, *more: Any) -> SandboxProcess:
+        process = await spawn(spec, *more)
         keepers.append(keeper_of(process))
         os.kill(keepers[0], signal.SIGSTOP)
         return process

@@ -84,6 +84,8 @@ class Launcher:
         self.reason = ""
         self.attempts: list[Attempt] = []
         self.open: tuple[str, ...] = ()
+        #: Set while nothing is being tried: ``level`` is what sandboxes get, "" if none can be started.
+        self.settled = asyncio.Event()
         #: Further files that every sandbox is shown, such as the host's own certificates.
         self.also_visible: tuple[str, ...] = ()
         self.on_zygote_death: Callable[[], None] | None = None
@@ -95,6 +97,13 @@ class Launcher:
 
         Raises LaunchError when the wanted isolation cannot be had here; nothing is left running then.
         """
+        self.settled.clear()
+        try:
+            await self._start()
+        finally:
+            self.settled.set()
+
+    async def _start(self) -> None:
         try:
             found = choice.candidates(self._wanted, self._wanted_launcher)
         except ValueError as error:
@@ -322,8 +331,14 @@ class Launcher:
 
     # -- sandboxes
 
-    async def spawn(self, spec: SandboxSpec) -> SandboxProcess:
-        """Start a sandbox; returns when its toolbox is ready, after about 10 ms. Raises LaunchError."""
+    async def spawn(
+        self, spec: SandboxSpec, on_process: Callable[[SandboxProcess], None] | None = None
+    ) -> SandboxProcess:
+        """Start a sandbox; returns when its toolbox is ready, after about 10 ms. Raises LaunchError.
+
+        `on_process` is called on the loop as soon as the sandbox has a first process: that still closes the
+        sandbox around itself and runs nothing of the user, so what bounds it from outside can be done beside.
+        """
         control = self._control
         if control is None:
             raise LaunchError("the embedded engine is not ready to start sandboxes")
@@ -366,7 +381,7 @@ class Launcher:
         self._boxes.add(box)
         box.add_exit_callback(self._forget)
         try:
-            await box.begin(own_network=self.level in levels.OWN_NETWORK)
+            await box.begin(own_network=self.level in levels.OWN_NETWORK, on_process=on_process)
         except BaseException:
             with contextlib.suppress(OSError):
                 box_status.shutdown(socket.SHUT_WR)

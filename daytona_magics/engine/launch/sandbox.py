@@ -116,16 +116,21 @@ class SandboxProcess:
                 f"sandbox {self.id} (pid {self.pid}) has not ended {KILL_TIMEOUT:g} s after it was killed"
             ) from None
 
-    async def begin(self, *, own_network: bool) -> None:
+    async def begin(
+        self, *, own_network: bool, on_process: "Callable[[SandboxProcess], None] | None" = None
+    ) -> None:
         """Wait for the keeper's report and the toolbox's greeting, then watch for the end.
 
-        `own_network`: the egress proxy's listener comes from inside, too.
+        `own_network`: the egress proxy's listener comes from inside, too. `on_process`: see `Launcher.spawn`.
 
         Raises LaunchError with the keeper's reason.
         """
         try:
             while not self.pid or (own_network and self.proxy is None):
                 self._take(await asyncio.wait_for(wire.recv_packet(self._status), READY_TIMEOUT))
+                if self.pid and on_process is not None:
+                    on_process(self)
+                    on_process = None
             self._watcher = asyncio.ensure_future(self._watch())
             await self.toolbox.handshake(READY_TIMEOUT)
         except (asyncio.TimeoutError, WireError, ToolboxError, ValueError) as error:

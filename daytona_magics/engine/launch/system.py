@@ -3,8 +3,9 @@
 The layers (``skeleton``) lie in ``<state>/layers``, named after what they were made from: when packages are
 installed on this machine, another is made in the background. Which one a sandbox gets is decided when it
 starts: the newest that is complete; if there is none yet, in the first second of a state folder, the start
-waits for the quick one. Before the first use a trial sandbox writes to its system; what it says, or why no
-layer could be made, is kept as the reason why systems are read-only here.
+waits for the quick one. That is made while the launcher still tries how to isolate, where it looks as if there
+were a use for it. Before the first use since the machine was started a trial sandbox writes to its system; what
+it says, or why no layer could be made, is kept as the reason why systems are read-only here.
 
     In : layers = SystemLayers(launcher, Path("/state"), etc_pairs); layers.begin(); await layers.current()
     Out: PosixPath('/state/layers/5f0c3d0a9b1e7c42')
@@ -19,6 +20,8 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from daytona_magics import __version__
 
 from ..toolbox import trees
 from ..toolbox.client import ToolboxError
@@ -66,15 +69,16 @@ class SystemLayers:
         return self._problem
 
     def begin(self) -> None:
-        """Start looking for layers and making them, in the background. Once is enough."""
-        if self._task is None and self._launcher.level == "L3":
+        """Start looking for layers and making them, in the background; the launcher may be starting still."""
+        over = self._task is not None and self._task.done() and not (self._current or self._problem)
+        if self._task is None or over:
             self._task = asyncio.ensure_future(self._prepare())
 
     async def current(self) -> Path | None:
         """The layer for a sandbox that starts now; None where the system is read-only (see ``reason``)."""
-        self.begin()
         if self._launcher.level != "L3":
             return None
+        self.begin()
         if not self._ready.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._ready.wait(), PATIENCE)
@@ -96,16 +100,23 @@ class SystemLayers:
             etc = [(source, inside[5:]) for source, inside in visible.plan().binds if inside[:5] == "/etc/"]
             name = await asyncio.to_thread(_fingerprint, etc)
             found = await asyncio.to_thread(self._tidy, name)
-            if found is not None:
+            if found is None:
+                await self._build(name, etc, first=True)
+            elif await self._wanted():
                 await self._use(found)
-            if found is None or found.name != name:
-                await self._build(name, etc, first=found is None)
+                if found.name != name:
+                    await self._build(name, etc, first=False)
         except OSError as error:
             self._problem = f"the layer for a writable system could not be made: {error}"
         finally:
             self._ready.set()
             if self._problem:
                 _log.warning("%s", self._problem)
+
+    async def _wanted(self) -> bool:
+        """Whether there is a use for layers, as soon as that is known."""
+        await self._launcher.settled.wait()
+        return self._launcher.level == "L3"
 
     def _tidy(self, name: str) -> Path | None:
         """Remove all layers but the best one, which is returned. No sandbox runs yet."""
@@ -121,7 +132,10 @@ class SystemLayers:
         return best
 
     async def _build(self, name: str, etc: Iterable[tuple[str, str]], *, first: bool) -> None:
-        """Run the program that makes layers. Raises OSError."""
+        """Run the program that makes layers; it stops when there turns out to be no use for them.
+
+        Raises OSError.
+        """
         program = Path(__file__).with_name("skeleton.py")
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(program)),
@@ -134,11 +148,18 @@ class SystemLayers:
         )
         target = self._folder / name
         wanted = {"target": str(target), "first": first, "etc": list(etc), "python": sys.executable}
+        # Not known yet whether sandboxes have mounts: the program has a quick look itself.
+        wanted["look"] = not self._launcher.settled.is_set()
         assert process.stdin and process.stdout and process.stderr
         try:
             process.stdin.write(json.dumps(wanted).encode())
             process.stdin.close()
             async for line in process.stdout:
+                if not await self._wanted():
+                    return
+                if line.strip() == b"unlikely":
+                    await self._build(name, etc, first=first)
+                    return
                 await self._use(target if line.strip() == b"whole" else target.with_name(name + "-first"))
             errors = await process.stderr.read()
             if await process.wait():
@@ -150,7 +171,16 @@ class SystemLayers:
 
     async def _use(self, layer: Path) -> None:
         """Make `layer` the one for sandboxes that start from now on, if it works."""
+        tried, facts = layer / "works", _circumstances(self._launcher.launcher)
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if tried.read_text() == facts:
+                self._problem, self._current = "", layer
+                self._ready.set()
+                return
         self._problem = await self._try(layer)
+        if not self._problem:
+            with contextlib.suppress(OSError):
+                tried.write_text(facts)
         self._current = None if self._problem else layer
         self._ready.set()
 
@@ -180,6 +210,15 @@ class SystemLayers:
             said = result.output.decode("utf-8", "replace").strip()[-300:]
             return f"a trial sandbox could not write to its system: {said}"
         return ""
+
+
+def _circumstances(launcher: str) -> str:
+    """What a trial depends on beside the layer; another text asks for another trial."""
+    facts = [__version__, launcher, str(os.geteuid())]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        facts.append(os.readlink("/proc/self/ns/mnt"))
+    return " ".join(facts)
 
 
 def _fingerprint(etc: Iterable[tuple[str, str]]) -> str:

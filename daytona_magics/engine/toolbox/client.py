@@ -73,6 +73,7 @@ class Toolbox:
         self._control = control
         self._gone = asyncio.Event()
         self._send_lock = asyncio.Lock()
+        self._held: asyncio.Future[Any] | None = None
         self.version = ""
         self.home = ""
         self.work_dir = ""
@@ -100,6 +101,10 @@ class Toolbox:
             self.work_dir = text(message_, "work_dir", 4096)
             self.shell = text(message_, "shell", 4096)
 
+    def hold(self, until: "asyncio.Future[Any]") -> None:
+        """Have operations wait for `until`; when that fails, none is ever begun."""
+        self._held = until
+
     def mark_gone(self) -> None:
         """Called by the launcher when the sandbox has ended: nothing more can be asked."""
         if not self._gone.is_set():
@@ -119,6 +124,12 @@ class Toolbox:
 
     async def begin(self, op: str, **arguments: Any) -> Operation:
         """Start operation `op`: a fresh stream whose first frame is the request."""
+        if self._held is not None:
+            try:
+                await asyncio.shield(self._held)
+            except Exception as error:
+                message = f"the sandbox could not be kept to its limits: {error}"
+                raise ToolboxError(503, "INTERNAL_SERVER_ERROR", message) from error
         if self._gone.is_set():
             raise ToolboxGone("the sandbox is not running")
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
