@@ -155,4 +155,4 @@ def test_frames_without_a_mask_gain_nothing(engine: IsolatedEngine, shared: Any)
     with Raw(engine) as raw:
         path = f"/toolbox/{shared.id}/process/interpreter/execute"
         raw.send(raw.head("GET", path, "Upgrade: websocket", key=False) + frame(TEXT, request, mask=False))
-        assert raw.read_head()[0] == 401
+        assert raw.read_head()[0] in (400, 401)
