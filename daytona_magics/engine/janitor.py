@@ -80,6 +80,7 @@ class Janitor:
             except (ApiError, sqlite3.Error, OSError) as error:
                 log.warning("sandbox %s: automatic %s failed: %s", sandbox.record.id, what, error)
                 self._next_try[sandbox.record.id] = self._monotonic() + RETRY_SECONDS
+        self._sandboxes.metrics.tick(self._sandboxes)
         try:
             await self._sandboxes.write_activity()
         except sqlite3.Error as error:

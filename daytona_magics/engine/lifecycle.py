@@ -22,6 +22,7 @@ from daytona_magics.engine.launch.launcher import Launcher, SandboxProcess
 from daytona_magics.engine.launch.system import SystemLayers
 from daytona_magics.engine.limits.limiter import Limiter
 from daytona_magics.engine.log import log
+from daytona_magics.engine.metrics import Metrics
 from daytona_magics.engine.proxy.egress import Egress
 from daytona_magics.engine.proxy.settings import HostNetwork
 from daytona_magics.engine.registry import MEMORY_LOST, Registry
@@ -60,6 +61,7 @@ class Sandboxes:
         self._registry = Registry(database, launcher, folder, self._disposal)
         self._archives = Archives(self._rows, self._disposal, self._background, self._works)
         self._forks = forking.Forks(self._rows, self._works)
+        self.metrics = Metrics(self.limiter)
         self._last_written: dict[str, float] = {}
         self._closing = False
         self.unavailable = ""

@@ -24,6 +24,7 @@ from daytona_magics.engine.api import (
     searching,
     sessions,
     signing,
+    telemetry,
     transitions,
 )
 from daytona_magics.engine.api.context import CONTEXT, Context
@@ -38,6 +39,7 @@ _FAMILIES = (
     platform,
     sandboxes,
     transitions,
+    telemetry,
     network,
     signing,
     previews,

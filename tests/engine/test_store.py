@@ -231,16 +231,26 @@ def test_what_is_due() -> None:
     assert look(idle=900, in_use=1) == ""
     assert look(idle=1e9, auto_stop_interval=0) == ""
 
-    def stopped(seconds: float, interval: int) -> str:
-        record = _record("x", auto_delete_interval=interval)
-        record.state, record.stopped_at = "stopped", 1000.0
+    assert look(idle=1e9, auto_stop_interval=0, auto_pause_interval=2) == "pause"
+    assert look(idle=119, auto_stop_interval=0, auto_pause_interval=2) == ""
+
+    def rested(seconds: float, state: str = "stopped", **fields: Any) -> str:
+        record = _record("x", **fields)
+        record.state, record.stopped_at = state, 1000.0
         box: Any = SimpleNamespace(record=record, active_at=0.0, in_use=0)
         return due(box, 1e9, 1000.0 + seconds)
 
-    assert stopped(1e9, -1) == ""
-    assert stopped(0, 0) == "delete"
-    assert stopped(599, 10) == ""
-    assert stopped(600, 10) == "delete"
+    assert rested(1e9, auto_delete_interval=-1, auto_archive_interval=0) == ""
+    assert rested(0, auto_delete_interval=0) == "delete"
+    assert rested(599, auto_delete_interval=10) == ""
+    assert rested(600, auto_delete_interval=10) == "delete"
+    assert rested(600, "archived", auto_delete_interval=10) == "delete"
+    assert rested(599, auto_archive_interval=10) == ""
+    assert rested(600, auto_archive_interval=10) == "archive"
+    assert rested(600, "archived", auto_archive_interval=10) == ""
+    assert rested(600, "paused", auto_archive_interval=10, auto_delete_interval=10) == ""
+    # What is to be deleted is not archived first.
+    assert rested(600, auto_archive_interval=10, auto_delete_interval=10) == "delete"
     assert look(stopped=5, destroy_at=1006.0) == ""
     assert look(stopped=6, destroy_at=1006.0) == "delete"
 

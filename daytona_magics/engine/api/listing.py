@@ -99,15 +99,19 @@ def _in_ranges(record: SandboxRecord, query: MultiMapping[str]) -> bool:
             return False
     for name, moment in _TIMES.items():
         at = moment(record)
-        if f"{name}After" in query and (at is None or at <= _time(query[f"{name}After"])):
+        if f"{name}After" in query and (at is None or at <= parse_time(query[f"{name}After"])):
             return False
-        if f"{name}Before" in query and (at is None or at >= _time(query[f"{name}Before"])):
+        if f"{name}Before" in query and (at is None or at >= parse_time(query[f"{name}Before"])):
             return False
     return True
 
 
-def _time(text: str) -> float:
-    """Seconds since 1970 of an ISO 8601 time; zone ``Z``, ``+0100``, ``+01:00`` or none (UTC)."""
+def parse_time(text: str) -> float:
+    """Seconds since 1970 of an ISO 8601 time; zone ``Z``, ``+0100``, ``+01:00`` or none (UTC).
+
+    Raises:
+        ApiError: 400.
+    """
     # A plus sign that was not escaped arrives as a space.
     match = re.fullmatch(r"(.+?)(?:\.(\d{1,9}))?(Z|[+\- ]\d\d:?\d\d)?", text)
     try:

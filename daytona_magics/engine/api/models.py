@@ -237,7 +237,7 @@ def _refuse(body: Mapping[str, Any]) -> None:
     if body.get("secrets"):
         raise ApiError(400, f"the embedded engine of this version cannot mount secrets; {cloud}")
     if body.get("spot"):
-        raise ApiError(400, f"the embedded engine has no spot sandboxes, which need a GPU; {cloud}")
+        raise ApiError(400, f"only sandboxes with a GPU can be spot, and there is none here; {cloud}")
     if body.get("kvm"):
         raise ApiError(400, f"the embedded engine cannot give /dev/kvm to a sandbox; {cloud}")
     if user not in (None, "", "daytona"):

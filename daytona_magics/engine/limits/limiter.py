@@ -215,6 +215,10 @@ class Limiter:
         if watched is not None and watched.group is not None:
             self._cgroups.drop(watched.group)
 
+    def watched(self, sandbox_id: str) -> Watched | None:
+        """What is known of a started sandbox; None when it is not watched."""
+        return self._dog.get(sandbox_id) if self._dog is not None else None
+
     # -- telling
 
     async def explained(self, sandbox_id: str, running: Awaitable[ExecuteResult]) -> ExecuteResult:

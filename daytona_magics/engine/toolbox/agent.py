@@ -106,9 +106,21 @@ _handlers: dict[str, Handler] = {}
 
 def warm() -> None:
     """Import what operations need; called once in the zygote, so that a sandbox imports nothing."""
-    from . import connections, files, git, interpreter, ports, processes, searching, sessions, terminals
+    from . import (
+        connections,
+        environment,
+        files,
+        git,
+        interpreter,
+        ports,
+        processes,
+        searching,
+        sessions,
+        terminals,
+    )
 
     _handlers.update(connections.HANDLERS)
+    _handlers.update(environment.HANDLERS)
     _handlers.update(files.HANDLERS)
     _handlers.update(git.HANDLERS)
     _handlers.update(interpreter.HANDLERS)
