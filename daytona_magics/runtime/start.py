@@ -4,15 +4,15 @@ Two ways lead in. ``process.execute`` runs a few lines of shell that find a Pyth
 daemon; they ask for an upload of the guest's file first when the sandbox does not have it (file API). Then a
 PTY session is opened and one line is typed into its shell,
 
-     exec /usr/bin/python3 -IS /home/daytona/.daytona-magics/guest-0.1.0-1f2e3d4c.pyz attach
+     exec /usr/bin/python3 -ISc RUN /home/daytona/.daytona-magics/guest-0.1.0-1f2e3d4c.pyz attach
 
 which replaces the shell by a byte relay to the daemon. Nothing else is ever typed: start-up files, aliases
 and line limits of shells make that unreliable. A shell whose start-up files swallow the line gets a second
 chance with an environment in which it finds no start-up files.
 
-In a sandbox created a moment ago all of this goes side by side: the guest is uploaded at once, and the line
-is typed while the daemon starts (``attach-soon`` waits for it). Whatever goes wrong there, the way above is
-taken instead.
+In a sandbox created a moment ago all of this goes side by side: while the guest is uploaded, a Python starts
+for the daemon and one in the terminal, and both wait for the file (``attach-soon`` also for the daemon).
+Whatever goes wrong there, the way above is taken instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import EndpointError, SandboxError, SandboxGone, SandboxUnreachable
-from daytona_magics.runtime.bundle import Bundle, bundle
+from daytona_magics.runtime.bundle import RUN, Bundle, bundle, run_soon
 from daytona_magics.runtime.link import Link, LinkLost
 from daytona_magics.runtime.transport import PtyAddress, PtyError, PtySocket
 
@@ -41,12 +41,11 @@ HELLO_WITHIN = 3.0
 OPEN_WITHIN, REOPEN_WITHIN = 10.0, 4.0
 NO_PYTHON = "this sandbox has no Python ≥ 3.8, which running cells needs"
 
-#: ``python guest.pyz`` in a form that starts 4 ms sooner (no runpy), and it keeps the current folder, whose
-#: files could hide standard modules, off the path.
-_RUN = (
-    "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)]; "
-    "from guest.__main__ import main; sys.exit(main(sys.argv[2:]))"
+#: What daemon and attach import of the standard library, in the order of what takes longest.
+_DAEMON_AHEAD = (
+    "json, ast, traceback, tokenize, zlib, struct, fcntl, select, signal, mmap, array, termios, shlex"
 )
+_ATTACH_AHEAD = "zlib, select, termios"
 #: Finds the guest's file and a Python, and starts the daemon; plain sh, because any shell may read it.
 #: Answers in lines that start with "dm-"; anything else is a shell's or a Python's own noise. The daemon runs
 #: without -I or -S: the workers forked from it have to look like an ordinary interpreter.
@@ -63,6 +62,18 @@ q=$(command -v $p 2>/dev/null)
 case "$q" in /*) ;; *) continue;; esac
 echo "dm-python $q"
 "$q" -c '{run}' "$f" daemon < /dev/null && exit 0
+done
+exit 1
+"""
+#: The same while the guest's file is being uploaded, for where a relative path leads into the home.
+_SCRIPT_SOON = """
+d="${{HOME:-$PWD}}/{folder}"; f="$d/{name}"
+echo "dm-home ${{HOME:-$PWD}}"
+[ "$PWD" = "${{HOME:-$PWD}}" ] || {{ echo dm-upload; exit 0; }}
+for p in python3 python python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
+command -v $p > /dev/null 2>&1 || continue
+$p -c 'import sys; print("dm-python", sys.executable); {run}' "$f" {size} daemon < /dev/null && exit 0
+[ -f "$f" ] || {{ echo dm-upload; exit 0; }}
 done
 exit 1
 """
@@ -87,22 +98,24 @@ class Started:
     @property
     def line(self) -> str:
         """What is typed into the PTY's shell; the leading space keeps it out of histories."""
-        return f" exec {shlex.quote(self.python)} -IS {shlex.quote(self.path)} attach\n"
+        words = shlex.join([self.python, "-ISc", RUN, self.path, "attach"])
+        return f" exec {words}\n"
 
 
-async def start_daemon(sandbox: AsyncSandbox, quiet: bool = False) -> Started:
+async def start_daemon(sandbox: AsyncSandbox, quiet: bool = False, soon: bool = False) -> Started:
     """Make sure the guest's daemon runs in the sandbox, uploading the guest if it has none.
 
     Args:
         sandbox: the sandbox.
         quiet: have the folder made that serves as a home without start-up files.
+        soon: the guest is being uploaded right now.
 
     Raises:
         SandboxError: the sandbox has no usable Python, or the guest said why it cannot run.
         Exception: whatever the SDK raises (see :func:`explain`).
     """
     guest = bundle()
-    answer = await _execute(sandbox, guest, "", quiet)
+    answer = await _execute(sandbox, guest, "", quiet, soon)
     if answer.upload:
         staged = f"{guest.name}.{secrets.token_hex(4)}"
         await sandbox.fs.upload_file(guest.data, f"{answer.home}/{FOLDER}/{staged}", timeout=60)
@@ -131,14 +144,16 @@ class _Answer:
     tail: str = ""
 
 
-async def _execute(sandbox: AsyncSandbox, guest: Bundle, staged: str, quiet: bool) -> _Answer:
-    script = _SCRIPT.format(
+async def _execute(
+    sandbox: AsyncSandbox, guest: Bundle, staged: str, quiet: bool, soon: bool = False
+) -> _Answer:
+    script = (_SCRIPT_SOON if soon else _SCRIPT).format(
         folder=FOLDER,
         quiet=QUIET if quiet else "",
         name=guest.name,
         size=len(guest.data),
         staged=shlex.quote(staged),
-        run=_RUN,
+        run=run_soon(_DAEMON_AHEAD) if soon else RUN,
     )
     response = await sandbox.process.exec(script, timeout=30)
     return read_answer(str(response.result or "")[-65536:])
@@ -256,20 +271,24 @@ class Attacher:
     async def _attach_fresh(self) -> Link | None:
         """Upload, daemon and terminal side by side; None when no guest answered on that line."""
         guest = bundle()
-        opening = asyncio.create_task(self._open(False, OPEN_WITHIN))
         path = f"{FOLDER}/{guest.name}"
+        # In the order of how long each takes.
+        starting = asyncio.create_task(start_daemon(self.sandbox, soon=True))
+        # A relative path is the home's in every default snapshot; elsewhere the start script asks for it.
+        uploading = asyncio.create_task(self.sandbox.fs.upload_file(guest.data, path, timeout=60))
+        opening = asyncio.create_task(self._open(False, OPEN_WITHIN))
         try:
-            # A relative path is the home's in every default snapshot; elsewhere the start script finds no
-            # file and asks for it.
-            await self.sandbox.fs.upload_file(guest.data, path, timeout=60)
+            await uploading
         except BaseException:
+            uploading.cancel()
+            starting.cancel()
             await self._discard(opening)
             raise
-        starting = asyncio.create_task(start_daemon(self.sandbox))
         link: Link | None = None
         try:
             link = Link(await opening)
-            link.socket.send(f" exec python3 -IS ~/{path} attach-soon\n".encode())
+            run = f"python3 -ISc {shlex.quote(run_soon(_ATTACH_AHEAD))}"
+            link.socket.send(f" exec {run} ~/{path} {len(guest.data)} attach-soon\n".encode())
             hello = asyncio.create_task(link.hello(HELLO_WITHIN, True))
             await asyncio.wait({starting, hello}, return_when=asyncio.FIRST_EXCEPTION)
             if starting.done():

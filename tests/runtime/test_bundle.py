@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import daytona_magics
-from daytona_magics.runtime.bundle import bundle
+from daytona_magics.runtime.bundle import RUN, bundle, run_soon
 
 
 def build_elsewhere() -> bytes:
@@ -37,27 +39,42 @@ def test_a_plain_python_runs_it(tmp_path: Path) -> None:
     assert done.stdout.strip() == daytona_magics.__version__
 
 
-def rewritten(path: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
-    with zipfile.ZipFile(io.BytesIO(bundle().data)) as old, zipfile.ZipFile(path, "w") as new:
-        for entry in old.infolist():
-            data = change(entry.filename, old.read(entry))
-            if data is not None:
-                new.writestr(entry, data)
-    return path
+def started(path: Path, data: bytes) -> str:
+    """What the guest says of its version when it is started the way the channel starts it."""
+    path.write_bytes(data)
+    command = [sys.executable, "-I", "-S", "-c", RUN, str(path), "version"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
 def test_bytecode_is_used_by_this_python_and_ignored_by_others(tmp_path: Path) -> None:
-    def only_bytecode(name: str, data: bytes) -> bytes | None:
-        return data if name.endswith(".pyc") else None
+    data = bundle().data
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+    assert names and not [name for name in names if not name.endswith(".py")]
+    front = data[: data.index(b"PK\x03\x04")]
+    assert started(tmp_path / "only-bytecode", front) == daytona_magics.__version__
+    magic = repr(importlib.util.MAGIC_NUMBER).encode()
+    foreign = repr(b"\x00" + importlib.util.MAGIC_NUMBER[1:]).encode().ljust(len(magic))
+    assert front.count(magic) == 1
+    other = front[: front.index(magic)] + foreign + front[front.index(magic) + len(magic) :]
+    length = int(data.split(b"\n", 1)[0]) + len(foreign) - len(magic)
+    other = b"%d\n" % length + other.split(b"\n", 1)[1]
+    assert started(tmp_path / "sources", other + data[len(front) :]) == daytona_magics.__version__
+    # Without its sources that Python has nothing to run.
+    with pytest.raises(subprocess.CalledProcessError):
+        started(tmp_path / "nothing", other)
 
-    def foreign_bytecode(name: str, data: bytes) -> bytes | None:
-        return b"\x00\x00\r\n" + data[4:] if name.endswith(".pyc") else data
 
-    for change in (only_bytecode, foreign_bytecode):
-        path = rewritten(tmp_path / f"{change.__name__}.pyz", change)
-        command = [sys.executable, "-I", "-S", str(path), "version"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
-        assert done.stdout.strip() == daytona_magics.__version__
+def test_a_file_on_its_way_is_waited_for(tmp_path: Path) -> None:
+    path, data = tmp_path / bundle().name, bundle().data
+    command = [sys.executable, "-I", "-S", "-c", run_soon("json"), str(path), str(len(data)), "version"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with path.open("wb", buffering=0) as file:
+            file.write(data[:1000])
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+            file.write(data[1000:])
+        assert process.communicate(timeout=30)[0].strip() == daytona_magics.__version__
 
 
 def test_the_name_says_version_and_content() -> None:

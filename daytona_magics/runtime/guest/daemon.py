@@ -140,15 +140,18 @@ def _detach(folder: str, lock: int, report: int) -> None:
 
 
 def _serve(folder: str, door: doors.SocketDoor | doors.PipeDoor, hello: dict[str, Any]) -> None:
-    import shutil
-
     from . import multi
     from .loop import Loop
     from .server import Server
 
+    # All is imported; a user's program has only the usual finders.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not hasattr(finder, "path_of_guest")]
     # What an earlier daemon left: its executions are unknown to this one.
     executions = os.path.join(folder, "executions")
-    shutil.rmtree(executions, ignore_errors=True)
+    if os.path.lexists(executions):
+        import shutil
+
+        shutil.rmtree(executions, ignore_errors=True)
     os.makedirs(executions, mode=0o700, exist_ok=True)
     home = paths.home()
     os.chdir(home)
