@@ -265,7 +265,8 @@ def main() -> None:
     parser.add_argument("--rungs", action="store_true", help="only sandboxes on each isolation level")
     options = parser.parse_args()
     if options.rungs:
-        print(rungs.report(options.runs))
+        found = rungs.measured(options.runs)
+        print(json.dumps(rungs.figures(found), indent=1) if options.json else rungs.table(found))
         return
     folder = Path(tempfile.mkdtemp(prefix="dm-bench-"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DAYTONA_")}

@@ -2,16 +2,20 @@
 
 An engine of its own for every rung, asked over HTTP on one kept connection, as a client on this machine does.
 Memory is the sum over a sandbox's processes with shared pages divided among their users (PSS); CPU time is
-the engine's own, while it has nothing to do.
+the engine's own, while it has nothing to do. A crowd grows to its first size, is measured, and grows on. What
+fails or takes too long is told in its place, and the next rung is measured all the same.
 """
 
 from __future__ import annotations
 
+import http.client
 import os
 import statistics
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.engine.test_overload import Client
 from tests.engine_process import IsolatedEngine, isolated_engine
@@ -25,40 +29,48 @@ RUNGS: dict[str, dict[str, str]] = {
 }
 CROWDS = (100, 300)
 IDLE_SECONDS = 10.0
+#: Longer than this no crowd of one rung may take to be made.
+CROWD_SECONDS = 240.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
+class Crowd:
+    """So many sandboxes at once: seconds to make all, bytes of each, the idle engine's share of a core."""
+
+    count: int
+    seconds: float
+    memory: float
+    idle: float
+
+
+@dataclass
 class Rung:
-    """What was measured on one rung; times in seconds, memory in bytes, CPU as a share of one core."""
+    """What was measured on one rung, times in seconds; ``problem`` says what could not be."""
 
     name: str
     problem: str = ""
-    create: list[float] | None = None
-    first: list[float] | None = None
-    crowds: dict[int, tuple[float, float, float]] | None = None
+    create: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    crowds: list[Crowd] = field(default_factory=list)
 
 
 def measure(name: str, environment: dict[str, str], runs: int, crowds: tuple[int, ...]) -> Rung:
-    """Measure one rung; one that cannot be had here says why."""
-    with isolated_engine(**environment) as engine:
-        engine.client_env()
-        client = Client(engine)
-        try:
-            client.execute(_create(client), "true")
-        except AssertionError as error:
-            return Rung(name, problem=str(error)[:300])
-        create, first = [], []
-        for _ in range(runs):
-            begin = time.perf_counter()
-            sandbox = _create(client)
-            create.append(time.perf_counter() - begin)
-            code, said = client.execute(sandbox, "echo first")
-            first.append(time.perf_counter() - begin)
-            assert (code, said) == (0, "first\n"), said
-            client.ask("DELETE", f"/api/sandbox/{sandbox}")
-        time.sleep(1)
-        return Rung(name, "", create, first, {count: _crowd(engine, client, count) for count in crowds})
+    """Measure one rung, as far as it can be had here."""
+    rung = Rung(name)
+    try:
+        with isolated_engine(**environment) as engine:
+            engine.client_env()
+            client = Client(engine)
+            # The first one waits for what an engine prepares once.
+            assert client.execute(_create(client), "true")[0] == 0
+            for _ in range(runs):
+                _one(client, rung)
+            time.sleep(1)
+            _crowds(engine, client, rung, crowds)
+    except (AssertionError, OSError, http.client.HTTPException) as error:
+        rung.problem = (str(error) or type(error).__name__).splitlines()[0][:300]
+    return rung
 
 
 def _create(client: Client) -> str:
@@ -67,21 +79,32 @@ def _create(client: Client) -> str:
     return str(made["id"])
 
 
-def _crowd(engine: IsolatedEngine, client: Client, count: int) -> tuple[float, float, float]:
-    """Seconds to create ``count`` sandboxes, bytes of each, and the idle engine's share of a core."""
+def _one(client: Client, rung: Rung) -> None:
     begin = time.perf_counter()
-    made = [_create(client) for _ in range(count)]
-    took = time.perf_counter() - begin
-    # Whatever creation has left to do is not idling.
-    time.sleep(3)
-    each = _memory(engine.pid) / count
-    before = _ticks(engine.pid)
-    time.sleep(IDLE_SECONDS)
-    idle = (_ticks(engine.pid) - before) / _TICKS / IDLE_SECONDS
-    for sandbox in made:
-        client.ask("DELETE", f"/api/sandbox/{sandbox}")
-    time.sleep(2)
-    return took, each, idle
+    sandbox = _create(client)
+    rung.create.append(time.perf_counter() - begin)
+    code, said = client.execute(sandbox, "echo first")
+    rung.first.append(time.perf_counter() - begin)
+    assert (code, said) == (0, "first\n"), said
+    client.ask("DELETE", f"/api/sandbox/{sandbox}")
+
+
+def _crowds(engine: IsolatedEngine, client: Client, rung: Rung, sizes: tuple[int, ...]) -> None:
+    made, took = 0, 0.0
+    for size in sizes:
+        begin = time.perf_counter()
+        while made < size:
+            _create(client)
+            made += 1
+            so_far = took + time.perf_counter() - begin
+            assert so_far < CROWD_SECONDS, f"only {made} of {size} sandboxes in {so_far:.0f} s"
+        took += time.perf_counter() - begin
+        # Whatever creation has left to do is not idling.
+        time.sleep(3)
+        memory, before = _memory(engine.pid) / made, _ticks(engine.pid)
+        time.sleep(IDLE_SECONDS)
+        idle = (_ticks(engine.pid) - before) / _TICKS / IDLE_SECONDS
+        rung.crowds.append(Crowd(size, took, memory, idle))
 
 
 def _ticks(pid: int) -> int:
@@ -113,26 +136,42 @@ def _memory(engine: int) -> int:
     return total
 
 
-def report(runs: int, crowds: tuple[int, ...] = CROWDS) -> str:
-    """Measure every rung; returns a table in Markdown."""
+def measured(runs: int, crowds: tuple[int, ...] = CROWDS) -> list[Rung]:
+    """Measure every rung, one after another."""
+    found = []
+    for name, environment in RUNGS.items():
+        print(f"measuring {name} …", file=sys.stderr)
+        found.append(measure(name, environment, runs, crowds))
+    return found
+
+
+def figures(found: list[Rung]) -> list[dict[str, Any]]:
+    """All of it as numbers."""
+    return [asdict(rung) for rung in found]
+
+
+def table(found: list[Rung], crowds: tuple[int, ...] = CROWDS) -> str:
+    """All of it in Markdown."""
     header = ["rung", "create p50 / p95", "create → first exec p50 / p95"]
     for count in crowds:
         header += [f"{count} created in", f"memory of each at {count}", f"idle engine at {count}"]
+    header.append("what could not be measured")
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for name, environment in RUNGS.items():
-        lines.append(_row(measure(name, environment, runs, crowds), len(header)))
+    for rung in found:
+        cells = [rung.name, _pair(rung.create), _pair(rung.first)]
+        for count in crowds:
+            crowd = next((one for one in rung.crowds if one.count == count), None)
+            cells += ["", "", ""] if crowd is None else _crowd_cells(crowd)
+        lines.append("| " + " | ".join([*cells, rung.problem]) + " |")
     return "\n".join(lines)
 
 
-def _row(rung: Rung, columns: int) -> str:
-    if rung.create is None or rung.first is None or rung.crowds is None:
-        return f"| {rung.name} | not to be had here: {rung.problem} |" + " |" * (columns - 2)
-    cells = [rung.name, _pair(rung.create), _pair(rung.first)]
-    for took, each, idle in rung.crowds.values():
-        cells += [f"{took:.1f} s", f"{each / (1 << 20):.1f} MiB", f"{idle:.2%} of a core"]
-    return "| " + " | ".join(cells) + " |"
+def _crowd_cells(crowd: Crowd) -> list[str]:
+    return [f"{crowd.seconds:.1f} s", f"{crowd.memory / (1 << 20):.1f} MiB", f"{crowd.idle:.2%} of a core"]
 
 
 def _pair(seconds: list[float]) -> str:
+    if len(seconds) < 2:
+        return ""
     fine = statistics.quantiles(seconds, n=20)
     return f"{statistics.median(seconds) * 1000:.1f} / {fine[18] * 1000:.1f} ms"
