@@ -170,6 +170,7 @@ async def _set_interval(request: web.Request, name: str, value: object) -> web.R
 async def last_activity(request: web.Request) -> web.Response:
     """The sandbox is in use: its auto-stop starts over."""
     sandbox = sandbox_of(request)
+    await json_body(request)  # What is no JSON is refused, as everywhere.
     sandbox.touch()
 
     def change(record: SandboxRecord) -> None:
