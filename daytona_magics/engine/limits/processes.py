@@ -7,11 +7,12 @@ orphans of a sandbox without a pid namespace end up, too.
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 #: Processes of one sandbox that are looked at; far above what it may have.
@@ -32,6 +33,7 @@ class Process:
         threads: how many it has.
         started: when, in clock ticks since boot; with the pid it names a process for good.
         running: whether it runs or waits for nothing but a CPU.
+        files: bytes of memory files that it holds open and has not mapped; nothing else counts them.
     """
 
     pid: int
@@ -42,6 +44,12 @@ class Process:
     threads: int
     started: int
     running: bool
+    files: int = 0
+
+    @property
+    def size(self) -> int:
+        """All that it has in memory, in bytes."""
+        return self.rss + self.files
 
 
 def look(pid: int) -> Process | None:
@@ -64,6 +72,44 @@ def look(pid: int) -> Process | None:
         int(fields[19]),
         fields[0] == b"R",
     )
+
+
+def with_files(process: Process, counted: set[int]) -> Process:
+    """The process with its memory files (``memfd_create``).
+
+    Args:
+        counted: files that others hold, too, and that were counted with them; what is counted here is added.
+    """
+    found = 0
+    with suppress(OSError), os.scandir(f"/proc/{process.pid}/fd") as entries:
+        for entry in entries:
+            with suppress(OSError):
+                info = os.stat(entry.path)
+                if info.st_dev == _memory_files() and info.st_ino not in counted:
+                    counted.add(info.st_ino)
+                    found += info.st_blocks * 512
+    if not found:
+        return process
+    # What is mapped is counted as its memory already.
+    mapped = next(
+        (
+            int(line.split()[1]) << 10
+            for line in _read(f"/proc/{process.pid}/status").splitlines()
+            if line.startswith(b"RssShmem:")
+        ),
+        0,
+    )
+    return replace(process, files=max(0, found - mapped))
+
+
+@functools.cache
+def _memory_files() -> int:
+    """The device number that all memory files have in common."""
+    handle = os.memfd_create("daytona-magics", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(handle).st_dev
+    finally:
+        os.close(handle)
 
 
 def below(root: int) -> list[int]:

@@ -212,8 +212,8 @@ class Watchdog:
         for watched in list(self._all.values()):
             watched.look(now)
             for process in watched.victims[:1]:
-                if largest is None or process.rss > largest[0]:
-                    largest = (process.rss, watched, process)
+                if largest is None or process.size > largest[0]:
+                    largest = (process.size, watched, process)
             await asyncio.sleep(0)
         if largest is None or largest[0] < _WORTH:
             return
@@ -360,14 +360,14 @@ def _shares(found: list[Process], limit: int) -> list[tuple[Process, int]]:
     """
     sized: list[tuple[Process, int]] = []
     deadline = time.monotonic() + _SHARES_SECONDS
-    known, left = 0, sum(process.rss for process in found)
+    known, left = 0, sum(process.size for process in found)
     asked = left
     for process in found:
         share = processes.share(process.pid)
-        sized.append((process, process.rss if share is None else share))
+        sized.append((process, (process.rss if share is None else share) + process.files))
         known += sized[-1][1]
-        left -= process.rss
+        left -= process.size
         if known + left <= limit or time.monotonic() > deadline:
             break
     ratio = known / (asked - left) if asked > left else 1.0
-    return sized + [(process, int(process.rss * ratio)) for process in found[len(sized) :]]
+    return sized + [(process, int(process.size * ratio)) for process in found[len(sized) :]]

@@ -84,6 +84,9 @@ class Watched:
         """Sample its processes at ``now`` (monotonic seconds) and decide how soon to do it again."""
         before_ticks, before_rss = self.ticks, self.rss
         self.found = [found for pid in self.pids() if (found := processes.look(pid)) is not None]
+        if not self.bounded:
+            counted: set[int] = set()
+            self.found = [processes.with_files(process, counted) for process in self.found]
         used = (self.ticks - before_ticks) / _TICKS
         grown = self.rss - before_rss
         running = {process.pid for process in self.found if process.running}
@@ -124,8 +127,8 @@ class Watched:
 
     @property
     def rss(self) -> int:
-        """Bytes in memory, shared ones counted several times."""
-        return sum(process.rss for process in self.found)
+        """Bytes in memory, shared ones counted several times, with files in memory that are not mapped."""
+        return sum(process.size for process in self.found)
 
     @property
     def threads(self) -> int:
@@ -152,7 +155,7 @@ class Watched:
     def victims(self) -> list[Process]:
         """Processes that may be ended, the largest first: not its first one, which is the toolbox."""
         inner = [process for process in self.found if process.pid != self.box.pid]
-        return sorted(inner, key=lambda process: process.rss, reverse=True)
+        return sorted(inner, key=lambda process: process.size, reverse=True)
 
     def chain(self, process: Process) -> tuple[int, ...]:
         """Inside pids of a process and of those it descends from, without the toolbox."""
