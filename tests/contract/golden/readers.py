@@ -219,6 +219,9 @@ def read_sync(url: str, name: str) -> Any:
     except DaytonaError as error:
         return refusal(error)
     finally:
+        if client._event_dispatcher is not None and client._event_dispatcher.is_connected:
+            # Else it tries to come back for as long as this process lives.
+            client._event_dispatcher.disconnect()
         client._sandbox_api.api_client.rest_client.pool_manager.clear()
 
 

@@ -30,7 +30,7 @@ step('git: a server', async ({ sandbox, folder }) => {
   const ports = await until(async () => {
     const read = await sandbox.process.executeCommand('cat served/ports')
     return read.exitCode === 0 && read.result
-  }, 'the git server listens')
+  }, () => 'the git server listens')
   url = `http://127.0.0.1:${ports.split(' ')[0]}/private/repo.git`
 })
 

@@ -29,10 +29,11 @@ step('interpreter: an exception', async ({ sandbox }) => {
 
 step('interpreter: contexts', async ({ sandbox }) => {
   const python = sandbox.codeInterpreter
-  const context = await python.createContext('/tmp')
-  assert.equal(context.cwd, '/tmp')
+  const folder = `${await sandbox.getWorkDir()}/a folder`
+  const context = await python.createContext(folder)
+  assert.equal(context.cwd, folder)
   await python.runCode('import os; y = os.getcwd()', { context })
-  assert.equal((await python.runCode('print(y)', { context })).stdout, '/tmp\n')
+  assert.equal((await python.runCode('print(y)', { context })).stdout, `${folder}\n`)
   assert.equal((await python.runCode('print(y)')).error.name, 'NameError')
   assert.deepEqual((await python.listContexts()).map((c) => c.id), [context.id])
   await python.deleteContext(context)

@@ -4,7 +4,10 @@ import { request } from 'node:http'
 import { step, until } from './step.mjs'
 
 const SERVER = `
-import http.server, os, sys
+import http.server, os
+# Where the network is shared, a sandbox has a block of ports, of which the git server has the first two.
+PORT = int(os.environ.get("PORT") or 0)
+PORT = PORT and PORT + 2
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         body = (self.path + " " + str(self.headers.get("authorization"))).encode()
@@ -12,7 +15,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT") or 0)), Handler)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
 print(server.server_address[1], flush=True)
 server.serve_forever()
 `
@@ -37,7 +40,8 @@ step('preview: a server', async ({ sandbox }) => {
   await sandbox.fs.uploadFile(Buffer.from(SERVER), 'server.py')
   await sandbox.process.createSession('server')
   const { cmdId } = await sandbox.process.executeSessionCommand('server', { command: 'python3 server.py', runAsync: true })
-  port = Number(await until(async () => (await sandbox.process.getSessionCommandLogs('server', cmdId)).stdout, 'it listens'))
+  const said = async () => (await sandbox.process.getSessionCommandLogs('server', cmdId)).stdout
+  port = Number(await until(said, () => 'the server listens'))
 })
 
 step('preview: the standard link', async ({ sandbox }) => {

@@ -11,13 +11,13 @@ step('pty: input, output, size, exit code', async ({ sandbox }) => {
     id: 'term',
     cols: 91,
     rows: 29,
-    cwd: '/tmp',
+    cwd: `${await sandbox.getWorkDir()}/a folder`,
     envs: { ...PLAIN, WHO: 'mé' },
     onData: screen.add,
   })
   assert.ok(pty.isConnected())
-  await pty.sendInput('echo "<$WHO $(pwd) $(stty size)>"\n')
-  await screen.has('<mé /tmp 29 91>')
+  await pty.sendInput('echo "<$WHO $(basename "$PWD") $(stty size)>"\n')
+  await screen.has('<mé a folder 29 91>')
   const info = await pty.resize(133, 41)
   assert.deepEqual([info.cols, info.rows], [133, 41])
   await pty.sendInput('echo "<$(stty size)>"\n')

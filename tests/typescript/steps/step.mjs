@@ -22,13 +22,13 @@ export async function refused(work, errorClass, expected = {}) {
   return error
 }
 
-/** Ask until `condition` holds; `what` names it when it does not within 20 s. */
+/** Ask until `condition` holds; `what()` says what it is when it does not within 20 s. */
 export async function until(condition, what) {
   const end = Date.now() + 20_000
   for (;;) {
     const answer = await condition()
     if (answer) return answer
-    if (Date.now() > end) throw new Error(`waited 20 s in vain until ${what}`)
+    if (Date.now() > end) throw new Error(`waited 20 s in vain until ${what()}`)
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
@@ -47,6 +47,7 @@ export class Collected {
     this.text += typeof more === 'string' ? more : new TextDecoder().decode(more, { stream: true })
   }
   async has(wanted) {
-    await until(() => this.text.includes(wanted), `${JSON.stringify(wanted)} is in ${JSON.stringify(this.text)}`)
+    const what = () => `${JSON.stringify(wanted)} is in ${JSON.stringify(this.text)}`
+    await until(() => this.text.includes(wanted), what)
   }
 }
