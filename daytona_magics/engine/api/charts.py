@@ -22,6 +22,8 @@ MAX_CHARTS = 100
 MAX_ELEMENTS = 10_000
 #: Most bytes of one chart, and most lists and objects in it; each costs memory when it is read.
 MAX_LINE, MAX_NESTED = 8 << 20, 200_000
+#: Most values of all charts of a run.
+MAX_VALUES = 1_000_000
 
 _TEXTS = ("type", "title", "x_label", "y_label", "x_scale", "y_scale", "png", "label", "group", "value")
 _NUMBERS = ("angle", "radius", "min", "first_quartile", "median", "third_quartile", "max")
@@ -50,8 +52,13 @@ def split(output: bytes, marker: str) -> tuple[bytes, list[dict[str, Any]]]:
         (b'a\\nb\\n', [{'title': 'T'}])
     """
     charts: list[dict[str, Any]] = []
+    values = 0
 
     def take(found: re.Match[bytes]) -> bytes:
+        nonlocal values
+        values += found[1].count(b",")
+        if values > MAX_VALUES or len(charts) >= MAX_CHARTS:
+            return b""
         if len(found[1]) > MAX_LINE or found[1].count(b"[") + found[1].count(b"{") > MAX_NESTED:
             return b""
         try:
@@ -59,7 +66,7 @@ def split(output: bytes, marker: str) -> tuple[bytes, list[dict[str, Any]]]:
         except (ValueError, RecursionError):
             return found[0]
         value = message.get("value") if isinstance(message, dict) else None
-        if isinstance(value, dict) and len(charts) < MAX_CHARTS:
+        if isinstance(value, dict):
             charts.append(_chart(value, nested=True))
         return b""
 

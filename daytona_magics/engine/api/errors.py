@@ -12,7 +12,7 @@ import sqlite3
 from datetime import datetime, timezone
 from typing import Any
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.log import log
@@ -43,7 +43,7 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(error.status, error.message, error.code, DAEMON)
     if isinstance(error, web.HTTPException):
         return ApiError(error.status, error.text or error.reason)
-    if isinstance(error, web.RequestPayloadError):
+    if isinstance(error, web.RequestPayloadError | http_exceptions.HttpProcessingError):
         return ApiError(400, f"the request body cannot be read: {error}", "INVALID_REQUEST_BODY")
     log.error("unexpected error", exc_info=error)
     if isinstance(error, sqlite3.Error):

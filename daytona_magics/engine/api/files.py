@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from daytona_magics.engine.api.context import context, sandbox_of, used
 from daytona_magics.engine.api.errors import as_api_error, error_body, json_body
@@ -183,7 +184,7 @@ def _form_errors() -> Iterator[None]:
     """Refuse with 400 a form that cannot be read."""
     try:
         yield
-    except (AssertionError, ValueError, RuntimeError, LookupError) as error:
+    except (AssertionError, ValueError, RuntimeError, LookupError, HttpProcessingError) as error:
         raise ApiError(
             400, f"the request body is not a multipart form: {error}", "INVALID_REQUEST_BODY"
         ) from error

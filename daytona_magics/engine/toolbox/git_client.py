@@ -6,6 +6,7 @@ Out: '5b1f…'
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import wire
@@ -24,7 +25,7 @@ _MAX_TEXT = 256 << 10
 
 
 class Answer(NamedTuple):
-    """What an operation answered: a list (maybe empty) and the rest; nothing in it is checked yet."""
+    """What an operation answered: a list (maybe empty) of checked entries, and the rest, not checked yet."""
 
     entries: list[Any]
     rest: dict[str, Any]
@@ -47,6 +48,7 @@ async def git(toolbox: Toolbox, verb: str, **arguments: Any) -> Answer:
 async def _git(toolbox: Toolbox, verb: str, arguments: dict[str, Any]) -> Answer:
     entries: list[Any] = []
     size = 0
+    check = _ENTRIES.get(verb)
     with await toolbox.begin(f"git.{verb}", **arguments) as operation, protocol_errors():
         while True:
             frame = await operation.frame(None)
@@ -62,7 +64,10 @@ async def _git(toolbox: Toolbox, verb: str, arguments: dict[str, Any]) -> Answer
                 raise WireError("a part of a list holds nothing")
             if size > MAX_LISTING + wire.MAX_FRAME or len(entries) + len(part) > MAX_ENTRIES:
                 raise WireError("the list is longer than was agreed")
-            entries += part
+            if check is None:
+                raise WireError("a list was not asked for")
+            # Now, not at the end: what else is in an entry could take many times the memory of its bytes.
+            entries += [check(_object(entry)) for entry in part]
 
 
 def status_json(answer: Answer) -> dict[str, Any]:
@@ -79,12 +84,11 @@ def status_json(answer: Answer) -> dict[str, Any]:
             "branchPublished": bool(upstream),
             "ahead": integer(rest, "ahead", 0, 1 << 53),
             "behind": integer(rest, "behind", 0, 1 << 53),
-            "fileStatus": [_file_json(entry) for entry in answer.entries],
+            "fileStatus": [_file_json(_object(entry)) for entry in answer.entries],
         }
 
 
-def _file_json(entry: Any) -> dict[str, Any]:
-    entry = _object(entry)
+def _file_json(entry: dict[str, Any]) -> dict[str, Any]:
     found = {
         "name": text(entry, "name", MAX_PATH),
         "extra": text(entry, "extra", MAX_PATH),
@@ -99,19 +103,22 @@ def _file_json(entry: Any) -> dict[str, Any]:
 def branches_json(answer: Answer) -> dict[str, Any]:
     """A checked ``ListBranchResponse``."""
     with protocol_errors():
-        names = [text(_object(entry), "name", MAX_NAME) for entry in answer.entries]
+        names = [_branch_json(_object(entry))["name"] for entry in answer.entries]
         return {"branches": names, "current": text(answer.rest, "current", MAX_NAME)}
 
 
 def remotes_json(answer: Answer) -> dict[str, Any]:
     """A checked ``ListRemotesResponse``."""
     with protocol_errors():
-        found = [_object(entry) for entry in answer.entries]
-        return {
-            "remotes": [
-                {"name": text(one, "name", MAX_NAME), "url": text(one, "url", MAX_PATH)} for one in found
-            ]
-        }
+        return {"remotes": [_remote_json(_object(entry)) for entry in answer.entries]}
+
+
+def _remote_json(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"name": text(entry, "name", MAX_NAME), "url": text(entry, "url", MAX_PATH)}
+
+
+def _branch_json(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"name": text(entry, "name", MAX_NAME)}
 
 
 def history_json(answer: Answer) -> list[dict[str, Any]]:
@@ -154,3 +161,12 @@ def _object(entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise WireError("an entry of a list is no object")
     return entry
+
+
+#: What the entries of a list must be, by operation; the others answer with none.
+_ENTRIES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "status": _file_json,
+    "branches": _branch_json,
+    "remotes": _remote_json,
+    "history": _commit_json,
+}

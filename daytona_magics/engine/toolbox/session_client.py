@@ -7,7 +7,7 @@ from typing import Any
 from . import wire
 from .answers import integer, protocol_errors, text
 from .client import Toolbox
-from .operation import Operation
+from .operation import ANSWER_TIMEOUT, Operation
 from .spool import ERR, OUT
 from .wire import DATA, END, JSON, WireError
 
@@ -42,13 +42,14 @@ class Log:
     """
 
     operation: Operation
+    follow: bool = False
     missing: str = ""
 
     async def __aiter__(self) -> AsyncGenerator[tuple[int, bytes], None]:
         with self.operation, protocol_errors():
             while True:
                 # Following a silent command waits as long as it is silent.
-                frame = await self.operation.frame(None)
+                frame = await self.operation.frame(None if self.follow else ANSWER_TIMEOUT)
                 wire.close_fds(frame.fds)
                 if frame.type == DATA and len(frame.payload) > 1 and frame.payload[0] in (OUT, ERR):
                     yield frame.payload[0], frame.payload[1:]
@@ -135,7 +136,7 @@ async def send_input(toolbox: Toolbox, session: str, command: str, data: str) ->
 
 async def log(toolbox: Toolbox, session: str, command: str, *, follow: bool) -> Log:
     """The log of a command so far, or with `follow` until the command ends. Raises ToolboxError 404."""
-    return Log(await toolbox.begin("session_log", session=session, command=command, follow=follow))
+    return Log(await toolbox.begin("session_log", session=session, command=command, follow=follow), follow)
 
 
 async def _ask(toolbox: Toolbox, op: str, **arguments: Any) -> None:
