@@ -173,5 +173,5 @@ def _crowd_cells(crowd: Crowd) -> list[str]:
 def _pair(seconds: list[float]) -> str:
     if len(seconds) < 2:
         return ""
-    fine = statistics.quantiles(seconds, n=20)
+    fine = statistics.quantiles(seconds, n=20, method="inclusive")
     return f"{statistics.median(seconds) * 1000:.1f} / {fine[18] * 1000:.1f} ms"
