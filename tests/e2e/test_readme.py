@@ -23,7 +23,7 @@ from tests.closed_network import FORWARDER_VARIABLE
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 600
 #: How this machine reaches its package index; nothing else of the environment is kept.
-KEPT = ("LANG", "TERM", "PIP_", "SSL_", "REQUESTS_CA", "CURL_CA")
+KEPT = ("LANG", "TERM", "PIP_", "SSL_", "REQUESTS_CA", "CURL_CA", "NODE_", "npm_config_")
 #: The system's own programs, so that ``python3`` is Debian's.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -137,8 +137,9 @@ def test_first_command_leads_to_a_running_cell_and_the_quickstart_runs(
         )
         assert executed.returncode == 0, executed.stderr[-3000:]
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        # A command that has ended early left its reason above.
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(15)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
