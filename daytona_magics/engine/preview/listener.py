@@ -1,19 +1,21 @@
-"""The preview listener's sockets: one port on both loopbacks, and a bounded number of connections."""
+"""The preview listener: one port on both loopbacks, with the same door in front as the engine's own."""
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from contextlib import suppress
 
 from aiohttp import web
 
+from daytona_magics.engine.api.door import Door
+
 #: Connections at once; their descriptors are taken from those of the engine's API.
 MAX_CONNECTIONS = 1000
-#: Seconds a connection may be without a whole request's head: at its start, and between requests.
+#: Seconds a connection may be idle between requests, and a later request's head may take to arrive.
 IDLE_SECONDS = 60.0
 #: Bytes of one line of a request's head: cookies and tokens of real programs are larger than aiohttp's 8 KiB.
 MAX_HEADER = 32 << 10
+SHUTDOWN_SECONDS = 1.0
 
 
 def listen(wanted: int) -> list[socket.socket]:
@@ -48,32 +50,18 @@ def _has_loopback6() -> bool:
 
 
 class Listener:
-    """Serves `app` on sockets of its own.
+    """Serves `app` on sockets of its own."""
 
-    Args:
-        app: what is served.
-        most: connections at once; more are closed as they come.
-        idle: seconds, see `IDLE_SECONDS`.
-    """
-
-    def __init__(
-        self,
-        app: web.Application,
-        *,
-        most: int = MAX_CONNECTIONS,
-        idle: float = IDLE_SECONDS,
-        shutdown: float = 1.0,
-    ) -> None:
-        self._most = most
-        self._servers: list[asyncio.Server] = []
+    def __init__(self, app: web.Application) -> None:
+        self._doors: list[Door] = []
         # A client that leaves lets go of its connection into the sandbox; bodies pass as they are.
         self._runner = web.AppRunner(
             app,
             access_log=None,
-            shutdown_timeout=shutdown,
+            shutdown_timeout=SHUTDOWN_SECONDS,
             handler_cancellation=True,
             auto_decompress=False,
-            keepalive_timeout=idle,
+            keepalive_timeout=IDLE_SECONDS,
             max_line_size=MAX_HEADER,
             max_field_size=MAX_HEADER,
         )
@@ -81,27 +69,18 @@ class Listener:
     async def start(self, sockets: list[socket.socket]) -> None:
         """Serve on `sockets`, which are closed at the end."""
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
         for sock in sockets:
-            self._servers.append(await loop.create_server(self._protocol, sock=sock, backlog=256))
+            door = Door(MAX_CONNECTIONS)
+            await door.start(self._runner, sock)
+            self._doors.append(door)
 
-    def _protocol(self) -> asyncio.Protocol:
-        server = self._runner.server
-        if server is None or len(server.connections) >= self._most:
-            return _Refused()
-        return server()
+    def admit(self, request: web.BaseRequest) -> None:
+        """A request was let in: its connection is no stranger's any more."""
+        for door in self._doors:
+            door.admit(request)
 
     async def close(self) -> None:
         """Close the sockets and all connections."""
-        for server in self._servers:
-            server.close()
+        for door in self._doors:
+            await door.stop()
         await self._runner.cleanup()
-
-
-class _Refused(asyncio.Protocol):
-    """One connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-        transport.close()

@@ -107,6 +107,7 @@ class Previews:
             # Browsers ask this without any proof, and it says nothing of the sandbox.
             return web.Response(status=204, headers=CIMultiDict(allowed))
         sandbox = self._admit(request, wanted)
+        self._listener.admit(request)
         process = sandbox.started
         counts = request.headers.get(SKIP_ACTIVITY, "").lower() != "true"
         if wanted.port == terminal.PORT:

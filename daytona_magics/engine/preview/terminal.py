@@ -40,8 +40,8 @@ CLOSE_SECONDS = 5.0
 
 _PAGE = """<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>
 <meta name=viewport content="width=device-width"><meta name=color-scheme content="light dark">
-<style>html,body{{margin:0;height:100%;background:#111316}}#terminal{{height:100vh}}
-@media(prefers-color-scheme:light){{html,body{{background:#fff}}}}</style>
+<style>body{{margin:8px;background:#111316}}#terminal{{height:calc(100vh - 16px)}}
+@media(prefers-color-scheme:light){{body{{background:#fff}}}}</style>
 <main id=terminal aria-label=Terminal data-title="{title}"></main><script type=module>{script}</script></html>
 """
 
