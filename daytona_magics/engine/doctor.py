@@ -20,7 +20,7 @@ OK, NOTE, WRONG, FACT = "ok", "note", "failed", ""
 
 #: What the engine tells about itself; without an engine each is None.
 ENGINE_FACTS = (
-    *("isolation", "launcher", "landlock_abi", "why_not_higher", "attempts", "open", "asked_for"),
+    *("isolation", "launcher", "landlock_abi", "why_not_higher", "attempts", "open", "notes", "asked_for"),
     *("limits", "network", "system", "shell", "uids", "journal"),
     *("engine", "api_version", "schema", "url", "port", "pid"),
 )
@@ -150,6 +150,8 @@ def _isolation(report: Mapping[str, Any]) -> Section:
             section.add(FACT, f"why not {attempt['level']}", how + attempt["problem"])
     for phrase in report["open"] or ():
         section.add(NOTE, "open", phrase)
+    for sentence in report["notes"] or ():
+        section.add(NOTE, "to know", sentence)
     for sentence in report["advice"]:
         section.add(NOTE, "to do", sentence)
     return section

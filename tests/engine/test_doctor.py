@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from daytona import Daytona
 
 from daytona_magics.engine import doctor, machine
 from daytona_magics.notebook.diagnosis import Diagnosis
@@ -25,6 +26,7 @@ FACTS = (
         "why_not_higher",
         "attempts",
         "open",
+        "notes",
         "advice",
     ),
     *("limits", "network", "system", "desktop", "language_servers", "tools", "shells", "versions", "kernel"),
@@ -109,6 +111,13 @@ def test_an_engine_told_to_isolate_less_says_what_is_open_and_how_to_undo_it() -
         assert report["system"]["writable"] is False and "L3 only" in report["system"]["reason"]
         text = engine.command("doctor").stdout
         assert "! isolation" in text and text.count("! open") == len(report["open"])
+        assert text.count("! to know") == len(report["notes"])
+        # What is said of ports is so.
+        assert "16 ports" in report["notes"][0] and "PORT" in report["notes"][0]
+        sandbox = Daytona(engine.config()).create()
+        listen = "python3 -IS -c 'import os, socket; socket.create_server((\"\", int(%s)))'"
+        assert sandbox.process.exec(listen % 'os.environ["PORT"]').exit_code == 0
+        assert "Permission denied" in sandbox.process.exec(listen % "8000").result
 
 
 def test_cells_elsewhere_leave_the_engine_alone(isolated_engine: IsolatedEngine) -> None:

@@ -89,6 +89,7 @@ def _isolation(launcher: Launcher) -> dict[str, Any]:
         "why_not_higher": launcher.reason,
         "attempts": [asdict(attempt) for attempt in launcher.attempts],
         "open": list(launcher.open),
+        "notes": list(launcher.notes),
         "asked_for": os.environ.get("DAYTONA_MAGICS_ISOLATION", ""),
     }
 

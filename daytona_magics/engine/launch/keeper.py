@@ -27,8 +27,9 @@ from .levels import OWN_PROCESSES, OWN_TREE, isolated
 
 #: Uids that belong to others than one sandbox: killing "all of this uid" would kill strangers.
 _SHARED_UIDS = (0, 65534)
-#: Seconds to wait for what was killed before going on; what hangs in the kernel is told of when it ends.
+#: Seconds to wait for what was killed before saying what hangs in the kernel; seconds between further tries.
 _REAP_SECONDS = 5.0
+_HANGING_PAUSE = 0.5
 
 
 class Ways(NamedTuple):
@@ -75,8 +76,12 @@ def keep(
         wire.send_fds(status, wire.pack_json({"started": True}), [box])
     _wait(pid, pidfd, box, zygote_fd, status)
     if level not in OWN_PROCESSES:
-        own = isolated(level) and request["uid"] is not None
-        end_all([request["uid"]] if own else [], scoped=scoped)
+        own = [request["uid"]] if isolated(level) and request["uid"] is not None else []
+        if left := end_all(own, scoped=scoped):
+            with contextlib.suppress(OSError):
+                wire.send_fds(status, wire.pack_json({"hanging": _described(left)}))
+            while end_all(own, scoped=scoped, seconds=0):
+                time.sleep(_HANGING_PAUSE)
     last = {"error": text} if said >= 0 and (text := bwrap.complaint(said)) else {"exit": True}
     with contextlib.suppress(OSError):
         wire.send_fds(status, wire.pack_json(last))
@@ -160,18 +165,25 @@ def _wait(pid: int, pidfd: int, box: int, zygote_fd: int, status: socket.socket)
             signal.pidfd_send_signal(box, signal.SIGKILL)
 
 
-def end_all(uids: Collection[int], *, scoped: bool = False, spared: frozenset[int] = frozenset()) -> None:
+def end_all(
+    uids: Collection[int],
+    *,
+    scoped: bool = False,
+    spared: frozenset[int] = frozenset(),
+    seconds: float = _REAP_SECONDS,
+) -> list[int]:
     """Kill this process's children but `spared`, and theirs as they come, until none is left.
 
     `uids`: uids that belong to ended sandboxes alone; all processes of one are killed at once. `scoped`: this
-    process is in a domain in which it reaches the sandbox's processes and no other.
+    process is in a domain in which it reaches the sandbox's processes and no other. Returns what is still
+    there after `seconds`, having been killed: it waits in the kernel for something that does not come.
     """
-    deadline = time.monotonic() + _REAP_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         _reap(spared)
         left = [pid for pid in calls.children() if pid not in spared]
         if not left or time.monotonic() > deadline:
-            return
+            return left
         if scoped:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(-1, signal.SIGKILL)
@@ -182,6 +194,16 @@ def end_all(uids: Collection[int], *, scoped: bool = False, spared: frozenset[in
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.001)
+
+
+def _described(pids: Collection[int]) -> str:
+    """Processes for people: ``sleep (pid 12, state D)``, the first three."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+            name, _, rest = file.read().decode("utf-8", "replace").partition("(")[2].rpartition(")")
+            found.append(f"{name} (pid {pid}, state {rest.split()[0]})")
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def _reap(spared: frozenset[int]) -> None:

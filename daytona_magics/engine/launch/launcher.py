@@ -28,7 +28,7 @@ from ..toolbox.client import ToolboxError
 from ..toolbox.wire import WireError
 from . import bwrap, choice, folders, landlock, levels, requests, visible
 from .choice import Attempt, Candidate
-from .ports import PortBlocks
+from .ports import BLOCK, PortBlocks
 from .sandbox import READY_TIMEOUT, LaunchError, Limits, SandboxProcess, SandboxSpec
 
 __all__ = ["Attempt", "LaunchError", "Launcher", "Limits", "SandboxProcess", "SandboxSpec"]
@@ -49,7 +49,8 @@ class Launcher:
 
     Attributes, known after `start`: ``level``; ``launcher``; ``landlock_abi`` (0: not used); ``reason`` (one
     sentence why not higher); ``attempts`` (what did not work); ``open`` (a phrase for each thing that is open
-    at this level). ``on_zygote_death`` is called on the loop when the zygote ends though nobody asked it to.
+    at this level); ``notes`` (what else to know of it). ``on_zygote_death`` is called on the loop when the
+    zygote ends though nobody asked it to.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Launcher:
         self.reason = ""
         self.attempts: list[Attempt] = []
         self.open: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self._closed_python = ""
         #: Set while nothing is being tried: ``level`` is what sandboxes get, "" if none can be started.
         self.settled = asyncio.Event()
         #: Further files that every sandbox is shown, such as the host's own certificates.
@@ -132,6 +135,7 @@ class Launcher:
 
     def _take_candidate(self, candidate: Candidate) -> None:
         self.level, self.launcher = candidate.level, candidate.launcher
+        self._closed_python = ""
         self.landlock_abi = 0 if candidate.level in ("L3", "L0") else landlock.abi(self._abi_limit)
 
     async def _try(self, candidate: Candidate) -> None:
@@ -169,6 +173,7 @@ class Launcher:
     def _settle(self) -> None:
         own_uids = os.geteuid() == 0
         self.open = levels.opened(self.level, landlock_abi=self.landlock_abi, own_uids=own_uids)
+        self.notes = levels.notes(self.level, BLOCK, self._closed_python)
         if self.level == "L0":
             self.reason = "asked for by name: nothing is isolated"
         else:
@@ -291,6 +296,7 @@ class Launcher:
                     # Python may lie where only the engine's user can go, and then another has to do.
                     _log.warning("sandboxes cannot go to %s and use python3 of their PATH", sys.executable)
                     result = await self._import_inside(box, "python3")
+                    self._closed_python = sys.executable
             except ToolboxError as error:
                 raise LaunchError(f"the trial sandbox failed: {error.message}") from error
             finally:

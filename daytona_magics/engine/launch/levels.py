@@ -24,6 +24,27 @@ def with_shared_network(level: str) -> bool:
     return level in ("L1", "L0.5")
 
 
+def notes(level: str, ports: int, closed_python: str) -> tuple[str, ...]:
+    """What a person should know of sandboxes at `level`, who would otherwise look for a fault.
+
+    `ports`: how many ports a sandbox has where it shares the machine's; `closed_python`: the interpreter, if
+    sandboxes cannot go to it.
+    """
+    found = []
+    if with_shared_network(level):
+        found.append(
+            f"a server in a sandbox can listen on {ports} ports, the first of which is in its variable PORT;"
+            " any other, 8000 say, is refused (Permission denied)"
+        )
+    if closed_python:
+        found.append(
+            f"sandboxes cannot go to {closed_python}, because a folder above it is closed to others; they use"
+            " python3 of their PATH, without this environment's packages, and pip may be missing there: make"
+            " the environment, and the Python below it, where everybody may read, in /opt say"
+        )
+    return tuple(found)
+
+
 def opened(level: str, *, landlock_abi: int, own_uids: bool) -> tuple[str, ...]:
     """What is open at `level`, one short phrase per thing; nothing at L3 but the kernel itself.
 

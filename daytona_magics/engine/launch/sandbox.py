@@ -81,6 +81,7 @@ class SandboxProcess:
         self._callbacks: list[Callable[[SandboxProcess], None]] = []
         self._watcher: asyncio.Task[None] | None = None
         self._failure = ""
+        self._hanging = ""
 
     @property
     def watched(self) -> bool:
@@ -102,8 +103,8 @@ class SandboxProcess:
     async def kill(self) -> None:
         """SIGKILL everything in the sandbox; returns when all of it is gone. Idempotent.
 
-        Raises LaunchError when something is still there after 10 s; its end is still noticed and told to the
-        callbacks.
+        Raises LaunchError when something is still there after 10 s, saying what it is where the sandbox has
+        no process namespace; its end is still noticed and told to the callbacks.
         """
         if not self.alive:
             return
@@ -114,6 +115,7 @@ class SandboxProcess:
         except asyncio.TimeoutError:
             raise LaunchError(
                 f"sandbox {self.id} (pid {self.pid}) has not ended {KILL_TIMEOUT:g} s after it was killed"
+                + (f": {self._hanging} waits in the kernel, where nothing ends it" if self._hanging else "")
             ) from None
 
     async def begin(
@@ -176,6 +178,7 @@ class SandboxProcess:
             wire.close_fds(fds)
             if "error" in report:
                 self._failure = str(report["error"])[:2000]
+            self._hanging = str(report.get("hanging", self._hanging))[:500]
         self.end()
 
     def end(self) -> None:

@@ -3,9 +3,9 @@
 The layers (``skeleton``) lie in ``<state>/layers``, named after what they were made from: when packages are
 installed on this machine, another is made in the background. Which one a sandbox gets is decided when it
 starts: the newest that is complete; if there is none yet, in the first second of a state folder, the start
-waits for the quick one. That is made while the launcher still tries how to isolate, where it looks as if there
-were a use for it. Before the first use since the machine was started a trial sandbox writes to its system; what
-it says, or why no layer could be made, is kept as the reason why systems are read-only here.
+waits for the quick one. That is made while the launcher still tries how to isolate, where it looks as if
+there were a use for it. Before the first use since the machine was started a trial sandbox writes to its
+system; what it says, or why no layer could be made, is kept as the reason why systems are read-only here.
 
     In : layers = SystemLayers(launcher, Path("/state"), etc_pairs); layers.begin(); await layers.current()
     Out: PosixPath('/state/layers/5f0c3d0a9b1e7c42')

@@ -145,4 +145,5 @@ class _Zygote:
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     uids.add(self._keepers.pop(pid))
         own = [uid for uid in uids if uid is not None and uid not in self._keepers.values()]
-        keeper.end_all(own, spared=frozenset(self._keepers))
+        if left := keeper.end_all(own, spared=frozenset(self._keepers)):
+            print(f"what a killed keeper has left hangs in the kernel: {left}", file=sys.stderr, flush=True)
