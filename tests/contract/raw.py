@@ -76,10 +76,13 @@ async def ask_the_rest(client: Raw) -> None:
     """Every served operation that no method of the SDK reaches by a generated client."""
     for path in ("/health", "/config", "/regions", "/shared-regions"):
         await client.ask("api", f"GET {path}")
-    for path in ("toolbox-proxy-url", "parent", "forks", "ancestors", "build-logs-url"):
-        await client.ask("api", f"GET /sandbox/{client.sandbox}/{path}")
+    forked = await client.ask("api", f"POST /sandbox/{client.sandbox}/fork", {"name": "raw-fork"})
+    for path in ("toolbox-proxy-url", "parent", "forks", "ancestors"):
+        await client.ask("api", f"GET /sandbox/{forked.body['id']}/{path}")
+    await client.ask("api", f"DELETE /sandbox/{forked.body['id']}")
+    await client.ask("api", f"POST /sandbox/{client.sandbox}/backup")
     when = {"from": "2020-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}
-    for kind in ("logs", "traces", "metrics"):
+    for kind in ("logs", "traces", "traces/none", "metrics"):
         await client.ask("api", f"GET /sandbox/{client.sandbox}/telemetry/{kind}", params=when)
     await client.ask("toolbox", "GET /version")
     await client.ask("toolbox", "POST /init", {"token": client.engine.key})

@@ -128,8 +128,20 @@ async def forking(w: Walk) -> None:
 
 @walks("Sandbox.recover")
 async def recovering(w: Walk) -> None:
-    """a sandbox that is not in error is not recovered"""
-    box = await made(w)
+    """a sandbox whose archive could not be read is in error, and has its files again once that is mended"""
+    box = await marked(w)
     await w.fails("DaytonaError", box.recover)
-    assert await w.sh("echo up", box) == "up"
-    await w(w.client.delete, box)
+    await w(box.stop)
+    await w(box.archive)
+    archive = next(w.engine.state.rglob(f"{box.id}.tar.gz"))
+    aside = archive.rename(archive.with_name("aside"))
+    archive.mkdir()
+    await w.fails("DaytonaError", box.start)
+    broken = await again(w, box)
+    assert (broken.state, broken.recoverable) == ("error", True) and broken.error_reason
+    archive.rmdir()
+    aside.rename(archive)
+    await w(broken.recover)
+    assert (await again(w, box)).state == "started"
+    await _kept(w, broken)
+    await w(w.client.delete, broken)
