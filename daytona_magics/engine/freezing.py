@@ -127,17 +127,17 @@ def end_kindly(first: int, seconds: float) -> None:
 
 
 def _leads_terminal(pid: int) -> bool:
-    fields = _fields(pid)
+    fields = stat_fields(pid)
     return bool(fields) and int(fields[3]) == pid and int(fields[4]) != 0
 
 
 def _look(pid: int) -> tuple[str, int]:
     """State and start of a process; an empty state when there is none."""
-    fields = _fields(pid)
+    fields = stat_fields(pid)
     return (fields[0].decode(), int(fields[19])) if fields else ("", 0)
 
 
-def _fields(pid: int) -> list[bytes]:
+def stat_fields(pid: int) -> list[bytes]:
     """What ``/proc/PID/stat`` says after the name; empty when there is no such process."""
     try:
         data = Path(f"/proc/{pid}/stat").read_bytes()

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from daytona_magics.engine.freezing import members, stat_fields
 from daytona_magics.engine.limits import disk, processes
 from daytona_magics.engine.limits.limiter import Limiter
 from daytona_magics.engine.limits.watched import Watched
@@ -111,17 +112,17 @@ class Metrics:
         self._cpu[sandbox.record.id] = (first, now, ticks)
         if before is None or before[0] != first or now <= before[1]:
             return 0.0
-        # What ended in between has taken its time along.
         return max(0.0, ticks - before[2]) / _TICKS / (now - before[1]) * 100
 
 
-def _everything(first: int) -> list[int]:
-    return [first, *processes.below(first)]
-
-
 def _ticks(first: int) -> float:
-    found = (processes.look(pid) for pid in _everything(first))
-    return float(sum(process.ticks for process in found if process is not None))
+    """CPU time of everything in the sandbox, in clock ticks, with that of processes that have ended."""
+    total = 0
+    for pid in members(first):
+        if fields := stat_fields(pid):
+            # utime, stime, and both again of ended children, who have handed on those of theirs.
+            total += sum(int(field) for field in fields[11:15])
+    return float(total)
 
 
 def _memory(first: int, watched: Watched | None) -> tuple[int, int]:
@@ -134,4 +135,4 @@ def _memory(first: int, watched: Watched | None) -> tuple[int, int]:
                 stat = (folder / "memory.stat").read_text().splitlines()
                 cache = next((int(text.split()[1]) for text in stat if text.startswith(line)), 0)
                 return max(0, used - cache), cache
-    return sum(processes.share(pid) or 0 for pid in _everything(first)), 0
+    return sum(processes.share(pid) or 0 for pid in members(first)), 0

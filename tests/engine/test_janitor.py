@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import time
@@ -110,6 +111,64 @@ async def test_auto_delete_and_time_to_live(house: House) -> None:
     # Time to live ends a started sandbox, too.
     assert not house.exists(lived)
     assert lived.process is None
+
+
+async def test_auto_pause_keeps_memory_and_auto_archive_keeps_files(house: House) -> None:
+    paused, archived = await house.create(autoPauseInterval=2), await house.create(autoArchiveInterval=60)
+    await paused.toolbox.execute("nohup sleep 1000 >/dev/null 2>&1 & echo $! > pid")
+    await archived.toolbox.execute("echo kept > file")
+    house.ahead["monotonic"] = 121
+    await house.janitor.sweep()
+    assert (paused.record.state, archived.record.state) == ("paused", "started")
+    await house.sandboxes.start(paused)
+    assert (await paused.toolbox.execute("kill -0 $(cat pid)")).exit_code == 0
+    await house.sandboxes.stop(archived)
+    house.ahead["wall"] = 59 * 60
+    await house.janitor.sweep()
+    assert archived.record.state == "stopped"
+    house.ahead["wall"] = 61 * 60
+    await house.janitor.sweep()
+    # It goes on beside: a large one keeps nobody waiting.
+    while archived.record.state == "archiving":
+        await asyncio.sleep(0.01)
+    assert archived.record.state == "archived"
+    await house.sandboxes.start(archived)
+    while archived.record.state != "started":
+        await asyncio.sleep(0.01)
+    assert (await archived.toolbox.execute("cat file")).output == b"kept\n"
+
+
+async def test_a_parent_outlives_its_time_until_its_forks_are_gone(house: House) -> None:
+    parent = await house.create(ttlMinutes=60)
+    fork = await house.sandboxes.fork(parent, "")
+    assert fork.record.destroy_at == parent.record.destroy_at
+    await house.sandboxes.change(fork, lambda record: setattr(record, "destroy_at", None))
+    house.ahead["wall"] = 61 * 60
+    await house.janitor.sweep()
+    assert house.exists(parent)
+    await house.sandboxes.delete(fork)
+    await house.janitor.sweep()
+    # What could not be done is not tried all the time.
+    assert house.exists(parent)
+    house.ahead["monotonic"] += 601
+    await house.janitor.sweep()
+    assert not house.exists(parent)
+
+
+async def test_figures_of_a_running_sandbox(house: House) -> None:
+    sandbox, stopped = await house.create(), await house.create()
+    await house.sandboxes.stop(stopped)
+    await house.janitor.sweep()
+    (sample,) = house.sandboxes.metrics.history(sandbox, 0, time.time())
+    assert sample.memory_used > 0
+    assert house.sandboxes.metrics.history(stopped, 0, time.time()) == []
+    busy = await house.sandboxes.metrics.now(sandbox)
+    await sandbox.toolbox.execute("head -c 5000000 /dev/zero > file; timeout 1 sh -c 'while :; do :; done'")
+    now = await house.sandboxes.metrics.now(sandbox)
+    assert now.disk_used - busy.disk_used >= 5_000_000
+    assert 0 < now.cpu_percent <= 100
+    with pytest.raises(ApiError, match="not started"):
+        await house.sandboxes.metrics.now(stopped)
 
 
 async def test_what_counts_as_activity(engine: IsolatedEngine, async_daytona: object) -> None:
