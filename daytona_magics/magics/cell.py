@@ -87,10 +87,14 @@ def _run(shell: Any, options: Any, env: dict[str, str], body: str) -> CellOutput
         cwd=options.cwd,
         env=env,
         timeout=timeout,
+        number=cell_number(shell),
     )
     pump = Pump(
         lambda sink, window: binding.run(channel, request, sink, window),
         lambda level: channel.interrupt(request.id, level),
+        lambda number, answer: channel.answer(
+            request.id, number, answer.text, error=answer.error, end=answer.end
+        ),
         owner=binding.bound().id,
         timeout=timeout,
         capture=options.out is not None,

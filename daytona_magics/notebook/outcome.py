@@ -99,7 +99,7 @@ def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> Ba
             how += ", which ended by itself"
         frames = list(error.traceback) if error is not None else []
         # The guest's own last line says "KeyboardInterrupt" and nothing else; ours says what was done.
-        while frames and (not frames[-1].strip() or "KeyboardInterrupt" in frames[-1]):
+        if frames and "KeyboardInterrupt" in frames[-1]:
             frames.pop()
         return SandboxInterrupted(f"{how.rstrip('.')}; {lives}" if lives else how, frames)
     if done.status == "timeout":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import FrameType, TracebackType
@@ -27,12 +28,19 @@ class Press:
 
 
 class Presses:
-    """Context manager: put a :class:`Press` into ``queue`` for every SIGINT."""
+    """Context manager: put a :class:`Press` into ``queue`` for every SIGINT.
+
+    Attributes:
+        count: presses so far.
+        possible: whether signals reach this thread.
+        judge: says whether a SIGINT is a press; may raise instead.
+    """
 
     def __init__(self, queue: SimpleQueue[Any]) -> None:
         self._queue = queue
         self._before: Any = None
         self.count = 0
+        self.judge: Callable[[FrameType | None], bool] = lambda frame: True
         self.possible = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Presses:
@@ -41,6 +49,8 @@ class Presses:
         return self
 
     def _pressed(self, number: int, frame: FrameType | None) -> None:
+        if not self.judge(frame):
+            return
         self.count += 1
         self._queue.put(Press(self.count))
 

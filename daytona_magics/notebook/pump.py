@@ -14,33 +14,34 @@ from __future__ import annotations
 
 import sys
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from daytona_magics.errors import SandboxInterrupted, SandboxUnreachable
-from daytona_magics.notebook.display import RemoteValue, safe_bundle, safe_transient
+from daytona_magics.errors import ProtocolError, SandboxInterrupted, SandboxUnreachable
+from daytona_magics.notebook import sinks
+from daytona_magics.notebook.asking import Answer, Questions
+from daytona_magics.notebook.display import RemoteValue
 from daytona_magics.notebook.outcome import CellOutput, failure
 from daytona_magics.notebook.presses import Press, Presses
 from daytona_magics.notebook.status import StatusLine, note
-from daytona_magics.notebook.terminal import TerminalFilter, clean
+from daytona_magics.notebook.terminal import clean
 from daytona_magics.runtime import events
 from daytona_magics.runtime.loop import loop_thread
 
-#: Seconds: between two flushes of a chatty cell; for the sandbox to be told of an interrupt; for the last
-#: step of the ladder to be obeyed; before a step is reported while the cell goes on; for an interrupt's
-#: answer that the cell's end has overtaken.
-FLUSH_EVERY, TELL_WITHIN, OBEY_WITHIN, SAY_AFTER, ANSWER_WITHIN = 0.05, 2.0, 5.0, 0.3, 0.5
-#: What one cell's ``--out`` keeps, bytes of memory; the rest is counted.
-CAPTURE_LIMIT = 64 << 20
+#: Seconds: for the sandbox to be told of an interrupt; for the last step of the ladder to be obeyed; before a
+#: step is reported while the cell goes on; for an interrupt's answer that the cell's end has overtaken.
+TELL_WITHIN, OBEY_WITHIN, SAY_AFTER, ANSWER_WITHIN = 2.0, 5.0, 0.3, 0.5
+#: Answers on their way to the sandbox at once; a cell waits for each of them, so our guest has one.
+MOST_ANSWERS = 16
 #: Highest step of the ladder; a press beyond it stops waiting.
 TOP = 3
 
 Start = Callable[[Callable[[events.Event], None], events.FlowWindow], Coroutine[Any, Any, events.Done]]
 Interrupt = Callable[[int], Coroutine[Any, Any, str]]
+Reply = Callable[[int, Answer], Coroutine[Any, Any, bool]]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Pump:
     Args:
         start: given a sink and a flow window, returns the coroutine that runs the cell.
         interrupt: given a step of the ladder (1, 2, 3), returns the coroutine that interrupts it.
+        answer: given the number of a question and its answer, returns the coroutine that hands it over.
         owner: id of the sandbox; the prefix of its display ids.
         timeout: the cell's limit in seconds, for messages; 0 for none.
         capture: keep the output instead of showing it.
@@ -74,6 +76,7 @@ class Pump:
         self,
         start: Start,
         interrupt: Interrupt,
+        answer: Reply | None = None,
         *,
         owner: str,
         timeout: float = 0.0,
@@ -81,14 +84,18 @@ class Pump:
         quiet: bool = False,
         trust: bool = False,
     ) -> None:
-        self._start, self._interrupt = start, interrupt
+        self._start, self._interrupt, self._reply = start, interrupt, answer
         self._owner, self._timeout, self._quiet, self._trust = owner, timeout, quiet, trust
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._window = events.FlowWindow()
-        self._output = _Captured(trust) if capture else _Shown(owner, trust)
+        self._output = sinks.Captured(trust) if capture else sinks.Shown(owner, trust)
         self._status = StatusLine(quiet=quiet)
         self._error: events.Error | None = None
         self._result: RemoteValue | None = None
+        self._shown = False  # whether the result was shown already
+        self._questions: Questions | None = None
+        self._answers: set[Future[bool]] = set()
+        self._capture = capture
         self._did: list[str] = []
         self._unanswered = 0
         self._deadline: float | None = None
@@ -107,7 +114,8 @@ class Pump:
                     "This cell runs on a thread that the kernel's interrupt does not reach; "
                     "--timeout limits it."
                 )
-            future = loop_thread().submit(self._start(self._queue.put, self._window))
+            self._questions = Questions(presses)
+            future = loop_thread().submit(self._start(self._came, self._window))
             future.add_done_callback(self._ended)
             try:
                 done = self._until_done()
@@ -123,12 +131,21 @@ class Pump:
         outcome = self._output.outcome()
         if outcome.missing:
             # Also when we were asked to be quiet: a captured output that is not whole must not look whole.
-            note(f"--out keeps {CAPTURE_LIMIT >> 20} MiB of a cell's output; cut: {outcome.missing}")
-        outcome.result, outcome.seconds, outcome.exit_code = self._result, done.seconds, done.exit_code
+            note(f"--out keeps {sinks.CAPTURE_LIMIT >> 20} MiB of a cell's output; cut: {outcome.missing}")
+        outcome.seconds, outcome.exit_code = done.seconds, done.exit_code
         outcome.error = failure(
             done, self._error, timeout=self._timeout, told=self._did[-1] if self._did else ""
         )
+        if outcome.error is not None:
+            self._show_result()
+        outcome.result = None if self._shown else self._result
         return outcome
+
+    def _came(self, event: events.Event) -> None:
+        """An event came (on the loop thread)."""
+        self._queue.put(event)
+        assert self._questions is not None
+        self._questions.saw(event)
 
     def _ended(self, future: Future[events.Done]) -> None:
         if not future.cancelled():
@@ -163,7 +180,7 @@ class Pump:
         """Seconds until something must be done even if nothing happens; None for as long as it takes."""
         ends = [] if self._deadline is None else [self._deadline - time.monotonic()]
         if self._output.pending:
-            ends.append(FLUSH_EVERY)
+            ends.append(sinks.FLUSH_EVERY)
         if self._step is not None:
             ends.append(self._step[1] - time.monotonic())
         return max(0.0, min(ends)) if ends else None
@@ -171,6 +188,8 @@ class Pump:
     # -- events ----------------------------------------------------------------------------------------
 
     def _handle(self, event: events.Event) -> None:
+        if isinstance(event, events.Stream | events.Display | events.Clear):
+            self._show_result()
         if isinstance(event, events.Stream):
             self._output.stream(event.name, event.text)
         elif isinstance(event, events.Display):
@@ -182,6 +201,10 @@ class Pump:
             self._error = events.Error(event.ename, clean(event.evalue), lines)
         elif isinstance(event, events.Clear):
             self._output.clear(event.wait)
+        elif isinstance(event, events.Input):
+            self._ask(event)
+        elif isinstance(event, events.Page):
+            self._output.page(clean(event.text))
         elif isinstance(event, events.Notice):
             self._say(clean(event.text))
         elif isinstance(event, events.Gap):
@@ -195,6 +218,32 @@ class Pump:
             self._status.become(
                 f"the connection was lost for {event.seconds:.1f} s; the output since then follows"
             )
+
+    def _show_result(self) -> None:
+        """Show the value before what comes after it; usually nothing does, and it is the magic's value."""
+        if self._result is not None and not self._shown and not self._capture:
+            self._shown = True
+            self._output.flush()
+            sys.displayhook(self._result)
+
+    def _ask(self, question: events.Input) -> None:
+        assert self._questions is not None
+        self._output.flush()
+        if len(self._answers) >= MOST_ANSWERS:
+            raise ProtocolError("the sandbox asks for input without waiting for the answers")
+        got = self._questions.ask(question)
+        if isinstance(got, Press):
+            self._pressed(got.number)
+        elif got is not None and self._reply is not None:
+            future = loop_thread().submit(self._reply(question.number, got))
+            self._answers.add(future)
+            future.add_done_callback(self._answered)
+
+    def _answered(self, future: Future[bool]) -> None:
+        self._answers.discard(future)
+        if not future.cancelled():
+            # Whatever kept it from arriving is told by the cell's own end.
+            future.exception()
 
     def _say(self, text: str) -> None:
         if not self._quiet:
@@ -268,131 +317,3 @@ def _answer(level: int, done: Future[str]) -> _Told:
         return _Told(level, error=SandboxUnreachable("cancelled"))
     error = done.exception()
     return _Told(level, error=error) if error is not None else _Told(level, done.result())
-
-
-class _Output(ABC):
-    """Where a cell's output goes."""
-
-    pending = False
-
-    def __init__(self) -> None:
-        self._filters = {"stdout": TerminalFilter(), "stderr": TerminalFilter()}
-
-    def stream(self, name: str, text: str) -> None:
-        safe = self._filters[name].feed(text)
-        if safe:
-            self._write(name, safe)
-
-    @abstractmethod
-    def _write(self, name: str, text: str) -> None:
-        """Take filtered text."""
-
-    @abstractmethod
-    def display(self, event: events.Display) -> None:
-        """Take a mimebundle, not yet sanitised."""
-
-    @abstractmethod
-    def clear(self, wait: bool) -> None:
-        """Forget or clear what there is."""
-
-    def settle(self) -> None:  # noqa: B027 - nothing to do where output is only kept
-        """Nothing more is waiting: show what there is."""
-
-    def flush(self) -> None:  # noqa: B027 - as above
-        """Everything said so far must be visible when this returns."""
-
-    def outcome(self) -> CellOutput:
-        return CellOutput()
-
-
-class _Shown(_Output):
-    """Printed and displayed as it comes: the first piece at once, a flood in pieces of 50 ms."""
-
-    def __init__(self, owner: str, trust: bool) -> None:
-        super().__init__()
-        self._owner, self._trust = owner, trust
-        self._waiting: list[str] = []
-        self._name = "stdout"
-        self._flushed = 0.0
-
-    def _write(self, name: str, text: str) -> None:
-        if name != self._name and self._waiting:
-            self.flush()
-        self._name = name
-        self._waiting.append(text)
-        self.pending = True
-        if time.monotonic() - self._flushed >= FLUSH_EVERY * 4:
-            self.flush()
-
-    def settle(self) -> None:
-        if self.pending and time.monotonic() - self._flushed >= FLUSH_EVERY:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self.pending:
-            return
-        text, self._waiting, self.pending = "".join(self._waiting), [], False
-        stream = sys.stdout if self._name == "stdout" else sys.stderr
-        stream.write(text)
-        stream.flush()
-        self._flushed = time.monotonic()
-
-    def display(self, event: events.Display) -> None:
-        from IPython.display import publish_display_data
-
-        self.flush()
-        data, metadata = safe_bundle(event.data, event.metadata, trust=self._trust)
-        if data:
-            transient = safe_transient(event.transient, self._owner)
-            publish_display_data(data, metadata, transient=transient, update=event.update and bool(transient))
-
-    def clear(self, wait: bool) -> None:
-        from IPython.display import clear_output
-
-        self.flush()
-        clear_output(wait)
-
-
-class _Captured(_Output):
-    """Kept for ``--out``, up to CAPTURE_LIMIT; from the first piece that is too much on, only counted."""
-
-    def __init__(self, trust: bool) -> None:
-        super().__init__()
-        self._trust = trust
-        self._forget()
-
-    def _forget(self) -> None:
-        self._texts: dict[str, list[str]] = {"stdout": [], "stderr": []}
-        self._displays: list[RemoteValue] = []
-        self._kept = self._cut = self._cut_displays = 0
-        self._full = False
-
-    def _fits(self, event: events.Event) -> bool:
-        size = events.weight(event)
-        self._full = self._full or self._kept + size > CAPTURE_LIMIT
-        self._kept += 0 if self._full else size
-        return not self._full
-
-    def _write(self, name: str, text: str) -> None:
-        if self._fits(events.Notice(text)):
-            self._texts[name].append(text)
-        else:
-            self._cut += len(text)
-
-    def display(self, event: events.Display) -> None:
-        if self._fits(event):
-            self._displays.append(RemoteValue(event.data, event.metadata, trust=self._trust))
-        else:
-            self._cut_displays += 1
-
-    def clear(self, wait: bool) -> None:
-        self._forget()
-
-    def outcome(self) -> CellOutput:
-        return CellOutput(
-            "".join(self._texts["stdout"]),
-            "".join(self._texts["stderr"]),
-            displays=self._displays,
-            cut=self._cut,
-            cut_displays=self._cut_displays,
-        )

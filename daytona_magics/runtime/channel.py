@@ -213,6 +213,7 @@ class Channel:
             "cwd": request.cwd,
             "env": dict(request.env),
             "timeout": request.timeout,
+            "number": request.number,
         }
         return await self._carry(Feed(request.id, sink, window), fields)
 
@@ -361,6 +362,28 @@ class Channel:
                 await asyncio.sleep(0.05)
             except LinkLost:
                 await asyncio.sleep(0.05)
+
+    async def answer(
+        self, exec_id: str, number: int, text: str = "", *, error: str = "", end: bool = False
+    ) -> bool:
+        """Answer a question of a running cell; False when it does not wait for this answer (any more).
+
+        Args:
+            number: the question's number, from its :class:`~daytona_magics.runtime.events.Input`.
+            text: the answer.
+            error: why there is none; the cell's ``input()`` raises that.
+            end: the input was ended; it raises EOFError.
+
+        Raises:
+            SandboxUnreachable: the line broke and did not come back.
+        """
+        try:
+            await self._ask("answer", id=exec_id, number=number, text=text, error=error, end=end)
+        except SandboxUnreachable:
+            raise
+        except SandboxError:
+            return False
+        return True
 
     async def reset(self, contexts: Sequence[str] | None = None) -> None:
         """Give contexts (None: all) new workers; cells running in them are killed. Files stay."""

@@ -13,7 +13,18 @@ import re
 from typing import Any, NoReturn
 
 from daytona_magics.errors import ProtocolError
-from daytona_magics.runtime.events import Clear, Display, Done, Error, Event, Gap, Notice, Result
+from daytona_magics.runtime.events import (
+    Clear,
+    Display,
+    Done,
+    Error,
+    Event,
+    Gap,
+    Input,
+    Notice,
+    Page,
+    Result,
+)
 from daytona_magics.runtime.guest import frames
 from daytona_magics.runtime.records import GuestInfo
 
@@ -22,6 +33,8 @@ MAX_MESSAGE = 72 << 20
 #: Largest control message believed, bytes (a status with thousands of executions fits).
 MAX_CONTROL = 4 << 20
 MAX_TEXT = 1 << 20
+#: Longest question believed, characters.
+MAX_PROMPT = 64 << 10
 #: Most values in one message's JSON, and how deep they lie in each other: a value of two bytes takes 70 bytes
 #: of memory once it is parsed.
 MAX_VALUES, MAX_DEPTH = 1_000_000, 200
@@ -204,6 +217,11 @@ def event(payload: bytes | bytearray) -> Event | None:
         return _error(message, len(payload))
     if kind == "notice":
         return Notice(text(message, "text"))
+    if kind == "input":
+        number = integer(message, "number", 1, 2**53)
+        return Input(number, text(message, "prompt", "", MAX_PROMPT), boolean(message, "password"))
+    if kind == "page":
+        return Page(text(message, "text"))
     if kind == "clear":
         return Clear(boolean(message, "wait"))
     if kind == "done":

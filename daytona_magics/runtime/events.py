@@ -82,6 +82,28 @@ class Clear:
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """The cell asks the person at the notebook; it waits until ``Channel.answer`` tells it something.
+
+    Attributes:
+        number: names the question in its answer.
+        prompt: what is asked. Not sanitised.
+        password: the answer must not be shown.
+    """
+
+    number: int
+    prompt: str = ""
+    password: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A text for the notebook's pager (``name?``). Not sanitised."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A sentence of the guest's own for the reader, e.g. behind which cell this one waits."""
 
@@ -133,7 +155,20 @@ class Reconnected:
     seconds: float
 
 
-Event = Stream | Display | Result | Error | Clear | Notice | Gap | Done | Reconnecting | Reconnected
+Event = (
+    Stream
+    | Display
+    | Result
+    | Error
+    | Clear
+    | Input
+    | Page
+    | Notice
+    | Gap
+    | Done
+    | Reconnecting
+    | Reconnected
+)
 
 
 def weight(event: Event) -> int:
@@ -144,8 +179,10 @@ def weight(event: Event) -> int:
     In:  weight(Stream("stdout", "hello")), weight(Display({"image/png": "..."}, size=50_000))
     Out: (182, 50256)
     """
-    if isinstance(event, Stream | Notice):
+    if isinstance(event, Stream | Notice | Page):
         return 128 + sys.getsizeof(event.text)
+    if isinstance(event, Input):
+        return 256 + sys.getsizeof(event.prompt)
     if isinstance(event, Display | Result | Error):
         return 256 + event.size
     return 256

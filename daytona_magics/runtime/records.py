@@ -24,7 +24,8 @@ class ExecRequest:
         name: the file name tracebacks show.
         cwd: folder to run in; None leaves the context's own.
         env: environment variables for this cell.
-        timeout: seconds after which the guest stops it; 0 for none.
+        timeout: seconds after which the guest stops it, waiting for input included; 0 for none.
+        number: the cell's ``In[number]`` in the notebook; 0 when it has none.
     """
 
     id: str
@@ -35,6 +36,7 @@ class ExecRequest:
     cwd: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 0.0
+    number: int = 0
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from daytona_magics.errors import (
     WorkerDied,
 )
 from daytona_magics.notebook import pump as pumping
+from daytona_magics.notebook import sinks
 from daytona_magics.notebook.pump import Pump
 from daytona_magics.notebook.status import wait
 from daytona_magics.runtime.events import (
@@ -123,7 +124,7 @@ def test_captured(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_more_than_a_capture_keeps_is_counted_and_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pumping, "CAPTURE_LIMIT", 1 << 20)
+    monkeypatch.setattr(sinks, "CAPTURE_LIMIT", 1 << 20)
     piece = Stream("stdout", "x" * 60_000)
     picture = Display({"image/png": "A" * 1000}, size=1000)
     for quiet in (False, True):
@@ -143,7 +144,7 @@ def test_what_is_more_than_a_capture_keeps_is_counted_and_said(
 def test_a_capture_forgets_what_was_cleared_and_is_whole_below_its_limit(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pumping, "CAPTURE_LIMIT", 1 << 20)
+    monkeypatch.setattr(sinks, "CAPTURE_LIMIT", 1 << 20)
     piece = Stream("stdout", "x" * 60_000)
     outcome = Cell(*[piece] * 30, Clear(), *[piece] * 10).run(capture=True)
     assert len(outcome.stdout) == 600_000 and outcome.missing == ""

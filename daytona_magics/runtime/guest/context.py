@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import errno
+import json
 import os
 import re
 import signal
@@ -63,6 +64,7 @@ class Context:
         self._last_pid = 0
         self._doomed = False  # the worker was told to die and has not; the next cell waits for that
         self._last_mark = ""
+        self._asked = 0  # number of the question the worker waits with
         slug = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:60]
         if slug != name:
             slug += "-%08x" % zlib.crc32(name.encode("utf-8", "replace"))
@@ -94,6 +96,7 @@ class Context:
         execution = self.current = self._queue.popleft()
         self._last_name = execution.request.name
         self._ending = False
+        self._asked = 0
         self._since = processes.now_ticks()
         execution.start()
         if self._news:
@@ -120,7 +123,7 @@ class Context:
         worker = self.worker
         if not isinstance(worker, PythonWorker):
             worker = PythonWorker(
-                self._loop, mark, self._directory, self._sink, self._message, self._python_done
+                self._loop, mark, self._directory, self._sink, self._message, self._asks, self._python_done
             )
             self._adopt(worker)
         worker.run(execution)
@@ -140,6 +143,28 @@ class Context:
             self.current.raw_message(body)
         else:
             self._late(0, b"[a message after the end of the cell: " + body[:200] + b"]\n")
+
+    def _asks(self, body: bytes) -> None:
+        """The worker asks for input; the question goes to whoever follows the cell."""
+        if self.current is None:
+            return  # the cell has ended, and the worker finds that out by itself
+        try:
+            number = json.loads(body.decode("utf-8", "replace")).get("number")
+        except (ValueError, AttributeError):
+            return
+        self._asked = number if isinstance(number, int) else 0
+        self.current.raw_message(body)
+
+    def answer(self, execution: Execution, number: int, message: dict[str, Any]) -> bool:
+        """Hand an answer to the worker; False when the cell does not wait for it (any more)."""
+        worker = self.worker
+        if execution is not self.current or not number or number != self._asked:
+            return False
+        if not isinstance(worker, PythonWorker) or self._ending:
+            return False
+        self._asked = 0
+        worker.answer({**message, "answer": number})
+        return True
 
     def _late(self, kind: int, data: bytes) -> None:
         """Output that came after its cell had ended goes to the context's log."""

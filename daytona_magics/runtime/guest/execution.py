@@ -28,6 +28,7 @@ class Request:
         cwd: str | None,
         env: dict[str, str],
         timeout: float,
+        number: int = 0,
     ) -> None:
         self.id = id
         self.context = context
@@ -37,6 +38,7 @@ class Request:
         self.cwd = cwd
         self.env = env
         self.timeout = timeout
+        self.number = number
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Request:
@@ -60,7 +62,10 @@ class Request:
             raise ValueError("env must map names to strings")
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < 1e9:
             raise ValueError("timeout must be a number of seconds")
-        return cls(cwd=cwd or None, env=env, timeout=float(timeout), **text)
+        number = value.get("number") or 0
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 31:
+            raise ValueError("number must be the cell's number")
+        return cls(cwd=cwd or None, env=env, timeout=float(timeout), number=number, **text)
 
 
 def _env_name(name: object) -> bool:

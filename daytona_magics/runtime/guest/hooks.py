@@ -1,4 +1,4 @@
-"""Libraries that expect a notebook: matplotlib and IPython, told about us when they are imported.
+"""Libraries that expect a notebook: matplotlib, IPython and pdb, told about us when they are imported.
 
 Nothing is imported up front. A finder in ``sys.meta_path`` waits for the names it knows, lets the import
 happen as usual and then adjusts the module.
@@ -74,6 +74,10 @@ def install(rich: types.ModuleType) -> None:
         if not os.environ.get("MPLBACKEND"):
             module.rcParams["backend"] = "module://" + BACKEND
 
+    def pdb(module: Any) -> None:
+        # `continue` would take SIGINT away from the cells that follow.
+        module.Pdb.__init__ = _with_default(module.Pdb.__init__, nosigint=True)
+
     sys.meta_path.insert(
         0,
         _After(
@@ -81,10 +85,21 @@ def install(rich: types.ModuleType) -> None:
                 "IPython.core.display_functions": ipython,  # IPython >= 7.23
                 "IPython.core.display": ipython,  # older ones define the functions here
                 "matplotlib": matplotlib,
+                "pdb": pdb,
             },
             _BackendLoader(rich),
         ),
     )
+
+
+def _with_default(function: Any, **defaults: Any) -> Any:
+    import functools
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **dict(defaults, **options))
+
+    return wrapped
 
 
 class _BackendLoader:
@@ -117,8 +132,10 @@ def show_figures(rich: Any) -> None:
         return
     for number in pyplot.get_fignums():
         figure = pyplot.figure(number)
-        png = rich.figure_png(figure)
-        rich.publish({"text/plain": repr(figure), "image/png": png})
+        data: dict[str, Any] = {"text/plain": repr(figure)}
+        metadata: dict[str, Any] = {}
+        rich.figure(figure, data, metadata)
+        rich.publish(data, metadata)
     pyplot.close("all")
 
 
@@ -129,3 +146,12 @@ def cell_ended(rich: Any) -> None:
         return
     if str(matplotlib.get_backend()).lower() == "module://" + BACKEND:
         show_figures(rich)
+
+
+def configure(name: str, value: Any, rich: Any) -> None:
+    """Set an option of the inline backend: ``figure_format`` or ``figure_formats``."""
+    formats = ("png", "retina", "png2x", "svg")
+    chosen = value if isinstance(value, str) else next(iter(value), "")
+    if name not in ("figure_format", "figure_formats") or chosen not in formats:
+        raise ValueError("of InlineBackend only figure_format works here: %s" % ", ".join(formats))
+    rich.figure_format = chosen

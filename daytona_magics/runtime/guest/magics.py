@@ -1,4 +1,8 @@
-"""What works in a cell besides Python: ``!command``, ``%cd``, ``%pip``, ``%env`` and a few more."""
+"""What works in a cell besides Python: ``!command``, line magics and cell magics.
+
+Each magic is a method of one of the classes here and in ``timing`` and ``looking``; a method ``magic_cd`` is
+``%cd``, ``cell_time`` is ``%%time``. Those that make no sense in a sandbox get one clear sentence.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ import signal
 import site
 import subprocess
 import sys
-import time
 
-from . import transform
+from . import hooks, rich, transform
+from .looking import Looking
+from .timing import Timing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,9 +27,23 @@ if TYPE_CHECKING:
 
     from .worker import Session
 
-WORKING = "!command, x = !command, %cd, %pwd, %ls, %env, %pip, %time, %who"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _DOLLAR = re.compile(r"\$(\$|[A-Za-z_]\w*)")
+#: Magics that take Python: nothing in their line is replaced.
+_VERBATIM = frozenset(
+    ("time", "timeit", "who", "who_ls", "whos", "matplotlib", "xmode", "precision", "tb", "reset_selective")
+)
+#: Why some magics do nothing here.
+_ELSEWHERE = {
+    "sandbox": "type it in a cell of its own, without %%sandbox",
+    "load_ext": "extensions belong to the notebook's own kernel; import what you need in the cell",
+    "autoreload": "use importlib.reload(module), or `%sandbox reset` for a fresh start",
+    "debug": "call breakpoint() where it fails, or pdb.post_mortem(sys.last_traceback) after an error",
+    "pdb": "call breakpoint() where it fails, or pdb.post_mortem(sys.last_traceback) after an error",
+    "reset": "`%sandbox reset` starts with new workers",
+    "javascript": "a sandbox's scripts never run in the notebook page",
+    "js": "a sandbox's scripts never run in the notebook page",
+}
 
 
 class MagicError(Exception):
@@ -43,6 +62,11 @@ class Lines(list):  # type: ignore[type-arg]
     def n(self) -> str:
         """The lines joined by newlines."""
         return "\n".join(self)
+
+    @property
+    def l(self) -> list[str]:  # noqa: E743 - its name in notebooks
+        """The lines as a plain list."""
+        return list(self)
 
 
 def refresh_site() -> None:
@@ -67,6 +91,8 @@ def _expand(text: str, namespace: dict[str, Any], local: dict[str, Any]) -> str:
 
     def dollar(found: re.Match[str]) -> str:
         name = found.group(1)
+        if name == "$":
+            return "$"
         if name in local or (name in namespace and not name.startswith("__")):
             return str(local.get(name, namespace.get(name)))
         return found.group(0)
@@ -74,16 +100,19 @@ def _expand(text: str, namespace: dict[str, Any], local: dict[str, Any]) -> str:
     return _DOLLAR.sub(dollar, _BRACES.sub(braces, text))
 
 
-class Helper:
+class Helper(Timing, Looking):
     """Called by transformed lines, under the name ``transform.HELPER`` in builtins."""
+
+    error = MagicError
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._previous = ""
+        self.at = 1  # line of the cell that a line magic stands in
 
-    def _command(self, command: str, depth: int = 2) -> list[str]:
-        frame = sys._getframe(depth)
-        text = _expand(command, frame.f_globals, dict(frame.f_locals))
+    # -- commands ------------------------------------------------------------------------------------------
+
+    def _command(self, text: str) -> list[str]:
         shell = shutil.which("bash") or shutil.which("sh")
         if shell is None:
             raise MagicError("there is no shell in this sandbox")
@@ -91,11 +120,18 @@ class Helper:
 
     def system(self, command: str) -> None:
         """Run a command; its output appears as it comes, its exit code is ``_exit_code``."""
+        frame = sys._getframe(1)
+        self.shell(_expand(command, frame.f_globals, dict(frame.f_locals)))
+
+    def shell(self, command: str) -> None:
+        """Run a command as it stands."""
         self._run(self._command(command))
 
-    def _run(self, arguments: list[str]) -> int:
-        child = subprocess.Popen(arguments)
+    def _run(self, arguments: list[str], text: str | None = None) -> int:
+        child = subprocess.Popen(arguments, stdin=None if text is None else subprocess.PIPE)
         try:
+            if text is not None:
+                child.communicate(text.encode("utf-8", "surrogateescape"))
             code = child.wait()
         except KeyboardInterrupt:
             # It had the SIGINT as well; it may need a moment, and one that ignores it is ended.
@@ -112,43 +148,61 @@ class Helper:
 
     def capture(self, command: str) -> Lines:
         """Run a command and return its output (stderr too) as a list of lines."""
+        frame = sys._getframe(1)
+        return self.output(_expand(command, frame.f_globals, dict(frame.f_locals)))
+
+    def output(self, command: str) -> Lines:
+        """The same for a command as it stands."""
         done = subprocess.run(
             self._command(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
         self._session.namespace["_exit_code"] = done.returncode
         return Lines(done.stdout.decode("utf-8", "replace").splitlines())
 
-    def cell_magic(self, name: str) -> None:
-        """There are none inside a sandbox."""
-        raise MagicError("%s does not work inside a sandbox cell. What works: %s" % (name, WORKING))
-
-    def inspect(self, name: str) -> None:
-        """``name?``: type, signature and documentation."""
-        import inspect
-
-        frame = sys._getframe(1)
-        try:
-            value = eval(name, frame.f_globals, frame.f_locals)
-        except Exception:
-            raise MagicError("nothing called %s is known here" % name) from None
-        try:
-            signature = str(inspect.signature(value)) if callable(value) else ""
-        except (TypeError, ValueError):
-            signature = ""
-        print("%s%s  (%s)" % (name, signature, type(value).__name__))
-        print(inspect.getdoc(value) or "no documentation")
+    # -- finding them --------------------------------------------------------------------------------------
 
     def magic(self, name: str, line: str) -> Any:
         """Run one line magic."""
-        method = getattr(self, "magic_" + name, None)
-        if method is None:
-            raise MagicError("%%%s does not work inside a sandbox cell. What works: %s" % (name, WORKING))
         frame = sys._getframe(1)
-        return method(_expand(line, frame.f_globals, dict(frame.f_locals)) if name != "time" else line)
+        self.at = frame.f_lineno
+        return self.run(name, line, frame.f_globals, frame.f_locals)
+
+    def run(self, name: str, line: str, namespace: dict[str, Any], local: Any) -> Any:
+        """Run a line magic with these names in sight."""
+        method = self._find("magic_", name, "%")
+        if name not in _VERBATIM:
+            line = _expand(line, namespace, dict(local))
+        return method(line)
+
+    def cell(self, name: str, line: str, body: str) -> Any:
+        """Run a cell magic."""
+        return self._find("cell_", name, "%%")(line, body)
+
+    def _find(self, prefix: str, name: str, sign: str) -> Any:
+        method = getattr(self, prefix + name, None)
+        if method is not None:
+            return method
+        if name in _ELSEWHERE:
+            raise MagicError("%s%s does not work inside a sandbox cell: %s" % (sign, name, _ELSEWHERE[name]))
+        other = "cell_" if prefix == "magic_" else "magic_"
+        if hasattr(self, other + name):
+            raise MagicError("%s is written %s%s" % (name, "%" if sign == "%%" else "%%", name))
+        here = sorted(sign + n[len(prefix) :] for n in dir(self) if n.startswith(prefix))
+        raise MagicError(
+            "%s%s does not work inside a sandbox cell. What works: %s" % (sign, name, ", ".join(here))
+        )
+
+    def misplaced(self, name: str) -> None:
+        """A cell magic that is not the first line."""
+        raise MagicError("%s must be the cell's first line" % name)
+
+    # -- line magics ---------------------------------------------------------------------------------------
 
     def magic_cd(self, line: str) -> None:
-        """``%cd DIR``: change the working directory for this and later cells; ``-`` goes back."""
-        target = " ".join(shlex.split(line)) or "~"
+        """``%cd [-q] DIR``: change the working directory for this and later cells; ``-`` goes back."""
+        words = shlex.split(line)
+        quiet = words[:1] == ["-q"]
+        target = " ".join(words[1:] if quiet else words) or "~"
         if target == "-":
             if not self._previous:
                 raise MagicError("%cd -: there is no previous directory")
@@ -156,7 +210,8 @@ class Helper:
         here = os.getcwd()
         os.chdir(os.path.expanduser(target))
         self._previous = here
-        print(os.getcwd())
+        if not quiet:
+            print(os.getcwd())
 
     def magic_pwd(self, line: str) -> str:
         """``%pwd``: the working directory."""
@@ -164,13 +219,17 @@ class Helper:
 
     def magic_ls(self, line: str) -> None:
         """``%ls``: list files."""
-        self._run(["/bin/sh", "-c", "ls " + line])
+        self._run(["/bin/sh", "-c", "ls -F " + line])
+
+    def magic_sx(self, line: str) -> Lines:
+        """``%sx COMMAND``: run it and return its lines."""
+        return self.output(line)
 
     def magic_pip(self, line: str) -> None:
         """``%pip ...``: pip of this worker's Python."""
         arguments = shlex.split(line)
         if arguments[:1] == ["uninstall"] and not {"-y", "--yes"} & set(arguments):
-            arguments.append("-y")  # there is nobody to answer
+            arguments.append("-y")  # it asks at its own terminal, where nobody is
         code = self._run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments])
         if code:
             raise MagicError("pip ended with code %d" % code)
@@ -188,25 +247,89 @@ class Helper:
         print("env: %s=%s" % found.groups())
         return None
 
-    def magic_time(self, line: str) -> Any:
-        """``%time STATEMENT``: run it, say how long it took, return an expression's value."""
-        frame = sys._getframe(2)
-        started, busy = time.perf_counter(), time.process_time()
+    def magic_set_env(self, line: str) -> None:
+        """``%set_env NAME VALUE``."""
+        if not re.match(r"[A-Za-z_]\w*[\s=]", line):
+            raise MagicError("usage: %set_env NAME VALUE")
+        self.magic_env(line)
+
+    def magic_run(self, line: str) -> None:
+        """``%run FILE [arguments]``: run a Python file as ``__main__`` and keep its names."""
+        import runpy
+
+        words = shlex.split(line)
+        if not words:
+            raise MagicError("usage: %run FILE [arguments]")
+        path = os.path.expanduser(words[0])
+        if not os.path.exists(path):
+            path += ".py"
+        before, path0 = sys.argv, sys.path[:]
+        sys.argv = [path, *words[1:]]
         try:
-            code = compile(line, "<%time>", "eval")
-        except SyntaxError:
-            code = compile(line, "<%time>", "exec")
-        value = eval(code, frame.f_globals, frame.f_locals)
-        wall, busy = time.perf_counter() - started, time.process_time() - busy
-        print("CPU time: %.3f s\nWall time: %.3f s" % (busy, wall))
-        return value
+            names = runpy.run_path(path, run_name="__main__")
+        finally:
+            sys.argv, sys.path[:] = before, path0
+            sys.modules["__main__"] = self._session.module
+        kept = {k: v for k, v in names.items() if not (k.startswith("__") and k.endswith("__"))}
+        self._session.namespace.update(kept)
 
-    def magic_who(self, line: str) -> None:
-        """``%who``: names this context's cells have defined."""
-        names = [n for n in self._session.namespace if not n.startswith("_")]
-        print("  ".join(sorted(names)) or "no names are defined")
+    def magic_matplotlib(self, line: str) -> None:
+        """``%matplotlib inline``: figures are shown at the end of a cell, as they always are here."""
+        wanted = line.strip().strip("\"'")
+        if wanted not in ("", "inline", "agg", "auto"):
+            raise MagicError("a sandbox has no window to draw in: only %matplotlib inline works here")
+
+    def magic_config(self, line: str) -> None:
+        """``%config InlineBackend.NAME = VALUE``: how figures are drawn."""
+        found = re.match(r"InlineBackend\.(\w+)\s*=\s*(.+)$", line.strip())
+        if not found:
+            raise MagicError("of %config only InlineBackend works here")
+        value = eval(found.group(2), self._session.namespace)
+        hooks.configure(found.group(1), value, rich)
+
+    # -- cell magics ---------------------------------------------------------------------------------------
+
+    def _script(self, program: str, line: str, body: str) -> None:
+        code = self._run([*shlex.split(program), *shlex.split(line)], body)
+        if code:
+            raise subprocess.CalledProcessError(code, program)
+
+    def cell_bash(self, line: str, body: str) -> None:
+        """``%%bash``: the cell is a script for bash."""
+        self._script("bash", line, body)
+
+    def cell_sh(self, line: str, body: str) -> None:
+        """``%%sh``: the cell is a script for sh."""
+        self._script("sh", line, body)
+
+    def cell_script(self, line: str, body: str) -> None:
+        """``%%script PROGRAM [arguments]``: the cell is the program's input."""
+        self._script(line, "", body)
+
+    def cell_writefile(self, line: str, body: str) -> None:
+        """``%%writefile [-a] PATH``: write the cell to a file."""
+        words = shlex.split(line)
+        add = words[:1] in (["-a"], ["--append"])
+        names = words[1:] if add else words
+        if len(names) != 1:
+            raise MagicError("usage: %%writefile [-a] PATH")
+        path = os.path.expanduser(names[0])
+        word = "Appending to" if add else "Overwriting" if os.path.exists(path) else "Writing"
+        print("%s %s" % (word, path))
+        with open(path, "a" if add else "w", encoding="utf-8") as file:
+            file.write(body)
+
+    cell_file = cell_writefile
+
+    def cell_system(self, line: str, body: str) -> Lines:
+        """``%%system``: run the cell in a shell and return its lines."""
+        return self.output(body)
+
+    cell_sx = cell_system
 
 
-def install(session: Session) -> None:
-    """Make the helper reachable from transformed lines."""
-    setattr(builtins, transform.HELPER, Helper(session))
+def install(session: Session) -> Helper:
+    """Make the helper reachable from transformed lines; returns it."""
+    helper = Helper(session)
+    setattr(builtins, transform.HELPER, helper)
+    return helper

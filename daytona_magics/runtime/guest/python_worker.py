@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import struct
 
-from . import frames, processes, ring, worker, workers
+from . import commands, frames, processes, ring, worker, workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from .loop import Loop, Timer
 
 _KINDS = {b"1": frames.STDOUT, b"2": frames.STDERR}
-_LENGTH = struct.Struct(">I")
 #: Descriptors in the worker: far from the low numbers that programs close or expect.
 COMMAND_FD, TAG_FD = 250, 251
 
@@ -28,6 +26,7 @@ class PythonWorker(workers.Worker):
     Args:
         directory: where its first cell runs.
         on_message: called with the JSON bytes of a display, result, error ... message.
+        on_question: called with the JSON bytes of a message that asks for input.
         on_done: called with the worker's own report of a cell's end.
     """
 
@@ -38,10 +37,12 @@ class PythonWorker(workers.Worker):
         directory: str,
         sink: Callable[[int, bytes], Any],
         on_message: Callable[[bytes], Any],
+        on_question: Callable[[bytes], Any],
         on_done: Callable[[dict[str, Any]], Any],
     ) -> None:
         super().__init__(loop, mark, sink)
         self._on_message = on_message
+        self._on_question = on_question
         self._on_done = on_done
         self._poll_timer: Timer | None = None
         self._last_look = False
@@ -71,15 +72,22 @@ class PythonWorker(workers.Worker):
         """Send a cell to the worker."""
         request = execution.request
         self._run = execution.stream
-        body = json.dumps(
+        self._tell(
             {
                 "code": request.code,
                 "name": request.name,
                 "cwd": request.cwd,
                 "env": request.env,
+                "number": request.number,
             }
-        ).encode("utf-8", "surrogatepass")
-        self._outgoing += _LENGTH.pack(len(body)) + body
+        )
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Hand over the answer to a question."""
+        self._tell(message)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        self._outgoing += commands.encode(message)
         self._send()
 
     def _send(self) -> None:
@@ -103,6 +111,8 @@ class PythonWorker(workers.Worker):
         elif body[:1] == b"D":
             self._run = 0
             self._on_done(json.loads(body[1:].decode("utf-8", "replace")))
+        elif body[:1] == b"Q":
+            self._on_question(body[1:])
         else:
             self._on_message(body[1:])
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import builtins
+import contextlib
 import os
-import sys
-import traceback
+
+from .pretty import pretty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from .worker import Session
@@ -33,6 +35,7 @@ MAX_BUNDLE = 64 << 20
 _CANARY = "_ipython_canary_method_should_not_exist_"
 
 _session: Session | None = None
+_kept: list[tuple[list[dict[str, Any]] | None]] = []  # where ``%%capture`` puts displays, the innermost last
 
 
 def install(session: Session) -> None:
@@ -42,11 +45,13 @@ def install(session: Session) -> None:
     builtins.display = display  # type: ignore[attr-defined]
 
 
-def safe_repr(value: Any) -> str:
-    """``repr(value)``, or a description when that raises."""
+def text_of(value: Any) -> str:
+    """A value as text, or a description when its ``__repr__`` raises; the cell then fails with that error."""
+    assert _session is not None
     try:
-        return repr(value)
+        return pretty(value, _session.precision)
     except Exception as error:
+        _session.display_failed(error)
         name = type(value).__name__
         return "<%s object at %#x (its __repr__ raised %s)>" % (name, id(value), type(error).__name__)
 
@@ -72,9 +77,10 @@ def _call(value: Any, name: str, **arguments: Any) -> Any:
         return method(**arguments)
     except NotImplementedError:
         return None
-    except Exception:
-        # The other formats still work; the reason is shown like IPython does.
-        sys.stderr.write(traceback.format_exc())
+    except Exception as error:
+        # The other formats still work.
+        assert _session is not None
+        _session.display_failed(error)
         return None
 
 
@@ -91,12 +97,12 @@ def jsonable(data: dict[Any, Any]) -> dict[str, Any]:
 
 def mimebundle(value: Any, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Data and metadata of an object; ``text/plain`` is always there."""
-    data: dict[Any, Any] = {"text/plain": safe_repr(value)}
+    data: dict[Any, Any] = {"text/plain": text_of(value)}
     metadata: dict[str, Any] = {}
     for name, mime in METHODS:
         _add(data, metadata, mime, _call(value, name))
     if type(value).__name__ == "Figure" and type(value).__module__ == "matplotlib.figure":
-        _add(data, metadata, "image/png", figure_png(value))
+        figure(value, data, metadata)
     bundle = _call(value, "_repr_mimebundle_", include=include, exclude=exclude)
     if isinstance(bundle, tuple) and len(bundle) == 2:
         bundle, extra = bundle
@@ -117,17 +123,44 @@ def _add(data: dict[Any, Any], metadata: dict[str, Any], mime: str, content: Any
         data[mime] = content
 
 
-def figure_png(figure: Any) -> bytes:
-    """A matplotlib figure as PNG, cut to its content like the notebook's inline backend does."""
+#: How matplotlib figures are drawn; ``%config InlineBackend.figure_format`` changes it.
+figure_format = "png"
+
+
+def figure(drawn: Any, data: dict[Any, Any], metadata: dict[str, Any]) -> None:
+    """Add a matplotlib figure's picture, cut to its content like the notebook's inline backend does."""
     import io
 
     file = io.BytesIO()
-    figure.canvas.print_figure(file, format="png", bbox_inches="tight", dpi=figure.dpi)
-    return file.getvalue()
+    retina = figure_format in ("retina", "png2x")
+    kind = "svg" if figure_format == "svg" else "png"
+    dpi = drawn.dpi * (2 if retina else 1)
+    colours = {"facecolor": drawn.get_facecolor(), "edgecolor": drawn.get_edgecolor()}
+    drawn.canvas.print_figure(file, format=kind, bbox_inches="tight", dpi=dpi, **colours)
+    if kind == "svg":
+        data["image/svg+xml"] = file.getvalue().decode("utf-8")
+        return
+    data["image/png"] = content = file.getvalue()
+    if retina:
+        width, height = (int.from_bytes(content[at : at + 4], "big") // 2 for at in (16, 20))
+        metadata["image/png"] = {"width": width, "height": height}
+
+
+@contextlib.contextmanager
+def captured(kept: list[dict[str, Any]] | None) -> Iterator[None]:
+    """Displays go into a list for a while; None lets them through."""
+    _kept.append((kept,))
+    try:
+        yield
+    finally:
+        _kept.pop()
 
 
 def _publish(message: dict[str, Any]) -> None:
     assert _session is not None
+    if _kept and _kept[-1][0] is not None:
+        _kept[-1][0].append(message)
+        return
     size = sum(len(v) for v in message["data"].values() if isinstance(v, str))
     if size > MAX_BUNDLE:
         text = "an output of %.0f MiB was not shown: the limit is %d MiB" % (size / 2**20, MAX_BUNDLE >> 20)
@@ -227,11 +260,12 @@ def update_display(obj: Any, *, display_id: Any, **options: Any) -> None:
 def clear_output(wait: bool = False) -> None:
     """Clear the cell's output, with ``wait`` when the next output comes."""
     assert _session is not None
-    _session.send({"msg": "clear", "wait": bool(wait)})
+    if not _kept:
+        _session.send({"msg": "clear", "wait": bool(wait)})
 
 
-def result(value: Any, count: int) -> None:
-    """Show the value of a cell's last expression and keep it as ``_``."""
+def result(value: Any, number: int) -> None:
+    """Show the value of a cell's last expression and keep it as ``_``, ``_<number>`` and ``Out[number]``."""
     if value is None:
         return
     assert _session is not None
@@ -239,8 +273,8 @@ def result(value: Any, count: int) -> None:
         value._ipython_display_()
     else:
         data, metadata = mimebundle(value)
-        _publish({"msg": "result", "data": data, "metadata": metadata, "count": count})
-    _session.namespace["_"] = value
+        _publish({"msg": "result", "data": data, "metadata": metadata, "count": number})
+    _session.remember(value, number)
 
 
 def displayhook(value: Any) -> None:

@@ -139,7 +139,7 @@ class Writer:
         if len(record) <= 4096:  # PIPE_BUF: written whole or not at all, a KeyboardInterrupt cannot cut it
             os.write(self._tag, record)
             return
-        with _Uninterrupted():
+        with Uninterrupted():
             view = memoryview(record)
             while view:
                 view = view[os.write(self._tag, view) :]
@@ -239,7 +239,7 @@ class Writer:
         self._send(WAKE, 0)
         while words[TAIL] != end:
             time.sleep(0.0002)
-        with _Uninterrupted():
+        with Uninterrupted():
             self._ring.clean()
             self._ring.data.seek(0)
             self._base = end
@@ -272,7 +272,7 @@ def _encode(text: Any) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-class _Uninterrupted:
+class Uninterrupted:
     """SIGINT is held back inside: what happens here cannot be left half done by a KeyboardInterrupt."""
 
     def __enter__(self) -> None:

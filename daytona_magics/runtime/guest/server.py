@@ -52,6 +52,7 @@ class Server:
             "execute": self._execute,
             "subscribe": self._subscribe,
             "interrupt": self._interrupt,
+            "answer": self._answer,
             "reset": self._reset,
             "status": lambda client, request: self.supervisor.status(),
             "forget": self._forget,
@@ -138,6 +139,16 @@ class Server:
         if level not in (1, 2, 3):
             raise ValueError("level must be 1, 2 or 3")
         return self.supervisor.context_of(execution).interrupt(execution, level)
+
+    def _answer(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        execution, number = self._find(request), request.get("number")
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError("number must be that of a question")
+        answer = {key: request[key] for key in ("text", "error") if isinstance(request.get(key), str)}
+        message = {**answer, "end": request.get("end") is True}
+        if not self.supervisor.context_of(execution).answer(execution, number, message):
+            raise RequestError("not-asked", "the cell does not wait for this answer")
+        return {}
 
     def _reset(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
         names = request.get("contexts")

@@ -1,4 +1,4 @@
-"""``sys.stdout``, ``sys.stderr`` and ``sys.stdin`` of a worker."""
+"""``sys.stdout`` and ``sys.stderr`` of a worker."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ring import Writer
-
-NO_INPUT = (
-    "input() is not available in sandbox cells yet; pass values in as variables or files, "
-    "or run the program with its answers piped in (`!echo yes | program`)"
-)
-
-
-class StdinNotImplementedError(NotImplementedError, EOFError):
-    """A cell asked for keyboard input."""
 
 
 class Bytes(io.RawIOBase):
@@ -100,28 +91,3 @@ class Text(io.TextIOBase):
 
     def close(self) -> None:
         """Does nothing: a cell cannot close the notebook's output."""
-
-
-class NoInput(io.TextIOBase):
-    """``sys.stdin``: says clearly that there is no keyboard. Its descriptor is /dev/null, for children."""
-
-    name = "<stdin>"
-    mode = "r"
-    encoding = "utf-8"
-
-    def _refuse(self, *_: Any) -> Any:
-        raise StdinNotImplementedError(NO_INPUT)
-
-    read = readline = readlines = __next__ = _refuse
-
-    def readable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return 0
-
-    def isatty(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Does nothing (``exit()`` calls it)."""

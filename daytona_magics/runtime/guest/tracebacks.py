@@ -19,6 +19,8 @@ _CAUSE = "The above exception was the direct cause of the following exception:"
 _CONTEXT = "During handling of the above exception, another exception occurred:"
 
 
+#: ``%xmode``: Minimal shows the last line only.
+mode = "Context"
 _names: dict[str, str] = {}  # file name a cell was compiled with -> name of the cell
 _latest: dict[str, str] = {}  # name of a cell -> file name of its latest version
 
@@ -52,7 +54,7 @@ def render(error: BaseException) -> dict[str, Any]:
         {"msg": "error", "ename", "evalue", "traceback"}, the traceback as lines with ANSI colours.
     """
     try:
-        lines = list(_chain(error))
+        lines = list(_own_lines(error) or _lines(error))
     except Exception as second:
         # An exception can be hostile (a __str__ that raises, a broken __cause__): its name still gets out.
         lines = ["%s%s%s (its traceback could not be drawn: %r)" % (RED, type(error).__name__, OFF, second)]
@@ -67,7 +69,31 @@ def text_of(error: BaseException) -> str:
         return "<exception str() failed: %s>" % type(second).__name__
 
 
-def _chain(error: BaseException) -> Iterator[str]:
+def _own_lines(error: BaseException) -> list[str] | None:
+    """What an exception draws itself (``_render_traceback_``), as in a notebook; None when it does not."""
+    draw = getattr(type(error), "_render_traceback_", None)
+    if draw is None:
+        return None
+    lines = draw(error)
+    return [line if isinstance(line, str) else str(line) for line in lines] if lines is not None else None
+
+
+def full(error: BaseException) -> str:
+    """The whole traceback as one text, for ``%tb``."""
+    return "\n".join(_chain(error))
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    if isinstance(error, SystemExit):
+        yield "An exception has occurred, use %tb to see the full traceback."
+        yield from _summary(error)
+    elif mode == "Minimal":
+        yield from _summary(error, blank=False)
+    else:
+        yield from _chain(error)
+
+
+def _chain(error: BaseException, rule: bool = True) -> Iterator[str]:
     links: list[tuple[BaseException, str]] = []
     seen = set()
     one: BaseException | None = error
@@ -88,58 +114,100 @@ def _chain(error: BaseException) -> Iterator[str]:
             yield ""
             yield links[number][1]
             yield ""
-        yield from _one(link)
+        yield from _one(link, rule and not number)
 
 
-def _one(error: BaseException) -> Iterator[str]:
+def _one(error: BaseException, rule: bool) -> Iterator[str]:
     name = type(error).__name__
-    yield RED + _RULE + OFF
-    yield "%s%s%s%s" % (RED, name, OFF, "Traceback (most recent call last)".rjust(75 - len(name)))
-    if isinstance(error, SyntaxError) and error.filename:
-        yield from (_frame(f, n) for f, n in _frames(error.__traceback__))
-        yield from _syntax(error)
-    else:
-        yield from _shorten([_frame(f, n) for f, n in _frames(error.__traceback__)])
-    for line in _summary(error):
-        yield line
-    for sub in getattr(error, "exceptions", ()) if hasattr(error, "exceptions") else ():
-        if isinstance(sub, BaseException):
-            yield from ("  | " + line for text in _chain(sub) for line in text.split("\n"))
+    found = _frames(error.__traceback__)
+    syntax = isinstance(error, SyntaxError) and error.filename
+    if not syntax or found:
+        if rule:
+            yield RED + _RULE + OFF
+        yield "%s%s%s%s" % (RED, name, OFF, "Traceback (most recent call last)".rjust(75 - len(name)))
+    for number, text in enumerate(_folded(found)):
+        yield ("\n" if number else "") + text
+    if syntax:
+        yield from _syntax(error)  # type: ignore[arg-type]
+    yield from _summary(error, blank=not syntax)
+    for number, sub in enumerate(_members(error), 1):
+        yield "  +%s %d %s" % ("-" * 16, number, "-" * 16)
+        yield from ("  | " + line for text in _chain(sub, False) for line in text.split("\n"))
 
 
-def _summary(error: BaseException) -> list[str]:
+def _members(error: BaseException) -> list[BaseException]:
+    """The exceptions of a group."""
+    found = getattr(error, "exceptions", ())
+    return [one for one in found if isinstance(one, BaseException)] if isinstance(found, tuple) else []
+
+
+def _summary(error: BaseException, blank: bool = True) -> list[str]:
     text = text_of(error) if not isinstance(error, SyntaxError) else error.msg or ""
-    head = "%s%s%s" % (RED, type(error).__name__, OFF)
+    head = "%s%s%s: %s" % (RED, type(error).__name__, OFF, text)
     notes = [str(n) for n in getattr(error, "__notes__", None) or ()]
-    return ["", head + (": " + text if text else ""), *notes]
+    return [*([""] if blank else []), head, *notes]
 
 
 def _frames(tb: types.TracebackType | None) -> list[tuple[types.FrameType, int]]:
+    """Frames that are not ours. What called the cell (an event loop) is not shown either."""
     found = []
     while tb is not None:
         filename = tb.tb_frame.f_code.co_filename
         if os.path.dirname(filename) != _GUEST:
             found.append((tb.tb_frame, tb.tb_lineno))
         tb = tb.tb_next
-    return found
+    first = next((n for n, (f, _) in enumerate(found) if f.f_code.co_filename in _names), 0)
+    return found[first:]
 
 
 # Where our own frames come from. Not __file__: inside the zip the two differ.
 _GUEST = os.path.dirname(render.__code__.co_filename)
 
 
-def _shorten(frames: list[str]) -> list[str]:
-    if len(frames) <= MAX_FRAMES:
-        return frames
+def _folded(found: list[tuple[types.FrameType, int]]) -> list[str]:
+    """The frames as texts. One that comes again and again (a recursion) is shown twice and then counted."""
+    texts: list[str] = []
+    seen: dict[tuple[Any, int], int] = {}
+    skipped: dict[str, int] = {}
+
+    def close() -> None:
+        if skipped:
+            said = ", ".join("%s (%d times)" % item for item in skipped.items())
+            texts.append("    [... skipping similar frames: %s]" % said)
+            skipped.clear()
+
+    for at, (frame, number) in enumerate(found):
+        key = (frame.f_code, number)
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] > 2 and at < len(found) - 1:
+            name = "%s at line %d" % (getattr(frame.f_code, "co_qualname", frame.f_code.co_name), number)
+            skipped[name] = skipped.get(name, 0) + 1
+            continue
+        close()
+        texts.append(_frame(frame, number))
+    close()
+    if len(texts) <= MAX_FRAMES:
+        return texts
     half = MAX_FRAMES // 2
-    return [*frames[:half], "    ... %d more frames ..." % (len(frames) - 2 * half), *frames[-half:]]
+    return [*texts[:half], "    ... %d more frames ..." % (len(texts) - 2 * half), *texts[-half:]]
+
+
+def _arguments(code: types.CodeType) -> str:
+    """Names of a function's parameters, as ``(a, b, *rest)``."""
+    count = code.co_argcount + code.co_kwonlyargcount
+    names = list(code.co_varnames[:count])
+    for flag, stars in ((0x04, "*"), (0x08, "**")):  # CO_VARARGS, CO_VARKEYWORDS
+        if code.co_flags & flag:
+            names.append(stars + code.co_varnames[count])
+            count += 1
+    return "(%s)" % ", ".join(names)
 
 
 def _frame(frame: types.FrameType, number: int) -> str:
     code = frame.f_code
     cell = code.co_filename in _names
     name = getattr(code, "co_qualname", code.co_name)
-    where = "" if name == "<module>" else ", in %s%s%s" % (CYAN, name, OFF)
+    where = "" if name == "<module>" else ", in %s%s%s%s" % (CYAN, name, OFF, _arguments(code))
     if cell:
         title = "%s%s%s, line %d%s" % (GREEN, _title(code.co_filename), OFF, number, where)
     else:
@@ -161,8 +229,10 @@ def _source(filename: str, number: int, namespace: dict[str, Any] | None = None)
 
 def _syntax(error: SyntaxError) -> Iterator[str]:
     filename, number = error.filename or "", error.lineno or 0
-    yield "%s%s%s, line %d" % (GREEN, _title(filename), OFF, number)
-    text = (error.text or linecache.getline(filename, number)).rstrip("\n")
+    where = "" if filename in _names else "File "
+    yield "  %s%s%s%s, line %d" % (where, GREEN, _title(filename), OFF, number)
+    known = linecache.getline(filename, number) if filename in _names else ""
+    text = (known or error.text or linecache.getline(filename, number)).rstrip("\n")
     if not text.strip():
         return
     stripped = text.lstrip()

@@ -16,6 +16,7 @@ HELPER = "__sandbox_cell__"
 
 _SYSTEM = re.compile(r"^(\s*)!(!?)(.*)$", re.S)
 _MAGIC = re.compile(r"^(\s*)%([A-Za-z_][\w.]*)[ \t]*(.*)$", re.S)
+_FIRST_CELL_MAGIC = re.compile(r"(?:[ \t]*\n)*%%([A-Za-z_]\w*)[ \t]*([^\n]*)(?:\n|\Z)")
 _CELL_MAGIC = re.compile(r"^(\s*)(%%\S+)(.*)$", re.S)
 _ASSIGN = re.compile(r"^(\s*)([A-Za-z_][\w.,\[\]'\" \t*]*?)[ \t]*=[ \t]*([!%])(.*)$", re.S)
 _HELP = re.compile(r"^(\s*)(\?{0,2})([A-Za-z_][\w.]*)(\?{0,2})[ \t]*$")
@@ -39,11 +40,24 @@ def dedent(code: str) -> str:
     return code
 
 
+def cell_magic(code: str) -> tuple[str, str, str] | None:
+    """Name, line and body of a cell that begins with ``%%name``; else None.
+
+    In:  cell_magic("%%time\\nx = 1")
+    Out: ('time', '', 'x = 1\\n')
+    """
+    found = _FIRST_CELL_MAGIC.match(code)
+    if found is None:
+        return None
+    body = code[found.end() :]
+    return found.group(1), found.group(2).strip(), body if body.endswith("\n") else body + "\n"
+
+
 def _line(text: str) -> str | None:
     """The Python for one special line (without its newline); None when it is an ordinary one."""
     found = _CELL_MAGIC.match(text)
     if found:
-        return "%s%s.cell_magic(%r)" % (found.group(1), HELPER, found.group(2))
+        return "%s%s.misplaced(%r)" % (found.group(1), HELPER, found.group(2))
     found = _SYSTEM.match(text)
     if found:
         call = "capture" if found.group(2) else "system"
@@ -60,7 +74,8 @@ def _line(text: str) -> str | None:
         return "%s%s = %s.magic(%r, %r)" % (indent, target, HELPER, name, line.strip())
     found = _HELP.match(text)
     if found and (found.group(2) or found.group(4)):
-        return "%s%s.inspect(%r)" % (found.group(1), HELPER, found.group(3))
+        detail = "??" in (found.group(2), found.group(4))
+        return "%s%s.inspect(%r, %r)" % (found.group(1), HELPER, found.group(3), detail)
     return None
 
 

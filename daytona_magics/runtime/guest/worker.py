@@ -11,17 +11,19 @@ import ast
 import builtins
 import functools
 import gc
-import getpass
 import importlib
 import json
 import os
 import signal
-import struct
 import sys
 import traceback
 import types
 
-from . import hooks, magics, processes, rich, streams, tracebacks, transform
+from . import hooks, magics, processes, rich, shell, streams, tracebacks, transform
+from .asking import Asker
+from .commands import Commands
+from .history import History
+from .tasks import Tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,13 +47,20 @@ class Session:
     """The state of one worker: its namespace, its output, the event loop for top-level ``await``."""
 
     def __init__(self, command: int, writer: Writer, mark: str) -> None:
-        self._command = command
+        self._commands = Commands(command)
         self._writer = writer
         self.module = types.ModuleType("__main__")
         self.namespace: dict[str, Any] = self.module.__dict__
-        self._event_loop: Any = None
+        self.history = History(self.namespace)
+        self.tasks = Tasks()
+        self.asker = Asker(self._question, self._commands)
+        self.precision = ""  # a % format for floats
+        self.number = 0  # of the running cell in its notebook
+        self._display_error: Exception | None = None
+        self._filename = ""
+        self._first_line = 1
+        self._inside = False
         self._future = 0  # `from __future__` holds for later cells too
-        self._count = 0
         self._pid = os.getpid()
         self._user_handler: Any = signal.default_int_handler
         self._prepare(mark)
@@ -76,12 +85,11 @@ class Session:
         err = streams.Text(self._writer, b"2", 2, "<stderr>")
         sys.stdout = sys.__stdout__ = out  # type: ignore[misc, assignment]
         sys.stderr = sys.__stderr__ = err  # type: ignore[misc, assignment]
-        sys.stdin = sys.__stdin__ = streams.NoInput()  # type: ignore[misc, assignment]
-        builtins.input = _no_input
-        getpass.getpass = _no_input
+        self.asker.install()
         sys.addaudithook(self._audit)
         rich.install(self)
-        magics.install(self)
+        self._helper = magics.install(self)
+        shell.install(self, self._helper)
         hooks.install(rich)
         sys.displayhook = rich.displayhook
         sys.unraisablehook = self._unraisable
@@ -107,21 +115,25 @@ class Session:
         """Send one MESSAGE of the running cell, in order with its output."""
         self._writer.message(b"M" + json.dumps(message, default=str).encode("utf-8", "surrogatepass"))
 
-    def _read(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            piece = os.read(self._command, count - len(data))
-            if not piece:
-                os._exit(0)  # the supervisor is gone
-            data += piece
-        return data
+    def _question(self, message: dict[str, Any]) -> None:
+        self._writer.message(b"Q" + json.dumps(message).encode("utf-8", "surrogatepass"))
+
+    def remember(self, value: Any, number: int) -> None:
+        """Keep the value of a cell's last expression."""
+        self.history.value(value, number)
+
+    def display_failed(self, error: Exception) -> None:
+        """A display method raised: the cell fails with it at its end, what else there is is shown."""
+        self._display_error = self._display_error or error
 
     def serve(self) -> None:
         """Run cells until the supervisor goes away."""
         signal.signal(signal.SIGINT, _ignore)
         while True:
-            (length,) = struct.unpack(">I", self._read(4))
-            job = json.loads(self._read(length).decode("utf-8", "surrogatepass"))
+            self.tasks.between_cells(self._commands.fd)
+            job = self._commands.next()
+            if job is None or "code" not in job:
+                continue  # the answer to a question of a cell that has ended
             report = self._guarded(job)
             self._writer.message(b"D" + json.dumps(report).encode("utf-8", "surrogatepass"))
 
@@ -161,8 +173,10 @@ class Session:
                 os._exit(code)
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
-        self._count += 1
+        self.number = job.get("number", 0)
+        self._display_error = None
         self._writer.be_careful(False)
+        self.asker.cell_begins()
         restore: list[Any] = []
         status: tuple[str, int | None] = ("ok", 0)
         try:
@@ -170,6 +184,8 @@ class Session:
             self._execute(job["code"], job["name"])
             if os.getpid() == self._pid:
                 hooks.cell_ended(rich)
+            if self._display_error is not None:
+                raise self._display_error
         except SystemExit as error:
             status = self._exited(error)
         except KeyboardInterrupt as error:
@@ -179,6 +195,7 @@ class Session:
             self._report(error)
             status = ("error", 1)
         finally:
+            self.asker.cell_ended()
             for undo in restore:
                 undo()
         return {"status": status[0], "exit_code": status[1]}
@@ -210,55 +227,67 @@ class Session:
     def _execute(self, code: str, name: str) -> None:
         if code[:1].isspace():
             code = transform.dedent(code)
-        filename = tracebacks.register(name, code)
+        self._filename = tracebacks.register(name, code)
+        self.history.cell(code, self.number)
+        self._inside = self.tasks.wanted(code)
+        magic = transform.cell_magic(code)
+        if magic is None:
+            self.run_text(code, line=1)
+            return
+        name, line, body = magic
+        self._first_line = 1 + code.rstrip("\n").count("\n") - body.rstrip("\n").count("\n")
+        rich.result(self._helper.cell(name, line, body), self.number)
+
+    def run_text(self, code: str, line: int | None = None) -> None:
+        """Run statements of the running cell and show the value of the last one.
+
+        Args:
+            line: the number of its first line in the cell; by default a cell magic's body.
+        """
+        tree, last = self.parse(code, line)
+        if tree.body:
+            self.evaluate(self.compile(tree, "exec"))
+        if last is not None:
+            rich.result(self.evaluate(self.compile(last, "eval")), self.number)
+
+    def parse(self, code: str, line: int | None = None) -> tuple[ast.Module, ast.Expression | None]:
+        """Statements, and the last one apart if it is an expression that is not silenced."""
+        line = self._first_line if line is None else line
+        flags = ast.PyCF_ONLY_AST
         try:
-            tree = self._compile(code, filename, "exec", ast.PyCF_ONLY_AST)
+            tree = self.compile(code, "exec", flags)
         except SyntaxError:
             changed = transform.transform(code)
             if changed == code:
-                raise
-            tree = self._compile(changed, filename, "exec", ast.PyCF_ONLY_AST)
+                # Once more where it stands, for the line it names.
+                if line == 1:
+                    raise
+                tree = self.compile("\n" * (line - 1) + code, "exec", flags)
+            else:
+                tree = self.compile(changed, "exec", flags)
+        ast.increment_lineno(tree, line - 1)
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr) and not transform.silenced(code, tree.body[-1]):
             last = ast.Expression(tree.body.pop().value)
-        if tree.body:
-            self._evaluate(self._compile(tree, filename, "exec"))
-        if last is not None:
-            rich.result(self._evaluate(self._compile(last, filename, "eval")), self._count)
+        return tree, last
 
-    def _compile(self, source: Any, filename: str, mode: str, flags: int = 0) -> Any:
-        code = compile(source, filename, mode, flags | _FLAGS | self._future, True)
+    def compile(self, source: Any, mode: str, flags: int = 0) -> Any:
+        """Compile as a part of the running cell."""
+        code = compile(source, self._filename, mode, flags | _FLAGS | self._future, True)
         self._future |= getattr(code, "co_flags", 0) & _FUTURE
         return code
 
-    def _evaluate(self, code: types.CodeType) -> Any:
-        value = eval(code, self.namespace)
+    def evaluate(self, code: types.CodeType) -> Any:
+        """Run compiled code of the running cell; returns its value, awaited if it is a coroutine."""
         if code.co_flags & _CO_COROUTINE:
-            return self._await(value)
-        return value
-
-    def _await(self, coroutine: Any) -> Any:
-        import asyncio
-
-        if self._event_loop is None or self._event_loop.is_closed():
-            self._event_loop = asyncio.new_event_loop()
-        loop = self._event_loop
-        asyncio.set_event_loop(loop)
-        task = loop.create_task(coroutine)
-        try:
-            return loop.run_until_complete(task)
-        except KeyboardInterrupt:
-            task.cancel()
-            loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-            raise
+            return self.tasks.complete(eval(code, self.namespace))
+        if self._inside and not self.tasks.running:
+            return self.tasks.inside(lambda: eval(code, self.namespace))
+        return eval(code, self.namespace)
 
 
 def _ignore(number: int, frame: Any) -> None:
     """SIGINT handler between cells."""
-
-
-def _no_input(prompt: object = "", stream: object = None) -> str:
-    raise streams.StdinNotImplementedError(streams.NO_INPUT)
 
 
 def _apply(cwd: str | None, env: dict[str, str], restore: list[Any]) -> None:

@@ -1,0 +1,105 @@
+"""The person at the notebook answers a question of the running cell.
+
+The kernel's own ``input()`` and ``getpass`` show the box, on the thread that runs the magic. While they wait,
+the stop button raises a ``KeyboardInterrupt`` in them, which counts as a press like any other. When the cell
+ends meanwhile (a time-out), the loop thread sends this thread a SIGINT that means "over" and is no press.
+"""
+
+from __future__ import annotations
+
+import builtins
+import getpass
+import signal
+import threading
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from daytona_magics.notebook.presses import Press, Presses
+from daytona_magics.notebook.terminal import clean
+from daytona_magics.runtime.events import Done, Input
+
+
+class _Over(BaseException):
+    """The question is no longer asked. Not an Exception: the kernel's loop around its box swallows those."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question: ``text``, or why there is none, or ``end`` of the input."""
+
+    text: str = ""
+    error: str = ""
+    end: bool = False
+
+
+class Questions:
+    """Asks, one question at a time.
+
+    Args:
+        presses: the presses of this cell, whose handler is told what a signal means while a box is open.
+    """
+
+    def __init__(self, presses: Presses) -> None:
+        self._presses = presses
+        self._thread = threading.get_ident()
+        self._open = False
+        self._over = 0  # signals of ours on their way
+        self._lock = threading.Lock()
+        presses.judge = self._judge
+
+    def ask(self, question: Input) -> Answer | Press | None:
+        """Show the box and wait.
+
+        Returns:
+            the answer; a press when it was interrupted; None when the cell has ended meanwhile.
+        """
+        prompt = clean(question.prompt)
+        before = self._presses.count
+        try:
+            try:
+                with self._lock:
+                    self._open = True
+                if question.password:
+                    return Answer(getpass.getpass(prompt))
+                return Answer(str(builtins.input(prompt)))
+            finally:
+                self._close()
+        except _Over:
+            return None
+        except KeyboardInterrupt:
+            if self._presses.count == before:
+                self._presses.count += 1
+            return Press(self._presses.count)
+        except EOFError:
+            return Answer(end=True)
+        except Exception as error:  # noqa: BLE001 - a front end without input; each has its own class for it
+            return Answer(error=str(error) or "this front end takes no input")
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        with self._lock:
+            self._open = False
+
+    def saw(self, event: Any) -> None:
+        """Look at what comes in (on the loop thread): the end of the cell takes the box away."""
+        if not isinstance(event, Done) or not self._presses.possible:
+            return
+        with self._lock:
+            if not self._open:
+                return
+            self._over += 1
+        signal.pthread_kill(self._thread, signal.SIGINT)
+
+    def _judge(self, frame: FrameType | None) -> bool:
+        """What a SIGINT means; True when it is a press to be queued. Raises into an open box."""
+        if self._over:
+            self._over -= 1
+            if self._open:
+                raise _Over
+            return False
+        if self._open:
+            self._presses.count += 1
+            raise KeyboardInterrupt
+        return True

@@ -1,0 +1,47 @@
+"""A sandbox cell shows what the same cell shows without ``%%sandbox``; what differs is listed.
+
+The list (``deviations.toml``) is exact: a case that differs without being listed fails, and so does one that
+is listed and no longer differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tomllib
+
+from tests.kernel_client import Kernel
+from tests.parity import compare, suite
+
+CASES = suite.cases()
+DEVIATIONS: dict[str, str] = tomllib.loads((Path(__file__).parent / "deviations.toml").read_text())[
+    "deviations"
+]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with Kernel() as made:
+        first = made.run("%%sandbox --timeout 0\n0")
+        assert first.status == "ok", first
+        yield made
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_sandbox_cell_shows_what_a_local_cell_shows(kernel: Kernel, case: suite.Case) -> None:
+    if not case.possible:
+        pytest.skip(f"{case.needs} is not installed")
+    local = compare.normal(case, suite.run(kernel, case, sandbox=False), sandbox=False)
+    there = compare.normal(case, suite.run(kernel, case, sandbox=True), sandbox=True)
+    if case.name in DEVIATIONS:
+        assert there != local, f"{case.name} no longer differs: take it off the list"
+    else:
+        assert there == local
+
+
+def test_the_suite_is_large_and_every_deviation_has_a_case_and_a_reason() -> None:
+    assert len(CASES) >= 120
+    assert set(DEVIATIONS) <= {case.name for case in CASES}
+    assert all(len(reason) > 20 for reason in DEVIATIONS.values())
