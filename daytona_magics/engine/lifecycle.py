@@ -313,7 +313,7 @@ class Sandboxes:
                 if sandbox.record.state not in LONG:
                     old = await self._delete(sandbox)
                     break
-            await self._works.give_up(sandbox.record.id)
+            await self._interrupt(sandbox)
         await self._rows.tell("sandbox.state.updated", sandbox.record, old)
         for other in self:
             if other.record.options.get("linkedSandbox") == sandbox.record.id:
@@ -385,12 +385,19 @@ class Sandboxes:
         await self.system.close()
 
     async def _stop_for_good(self, sandbox: Sandbox) -> None:
-        await self._works.give_up(sandbox.record.id)
+        await self._interrupt(sandbox)
         async with sandbox.lock:
-            # Whoever has given up says so under the lock.
+            # One that is being made holds it.
             resting = sandbox.record.state in RESTING
         if not resting:
             await self.stop(sandbox)
+
+    async def _interrupt(self, sandbox: Sandbox) -> None:
+        """Have a long change of a sandbox given up; returns when it is in another state."""
+        while sandbox.record.state in LONG:
+            await self._works.give_up(sandbox.record.id)
+            # It may just be about to begin, or to say that it has ended.
+            await asyncio.sleep(0.01)
 
     def _ended(self, sandbox: Sandbox, process: SandboxProcess) -> None:
         self._background.run(self._died(sandbox, process))

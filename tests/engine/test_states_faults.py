@@ -16,7 +16,7 @@ import pytest
 from daytona import Daytona
 from daytona.common.errors import DaytonaNotFoundError
 
-from daytona_magics.engine import archiving
+from daytona_magics.engine import lifecycle
 from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher
@@ -187,7 +187,7 @@ async def house() -> AsyncIterator[House]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own needs root")
 async def test_a_full_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archiving, "PATIENCE", 60.0)
+    monkeypatch.setattr(lifecycle, "PATIENCE", 60.0)
     sandbox = await house.create(40)
     house.fill(60)
     with pytest.raises(ApiError, match="disk of this machine is full") as caught:
@@ -198,7 +198,7 @@ async def test_a_full_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> Non
 
     await house.sandboxes.stop(sandbox)
     with pytest.raises(ApiError, match="disk of this machine is full"):
-        await house.sandboxes.archive(sandbox)
+        await house.sandboxes.archive(sandbox, 60.0)
     assert sandbox.record.state == "stopped"
     assert "full" in (sandbox.record.error_reason or "")
     assert list((house.base / "archives").iterdir()) == []
