@@ -65,7 +65,7 @@ async function interpret(sandbox, { asked: { code, contextId, ...options } }) {
 
 async function stop(sandbox) {
   await sandbox.stop(30)
-  return sandbox.state
+  return 'over'
 }
 
 const QUESTIONS = {

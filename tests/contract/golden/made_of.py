@@ -45,9 +45,9 @@ MADE_OF_IT: dict[str, Any] = {
     "interpreter-timeout": ["DaytonaTimeoutError", None],
     "interpreter-no-context": ["DaytonaConnectionError", None],
     # By the event alone: who asks is told that it is still stopping.
-    "socket-io": "stopped",
+    "socket-io": "over",
     # By asking: there are no events for a wrong key.
-    "socket-io-refused": "stopped",
+    "socket-io-refused": "over",
 }
 
 OTHERWISE: dict[str, dict[str, Any]] = {

@@ -91,6 +91,16 @@ step('intervals and time to live', async ({ daytona, sandbox }) => {
   assert.equal(again.autoDestroyAt ?? null, null)
 })
 
+step('environment set later', async ({ sandbox }) => {
+  await sandbox.updateEnv({ LATER: 'yes' }, { unset: ['GREETING'] })
+  assert.equal(await sh(sandbox, 'printf %s "$LATER:${GREETING-unset}"'), 'yes:unset')
+})
+
+step('metrics', async ({ sandbox }) => {
+  const metrics = await sandbox.getMetricsLatest()
+  assert.ok(metrics.cpuCount >= 1 && metrics.memTotal > 0 && metrics.diskTotal > 0, JSON.stringify(metrics))
+})
+
 step('errors of the control plane', async ({ daytona, sandbox }) => {
   const missing = await refused(daytona.get('no-such-sandbox'), DaytonaNotFoundError, {
     statusCode: 404,
