@@ -2,11 +2,11 @@
 
     length of the loader ⏎ · loader (Python source) · bytecode for attach · the other bytecode · zip archive
 
-``python3 -c RUN FILE daemon`` reads the loader from the file and runs it. Where the sandbox has the same Python
-as the one that built the file, modules come from the bytecode, which takes a third of the time the import from
-a zip archive takes; any other Python finds a foreign magic number and compiles the sources in the archive.
-(``python3 FILE daemon`` works as well: Python finds an archive by its end.) Same sources and same Python give
-the same bytes, so the file's name (version and hash) says whether a sandbox already has it.
+``python3 -c RUN FILE daemon`` reads the loader from the file and runs it. Where the sandbox has the same
+Python as the one that built the file, modules come from the bytecode, which takes a third of the time that
+importing from a zip archive takes; any other Python finds a foreign magic number and compiles the sources in
+the archive. (``python3 FILE daemon`` works as well: an archive is found by its end.) Same sources and same
+Python give the same bytes, so the file's name (version and hash) says whether a sandbox already has it.
 """
 
 from __future__ import annotations
