@@ -134,7 +134,7 @@ async def recovering(w: Walk) -> None:
     await w(box.stop)
     await w(box.archive)
     archive = next(w.engine.state.rglob(f"{box.id}.tar.gz"))
-    aside = archive.rename(archive.with_name("aside"))
+    aside = archive.rename(archive.with_name(f"{box.id}.aside"))
     archive.mkdir()
     await w.fails("DaytonaError", box.start)
     broken = await again(w, box)

@@ -28,6 +28,7 @@ ANSWERS: list[tuple[str, str, Any, int, tuple[str, str], str]] = [
     ("POST", "/sandbox/ID/autostop/30", None, 200, API, "Sandbox"),
     ("POST", "/sandbox/ID/autoarchive/30", None, 200, API, "Sandbox"),
     ("POST", "/sandbox/ID/autodelete/-1", None, 200, API, "Sandbox"),
+    ("POST", "/sandbox/ID/autopause/0", None, 200, API, "Sandbox"),
     ("POST", "/sandbox/ID/ttl/5", None, 200, API, "Sandbox"),
     ("POST", "/sandbox/ID/public/true", None, 200, API, "Sandbox"),
     ("POST", "/sandbox/ID/last-activity", None, 201, API, ""),
@@ -170,6 +171,6 @@ def _shape(path: str, clients: tuple[str, str]) -> str:
     for n, part in enumerate(parts):
         if part == "ID":
             parts[n] = "{sandbox}"
-        elif n and parts[n - 1] in ("autostop", "autoarchive", "autodelete", "ttl", "public", "pty"):
+        elif n and parts[n - 1] in ("autostop", "autopause", "autoarchive", "autodelete", "ttl", "public", "pty"):
             parts[n] = "*"
     return ("/api" if clients is API else "/toolbox/{sandbox}") + "/".join(parts)
