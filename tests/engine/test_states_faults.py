@@ -169,7 +169,7 @@ class House:
 async def house() -> AsyncIterator[House]:
     base = Path(tempfile.mkdtemp(prefix="dm-"))
     if os.geteuid() == 0:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m,mode=0711", "tmpfs", str(base)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=0711", "tmpfs", str(base)], check=True)
     base.chmod(0o711)
     house = House(base)
     await house.database.open()
@@ -188,8 +188,8 @@ async def house() -> AsyncIterator[House]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own needs root")
 async def test_a_full_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "PATIENCE", 60.0)
-    sandbox = await house.create(40)
-    house.fill(60)
+    sandbox = await house.create(12)
+    house.fill(40)
     with pytest.raises(ApiError, match="disk of this machine is full") as caught:
         await house.sandboxes.fork(sandbox, "")
     assert caught.value.status == 507
@@ -206,7 +206,7 @@ async def test_a_full_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> Non
     (house.base / "ballast").unlink()
     await house.sandboxes.archive(sandbox, 60.0)
     await asyncio.wait_for(house.sandboxes._background.finished(), 30)
-    house.fill(60)
+    house.fill(40)
     with pytest.raises(ApiError, match="disk of this machine is full"):
         await house.sandboxes.start(sandbox)
     assert (sandbox.record.state, sandbox.record.recoverable) == ("error", True)
@@ -222,7 +222,7 @@ async def test_a_full_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_deleted_while_it_is_archived(house: House) -> None:
-    sandbox = await house.create(30)
+    sandbox = await house.create(20)
     await house.sandboxes.stop(sandbox)
     await house.sandboxes.archive(sandbox, 0.0)
     assert sandbox.record.state == "archiving"
@@ -262,7 +262,7 @@ async def test_ended_while_it_is_forked(house: House) -> None:
 
 
 async def test_the_engine_ends_while_files_are_copied(house: House) -> None:
-    archived, parent = await house.create(30), await house.create(1)
+    archived, parent = await house.create(20), await house.create(1)
     paused = await house.create(1)
     await parent.toolbox.execute("mkdir many; cd many; seq 20000 | xargs touch")
     await house.sandboxes.stop(archived)
