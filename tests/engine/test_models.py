@@ -171,6 +171,6 @@ def _shape(path: str, clients: tuple[str, str]) -> str:
     for n, part in enumerate(parts):
         if part == "ID":
             parts[n] = "{sandbox}"
-        elif n and parts[n - 1] in ("autostop", "autopause", "autoarchive", "autodelete", "ttl", "public", "pty"):
+        elif n and (parts[n - 1] in ("ttl", "public", "pty") or parts[n - 1].startswith("auto")):
             parts[n] = "*"
     return ("/api" if clients is API else "/toolbox/{sandbox}") + "/".join(parts)
