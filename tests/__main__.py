@@ -36,7 +36,7 @@ CONTROL_HOST = "nothing-leaves.invalid"
 
 #: Faults, signals and races are tested in real time on machines shared with others: what fails is tried once
 #: more, alone, and named in the summary ("rerun"). What is broken fails twice.
-SECOND_TRY = ("--reruns", "1", "--reruns-delay", "1", "--rerun-show-tracebacks", "-rfExR", "--durations=40")
+SECOND_TRY = ("--reruns", "1", "--reruns-delay", "1", "--rerun-show-tracebacks", "-rfEsxXR", "--durations=40")
 PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.shards", *SECOND_TRY)
 #: A shard waits for half of its time, so a few more of them than cores.
 SHARDS = (os.cpu_count() or 1) + 1
@@ -94,6 +94,7 @@ def in_shards(path: Path, count: int, arguments: list[str]) -> int:
     # The uids of sandboxes pass through to their homes.
     folder.chmod(0o711)
     environment = {**os.environ, FOLDER_VARIABLE: str(folder), COUNT_VARIABLE: str(count)}
+    environment.pop(NUMBER_VARIABLE, None)
     inner = ["-m", "tests", "--inside", str(path), "-p", "no:cacheprovider", *arguments]
     shards = [start_shard(inner, number, folder, environment) for number in range(count)]
     waiting = [

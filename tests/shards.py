@@ -91,20 +91,12 @@ class Shard:
             yield name, items
 
     def _run(self, claims: Iterator[tuple[str, list[pytest.Item]]]) -> None:
-        current = next(claims, None)
-        while current is not None:
-            name, items = current
+        for name, items in claims:
             self._tell("begin", name)
-            for item, following in itertools.pairwise(items):
-                self._one(item, following)
-            # What the next group still needs of the fixtures is kept, so it must be known by now.
-            current = next(claims, None)
-            self._one(items[-1], current[1][0] if current else None)
+            # A group's fixtures end with it, those of the session too: what comes next is not known yet.
+            for item, following in itertools.zip_longest(items, items[1:]):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             self._tell("end", name)
-
-    @staticmethod
-    def _one(item: pytest.Item, following: pytest.Item | None) -> None:
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
     def _wait_for_the_others(self) -> None:
         """Until each of them has run out of groups, or is dead."""
