@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 from daytona import AsyncDaytona
 from daytona.common.errors import DaytonaError, DaytonaNotFoundError
 
 from daytona_magics.engine.preview.listener import listen
+from tests.engine.preview_house import by_path, visitor
 from tests.engine_process import IsolatedEngine
 
 #: A server that says what it was asked, and does what it is asked.
@@ -90,33 +90,10 @@ web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), auto_decompress=False,
 """
 
 
-class Loopback(AbstractResolver):
-    """Every name is this machine, as browsers see ``*.localhost``."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            {
-                "hostname": host,
-                "host": "127.0.0.1",
-                "port": port,
-                "family": socket.AF_INET,
-                "proto": 0,
-                "flags": 0,
-            }
-        ]
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-
 @pytest.fixture
 async def anybody() -> AsyncIterator[aiohttp.ClientSession]:
     """A client without the engine's key."""
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=Loopback()), cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
+    async with visitor() as session:
         yield session
 
 
@@ -135,10 +112,6 @@ async def box(async_daytona: AsyncDaytona) -> AsyncIterator[Any]:
     made = await serving(async_daytona, 3000)
     yield made
     await made.delete()
-
-
-def by_path(url: str, name: str, port: int) -> str:
-    return f"http://127.0.0.1:{urlsplit(url).port}/p/{name}/{port}/"
 
 
 async def test_a_server_is_seen_by_its_standard_url(
@@ -473,7 +446,7 @@ def test_signed_urls_outlive_the_engine(fresh_engine: IsolatedEngine) -> None:
     client.get(sandbox.id).start()
 
     async def statuses() -> list[int]:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Loopback())) as session:
+        async with visitor() as session:
             found = []
             for url in (signed.url, gone.url):
                 async with session.get(url) as answer:
