@@ -23,7 +23,8 @@ DEVIATIONS: dict[str, str] = tomllib.loads((Path(__file__).parent / "deviations.
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Kernel]:
-    with Kernel() as made:
+    # Under pytest a kernel does not listen to what is written to its descriptors.
+    with Kernel(env={"PYTEST_CURRENT_TEST": None}) as made:
         first = made.run("%%sandbox --timeout 0\n0")
         assert first.status == "ok", first
         yield made

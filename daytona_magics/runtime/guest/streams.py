@@ -59,7 +59,7 @@ class Text(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return "utf-8"
+        return "UTF-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
