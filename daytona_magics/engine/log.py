@@ -6,6 +6,7 @@ as it was asked for) and ``error`` (a traceback). :mod:`.logs` reads them.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import logging.handlers
@@ -87,12 +88,23 @@ class _Lines(logging.Formatter):
 _MALFORMED = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
 
 
+_FULL_SECONDS = 10.0
+_said_full = 0.0
+
+
 def _calm(record: logging.LogRecord) -> bool:
-    """A request that is no HTTP is its sender's fault: one line instead of a traceback."""
+    """One line instead of tracebacks for a request that is no HTTP, and for descriptors that are used up."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, _MALFORMED):
         record.levelno, record.levelname = logging.INFO, "INFO"
         record.msg, record.args = "a malformed request was refused: %s", (" ".join(str(error).split())[:300],)
+        record.exc_info = None
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        # While that lasts asyncio says so a hundred times a second.
+        global _said_full
+        if record.created - _said_full < _FULL_SECONDS:
+            return False
+        _said_full = record.created
         record.exc_info = None
     return True
 

@@ -19,6 +19,8 @@ from aiohttp import web
 STRANGER_SECONDS = 15.0
 #: Connections at once, at most, and the part of the process's descriptors they may take.
 MAX_CONNECTIONS, PART = 4096, 0.5
+#: Connections that may wait to be accepted; asyncio also tries so often in a row when it cannot.
+BACKLOG = 128
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -52,7 +54,7 @@ class Door:
             return self._stranger(handlers())
 
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(protocol, sock=listener, backlog=1024)
+        self._server = await loop.create_server(protocol, sock=listener, backlog=BACKLOG)
 
     async def stop(self) -> None:
         """Take no more connections; those that are open stay."""

@@ -7,6 +7,7 @@ routes.
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 from datetime import datetime, timezone
@@ -18,6 +19,12 @@ from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.log import log
 from daytona_magics.engine.toolbox.client import ToolboxError
 
+_USED_UP = {
+    errno.EMFILE: (503, "it has as many files and connections open as it may; stop some sandboxes"),
+    errno.ENFILE: (503, "this machine has as many files open as it may"),
+    errno.ENOSPC: (507, "the disk is full; delete files or sandboxes"),
+    errno.EDQUOT: (507, "the disk quota is used up; delete files or sandboxes"),
+}
 API, DAEMON, PROXY = "DAYTONA_API", "DAYTONA_DAEMON", "DAYTONA_PROXY"
 
 
@@ -45,6 +52,10 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(error.status, error.text or error.reason)
     if isinstance(error, web.RequestPayloadError | http_exceptions.HttpProcessingError):
         return ApiError(400, f"the request body cannot be read: {error}", "INVALID_REQUEST_BODY")
+    if isinstance(error, OSError) and error.errno in _USED_UP:
+        status, what = _USED_UP[error.errno]
+        log.error("%s: %s", what, error)
+        return ApiError(status, f"the embedded engine cannot do this now: {what}")
     log.error("unexpected error", exc_info=error)
     if isinstance(error, sqlite3.Error):
         return ApiError(503, f"the embedded engine cannot write its database: {error}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from daytona_magics.engine.store.records import BOOL_COLUMNS, JSON_COLUMNS, SandboxRecord
+from daytona_magics.engine.store.room import take_room
 
 T = TypeVar("T")
 
@@ -165,6 +166,8 @@ class Database:
                 )
             if version < SCHEMA_VERSION:
                 self._migrate(db, version)
+            if not self._network:
+                take_room(db)
         except BaseException:
             db.close()
             raise

@@ -19,6 +19,8 @@ from pathlib import Path
 from daytona_magics.engine import address, places
 
 MIN_FREE = 64 << 20
+#: What an engine that has been here before needs: it may be there to make room.
+MIN_FREE_AGAIN = 4 << 20
 """Bytes that must be free in a state folder."""
 
 _NETWORK = {
@@ -63,6 +65,12 @@ def prepare(wanted: Path) -> StateFolder:
     problem = _probe(wanted)
     if not problem:
         return StateFolder(wanted, wanted, "", on_network(wanted))
+    if _holds_state(wanted) and shutil.disk_usage(wanted).free < MIN_FREE_AGAIN:
+        # An engine without them would look as if they were lost.
+        raise address.EngineStartError(
+            f"{wanted} holds your sandboxes, and its disk is full; delete files until "
+            f"{MIN_FREE_AGAIN >> 20} MiB are free"
+        )
     fallback = places.fallback_state_dir()
     if wanted == fallback or (second := _probe(fallback)):
         second = "" if wanted == fallback else f"; neither can {fallback}: {second}"
@@ -78,8 +86,9 @@ def _probe(folder: Path) -> str:
         folder.parent.mkdir(parents=True, exist_ok=True)
         places.private_folder(folder, 0o711 if os.geteuid() == 0 else 0o700)
         free = shutil.disk_usage(folder).free
-        if free < MIN_FREE:
-            return f"only {free >> 20} MiB are free, {MIN_FREE >> 20} are needed"
+        needed = MIN_FREE_AGAIN if _holds_state(folder) else MIN_FREE
+        if free < needed:
+            return f"only {free >> 20} MiB are free, {needed >> 20} are needed"
         if os.statvfs(folder).f_flag & os.ST_NOEXEC:
             return "programs cannot be run from it (mounted noexec)"
         _try_files(folder)
@@ -88,6 +97,10 @@ def _probe(folder: Path) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return ""
+
+
+def _holds_state(folder: Path) -> bool:
+    return (folder / "state.db").exists()
 
 
 def _try_files(folder: Path) -> None:
