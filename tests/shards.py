@@ -199,7 +199,11 @@ class Teller:
         self._open[number] = []
 
     def _report(self, content: Any) -> Any:
-        return self.config.hook.pytest_report_from_serializable(config=self.config, data=content)
+        report = self.config.hook.pytest_report_from_serializable(config=self.config, data=content)
+        if isinstance(report.longrepr, list):
+            # Where a test was skipped, and why: JSON knows no tuples.
+            report.longrepr = tuple(report.longrepr)
+        return report
 
     def _end(self, number: int, status: int) -> None:
         self._pass_on(number)
