@@ -111,14 +111,12 @@ def freeze(first: int) -> Frozen:
 
 
 def end_kindly(first: int, seconds: float) -> None:
-    """Ask everything but the first process to end, and wait until it has, or ``seconds`` are over.
+    """Ask programs to end (SIGTERM), and wait until they have, or ``seconds`` are over; for a thread.
 
-    Programs get SIGTERM; the shells of terminals, which ignore that, SIGHUP. To be called in a thread.
+    The first process and the shells of terminals are not asked: they end with the sandbox, and whoever looks
+    at a terminal is told that.
     """
-    others = members(first)[1:]
-    shells = [pid for pid in others if _leads_terminal(pid)]
-    asked = send(first, shells, signal.SIGHUP)
-    asked += send(first, [pid for pid in others if pid not in shells], signal.SIGTERM)
+    asked = send(first, [pid for pid in members(first)[1:] if not _leads_terminal(pid)], signal.SIGTERM)
     # One that was stopped can only end when it goes on.
     send(first, asked, signal.SIGCONT)
     deadline = time.monotonic() + seconds
