@@ -15,17 +15,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What the cells use besides the package itself.
-PACKAGES = [
-    "pytest>=8.3",
-    "pytest-timeout",
-    "pytest-asyncio",
-    "matplotlib",
-    "pandas",
-    "jinja2",
-    "rich",
-    "tqdm",
-    "ipywidgets",
-]
+PACKAGES = (
+    *("pytest>=8.3", "pytest-timeout", "pytest-asyncio"),
+    *("matplotlib", "pandas", "jinja2", "rich", "tqdm", "ipywidgets"),
+)
 
 
 def environment(folder: Path, version: str) -> Path:
