@@ -52,7 +52,9 @@ def folder() -> Path:
     """
     if (record := places.live_record()) is not None:
         return Path(record["state_dir"])
-    for path in (places.state_dir(), places.fallback_state_dir()):
+    # The fallback is shared by all whose own folder could not be used; who names a folder means that one.
+    fallback = [] if os.environ.get("DAYTONA_MAGICS_HOME") else [places.fallback_state_dir()]
+    for path in (places.state_dir(), *fallback):
         if (path / _NAME).exists():
             return path
     raise address.EngineStartError(
