@@ -141,3 +141,29 @@ def test_long_texts_full_of_marks_are_parsed() -> None:
     began = time.monotonic()
     decode.too_much(b'"' + b"\\" * (1 << 20) + b'"' * (1 << 20))
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b'{"msg": "input"}',
+        b'{"msg": "input", "number": 0}',
+        b'{"msg": "input", "number": true}',
+        b'{"msg": "input", "number": 1e400}',
+        b'{"msg": "input", "number": 1, "prompt": 5}',
+        b'{"msg": "input", "number": 1, "password": "yes"}',
+        b'{"msg": "input", "number": 1, "prompt": "' + b"x" * (decode.MAX_PROMPT + 1) + b'"}',
+        b'{"msg": "page"}',
+        b'{"msg": "page", "text": "' + b"x" * (decode.MAX_TEXT + 1) + b'"}',
+    ],
+    ids=lambda payload: payload[:60].decode(),
+)
+def test_forged_questions_and_pages_are_refused(forged: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode.event(forged)
+
+
+def test_questions_and_pages_of_our_guest_are_taken() -> None:
+    asked = decode.event(b'{"msg": "input", "number": 3, "prompt": "? ", "password": true}')
+    assert (asked.number, asked.prompt, asked.password) == (3, "? ", True)
+    assert decode.event(b'{"msg": "page", "text": "help"}').text == "help"
