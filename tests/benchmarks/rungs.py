@@ -142,6 +142,8 @@ def measured(runs: int, crowds: tuple[int, ...] = CROWDS) -> list[Rung]:
     for name, environment in RUNGS.items():
         print(f"measuring {name} …", file=sys.stderr)
         found.append(measure(name, environment, runs, crowds))
+        # It takes minutes per rung, and what is known must not be lost with the rest.
+        print(table(found[-1:], crowds).splitlines()[-1], file=sys.stderr)
     return found
 
 
