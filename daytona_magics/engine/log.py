@@ -99,6 +99,9 @@ def _calm(record: logging.LogRecord) -> bool:
         record.levelno, record.levelname = logging.INFO, "INFO"
         record.msg, record.args = "a malformed request was refused: %s", (" ".join(str(error).split())[:300],)
         record.exc_info = None
+    if error is None and record.name.startswith("engineio"):
+        # Of what a client said wrong, which it is told.
+        record.levelno, record.levelname = logging.INFO, "INFO"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         # While that lasts asyncio says so a hundred times a second.
         global _said_full
