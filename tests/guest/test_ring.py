@@ -21,13 +21,16 @@ class Ends:
         self.raw = os.pipe()
         self.writer = ring.Writer(self.memory, self.tag_write, (self.raw[1], self.raw[1]))
         self.print = self.writer.make_text_write(b"1")
+        self.read_raw: list[tuple[int, ...]] = []
 
     def reader(self) -> tuple[ring.Reader, list[tuple[bytes, bytes]]]:
         os.set_blocking(self.tag_read, False)
         got: list[tuple[bytes, bytes]] = []
-        return ring.Reader(
-            self.memory, self.tag_read, lambda *item: got.append(item), lambda body: None, lambda: None
-        ), got
+
+        def take(stream: bytes, data: bytes) -> None:
+            got.append((stream, data))
+
+        return ring.Reader(self.memory, self.tag_read, take, lambda body: None, self.read_raw.append), got
 
     def close(self) -> None:
         for fd in (self.tag_read, self.tag_write, *self.raw):
@@ -79,7 +82,24 @@ def test_a_byte_that_is_written_again_after_it_was_taken_comes_once(ends: Ends) 
 
 def test_a_record_about_text_that_is_not_there_breaks_the_channel(ends: Ends) -> None:
     reader, _ = ends.reader()
-    ends.writer._send(ring.RAW_FIRST, 100)
+    ends.writer._send(ring.RAW_FIRST, 100, bytes(16))
+    with pytest.raises(ring.Broken):
+        reader.collect()
+
+
+def test_no_more_is_read_of_the_pipes_than_was_there_before_the_text(ends: Ends) -> None:
+    reader, got = ends.reader()
+    os.write(ends.raw[1], b"first")
+    ends.memory.words[ring.RAW + 1] = 3
+    ends.print("text")
+    os.write(ends.raw[1], b"later")
+    reader.collect()
+    assert ends.read_raw == [(5, 8)] and got == [(b"1", b"text")]
+
+
+def test_a_record_without_its_numbers_breaks_the_channel(ends: Ends) -> None:
+    reader, _ = ends.reader()
+    ends.writer._send(ring.RAW_FIRST, 0)
     with pytest.raises(ring.Broken):
         reader.collect()
 

@@ -64,7 +64,7 @@ class PythonWorker(workers.Worker):
             os.close(fd)
         self._command, self._tag, self._shared = command[1], tag[0], shared
         os.set_blocking(self._command, False)
-        self._reader = ring.Reader(shared, self._tag, self._bytes, self._message, lambda: self.read_raw())
+        self._reader = ring.Reader(shared, self._tag, self._bytes, self._message, self.read_raw)
         self.watch_raw(out[0], err[0])
         loop.add(self._tag, lambda events: self.collect())
 
@@ -123,6 +123,9 @@ class PythonWorker(workers.Worker):
 
     def before_raw(self) -> None:
         self.collect()
+
+    def raw_taken(self, number: int, total: int) -> None:
+        self._shared.words[ring.RAW + number] = total
 
     def collect(self) -> None:
         """Pass on everything printed; look again in 5 ms if there was any, else sleep until woken."""

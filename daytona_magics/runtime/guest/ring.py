@@ -21,7 +21,7 @@ what was written before it was sent. That a writer misses ASLEEP can happen anyw
 The *tag pipe* is ordered and carries records, each with the absolute offset in the text it belongs to:
 
     W  wake up                               Z  the memory was emptied and is used again from its first byte
-    1/2  from here on it is stdout/stderr    R  the pipes of fds 1 and 2 held unread data: read them first
+    1/2  from here on it is stdout/stderr    R  what had gone into fds 1 and 2, in bytes: read that first
     A/B  bytes that are not UTF-8            M  a JSON message
 
 The writer sends a record before the text behind it; the reader looks at the memory first and at the pipe
@@ -51,7 +51,10 @@ RECORD_SIZE = _RECORD.size
 #: A message longer than this is believed to be a broken pipe, not a message.
 MAX_MESSAGE = 80 << 20
 
-ASLEEP, TAIL = 0, 1  # control words: the reader wants to be woken; offset up to which it has taken text
+#: Control words: the reader wants to be woken; offset up to which it has taken text; bytes it has taken from
+#: the pipe of fd 1, and of fd 2.
+ASLEEP, TAIL, RAW = 0, 1, 2
+_TOTALS = struct.Struct("<QQ")
 
 WAKE, RESET, RAW_FIRST, MESSAGE = b"W", b"Z", b"R", b"M"
 STREAMS = (b"1", b"2")
@@ -147,17 +150,18 @@ class Writer:
     def _offset(self) -> int:
         return self._base + self._ring.data.tell()
 
-    def raw_unread(self) -> bool:
-        """Whether the daemon has not read yet what went into fds 1 and 2."""
-        count = array.array("i", [0])
-        for fd in self._raw:
-            try:
-                fcntl.ioctl(fd, termios.FIONREAD, count)
-            except OSError:
-                continue
-            if count[0]:
-                return True
-        return False
+    def raw_unread(self) -> bytes:
+        """Bytes that went into fds 1 and 2 until now, for a record; empty if the daemon has read all."""
+        totals, unread = [], 0
+        for number, fd in enumerate(self._raw):
+            taken, count = -1, 0
+            # The daemon may be reading: what it takes must not be counted twice.
+            while taken != self._ring.words[RAW + number]:
+                taken = self._ring.words[RAW + number]
+                count = waiting(fd)
+            totals.append(taken + count)
+            unread += count
+        return _TOTALS.pack(*totals) if unread else b""
 
     def make_text_write(self, stream: bytes) -> Callable[[str], int]:
         """The function that writes str to b"1" (stdout) or b"2" (stderr). It runs twice per ``print``."""
@@ -221,8 +225,8 @@ class Writer:
             self._current = stream
         if self.careful:
             now = time.perf_counter()
-            if now - self._last_write > 3e-5 and self.raw_unread():
-                self._send(RAW_FIRST, self._offset())
+            if now - self._last_write > 3e-5 and (totals := self.raw_unread()):
+                self._send(RAW_FIRST, self._offset(), totals)
             self._last_write = now
         elif self._lock_free:
             self._fast[0] = stream
@@ -251,8 +255,9 @@ class Writer:
         if self._lines is not None:
             return
         with self.lock:
-            if count and self.raw_unread():
-                self._send(RAW_FIRST, max(self._base, self._offset() - count))
+            totals = self.raw_unread() if count else b""
+            if totals:
+                self._send(RAW_FIRST, max(self._base, self._offset() - count), totals)
             else:
                 self._send(WAKE, 0)
 
@@ -261,9 +266,19 @@ class Writer:
         if self._lines is not None:
             raise OSError("a forked process cannot send messages to the notebook")
         with self.lock:
-            if self.raw_unread():
-                self._send(RAW_FIRST, self._offset())
+            if totals := self.raw_unread():
+                self._send(RAW_FIRST, self._offset(), totals)
             self._send(MESSAGE, self._offset(), body)
+
+
+def waiting(fd: int) -> int:
+    """Bytes that can be read from ``fd`` now; 0 if that cannot be said."""
+    count = array.array("i", [0])
+    try:
+        fcntl.ioctl(fd, termios.FIONREAD, count)
+    except OSError:
+        return 0
+    return max(0, count[0])
 
 
 def _encode(text: Any) -> bytes:
@@ -299,7 +314,7 @@ class Reader:
         tag: read end of the tag pipe (non-blocking).
         on_bytes: called as ``on_bytes(stream, data)``.
         on_message: called with the JSON bytes.
-        read_raw: reads the raw pipes until they are empty.
+        read_raw: reads the raw pipes until so many bytes have come from each of them since the beginning.
     """
 
     def __init__(
@@ -308,7 +323,7 @@ class Reader:
         tag: int,
         on_bytes: Callable[[bytes, bytes], Any],
         on_message: Callable[[bytes], Any],
-        read_raw: Callable[[], Any],
+        read_raw: Callable[[tuple[int, ...]], Any],
     ) -> None:
         self._ring = ring
         self._tag = tag
@@ -369,7 +384,9 @@ class Reader:
         if kind in STREAMS:
             self._stream = kind
         elif kind == RAW_FIRST:
-            self._read_raw()
+            if len(payload) != _TOTALS.size:
+                raise Broken("a record without its numbers")
+            self._read_raw(_TOTALS.unpack(payload))
         elif kind == MESSAGE:
             self._on_message(payload)
         elif kind in BINARY:

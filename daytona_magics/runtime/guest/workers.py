@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-from . import frames, processes
+from . import frames, processes, ring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,21 +97,30 @@ class Worker:
         self.sink = sink
         self.pid = 0
         self.raw: dict[int, int] = {}  # descriptor -> kind
+        self._taken: dict[int, int] = {}  # kind -> bytes read so far
         self._resume: dict[int, Timer] = {}
 
     def watch_raw(self, out: int, err: int) -> None:
         """Start reading the raw pipes."""
         self.raw = {out: frames.STDOUT, err: frames.STDERR}
+        self._taken = dict.fromkeys(self.raw.values(), 0)
         for fd in self.raw:
             self.loop.add(fd, lambda events, fd=fd: self._raw_ready(fd))  # type: ignore[misc]
 
     def before_raw(self) -> None:
         """Called before raw output is passed on, so that what was printed earlier goes first."""
 
+    def raw_taken(self, number: int, total: int) -> None:
+        """Called with 0 or 1 (fd 1 or 2) and how many bytes have been read from its pipe."""
+
     def _raw_ready(self, fd: int) -> None:
+        kind = self.raw[fd]
+        # What comes after this look may come after something that is printed meanwhile.
+        taken, there = self._taken[kind], ring.waiting(fd)
         self.before_raw()
-        got = self._read_one(fd)
-        if fd in self.raw and got < BIG_READ:
+        left = taken + there - self._taken[kind]
+        got = self._read_one(fd, left) if fd in self.raw and (left > 0 or not there) else 0
+        if fd in self.raw and max(got, there) < BIG_READ:
             self.loop.remove(fd)
             self._resume[fd] = self.loop.later(COALESCE, lambda: self._resume_raw(fd))
 
@@ -119,23 +128,31 @@ class Worker:
         if self._resume.pop(fd, None) is not None and fd in self.raw:
             self.loop.add(fd, lambda events: self._raw_ready(fd))
 
-    def _read_one(self, fd: int) -> int:
+    def _read_one(self, fd: int, most: int = _READ) -> int:
         try:
-            data = os.read(fd, _READ)
+            data = os.read(fd, min(most, _READ) or 1)
         except BlockingIOError:
             return 0
         if data:
-            self.sink(self.raw[fd], data)
+            kind = self.raw[fd]
+            self._taken[kind] += len(data)
+            self.raw_taken(list(self._taken).index(kind), self._taken[kind])
+            self.sink(kind, data)
         else:
             self._close_raw(fd)
         return len(data)
 
-    def read_raw(self, seconds: float = 0.02) -> None:
-        """Read the raw pipes until they are empty, or for so long when somebody keeps writing."""
+    def read_raw(self, totals: tuple[int, ...] | None = None, seconds: float = 0.02) -> None:
+        """Read the raw pipes until they are empty, or for so long when somebody keeps writing.
+
+        ``totals``: stop when so many bytes have come from fd 1 and from fd 2 since the beginning.
+        """
         deadline = time.monotonic() + seconds
-        for fd in list(self.raw):
-            while fd in self.raw and self._read_one(fd) and time.monotonic() < deadline:
-                continue
+        for number, (fd, kind) in enumerate(list(self.raw.items())):
+            while fd in self.raw:
+                left = _READ if totals is None else totals[number] - self._taken[kind]
+                if left <= 0 or not self._read_one(fd, left) or time.monotonic() >= deadline:
+                    break
 
     def _close_raw(self, fd: int) -> None:
         del self.raw[fd]
