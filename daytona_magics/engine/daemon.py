@@ -29,14 +29,14 @@ from aiohttp import web
 
 from daytona_magics import __version__
 from daytona_magics.engine import address, logs, places
-from daytona_magics.engine.activity import Activity
 from daytona_magics.engine.api.context import Context
 from daytona_magics.engine.api.door import Door, most_connections
 from daytona_magics.engine.api.guard import Guard
-from daytona_magics.engine.janitor import Janitor
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
 from daytona_magics.engine.launch.visible import plan
-from daytona_magics.engine.lifecycle import Sandboxes
+from daytona_magics.engine.life.activity import Activity
+from daytona_magics.engine.life.janitor import Janitor
+from daytona_magics.engine.life.lifecycle import Sandboxes
 from daytona_magics.engine.log import hide, log, open_log
 from daytona_magics.engine.preview.listener import listen
 from daytona_magics.engine.preview.server import Previews

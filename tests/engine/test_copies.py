@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from daytona_magics.engine.copies import plant
-from daytona_magics.engine.copies.pack import Damaged, TooDeep, pack, unpack
-from daytona_magics.engine.copies.plant import clone
-from daytona_magics.engine.copies.walk import Aborted
+from daytona_magics.engine.life.copies import plant
+from daytona_magics.engine.life.copies.pack import Damaged, TooDeep, pack, unpack
+from daytona_magics.engine.life.copies.plant import clone
+from daytona_magics.engine.life.copies.walk import Aborted
 from daytona_magics.engine.toolbox.trees import remove_tree
 
 _OLD, _NEW = (300_001, 300_002) if os.geteuid() == 0 else (None, None)

@@ -80,7 +80,7 @@ def test_a_dead_zygote_is_replaced(fresh_engine: IsolatedEngine) -> None:
 BROKEN_END = """
 import sys
 from daytona_magics.engine.api.events import Events
-from daytona_magics.engine.lifecycle import Sandboxes
+from daytona_magics.engine.life.lifecycle import Sandboxes
 async def broken(self):
     raise RuntimeError("broken on purpose")
 Sandboxes.stop_all = Events.close = broken

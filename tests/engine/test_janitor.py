@@ -13,13 +13,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from daytona_magics.engine.activity import Activity
 from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.janitor import Janitor
 from daytona_magics.engine.launch.launcher import Launcher
-from daytona_magics.engine.lifecycle import Sandboxes
-from daytona_magics.engine.sandbox import Sandbox
+from daytona_magics.engine.life.activity import Activity
+from daytona_magics.engine.life.janitor import Janitor
+from daytona_magics.engine.life.lifecycle import Sandboxes
+from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
 from tests.engine_process import IsolatedEngine
 

@@ -18,8 +18,8 @@ from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch import sandbox as launch_sandbox
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess, SandboxSpec
-from daytona_magics.engine.lifecycle import Sandboxes
-from daytona_magics.engine.sandbox import Sandbox
+from daytona_magics.engine.life.lifecycle import Sandboxes
+from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
 from daytona_magics.engine.store.records import SandboxRecord
 

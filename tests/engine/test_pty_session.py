@@ -14,7 +14,7 @@ import pytest
 from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.api.pty_session import PtySession
 from daytona_magics.engine.launch.launcher import Launcher
-from daytona_magics.engine.lifecycle import Sandboxes
+from daytona_magics.engine.life.lifecycle import Sandboxes
 from daytona_magics.engine.store.database import Database
 from daytona_magics.engine.toolbox.client import PtyProcess, Toolbox
 

@@ -16,13 +16,13 @@ import pytest
 from daytona import Daytona
 from daytona.common.errors import DaytonaNotFoundError
 
-from daytona_magics.engine import lifecycle
 from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher
-from daytona_magics.engine.lifecycle import Sandboxes
-from daytona_magics.engine.registry import MEMORY_LOST
-from daytona_magics.engine.sandbox import Sandbox
+from daytona_magics.engine.life import lifecycle
+from daytona_magics.engine.life.lifecycle import Sandboxes
+from daytona_magics.engine.life.registry import MEMORY_LOST
+from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
 from tests.engine_process import IsolatedEngine, isolated_engine, wait_until
 

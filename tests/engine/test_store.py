@@ -20,7 +20,7 @@ from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.api.multipart import content_disposition
 from daytona_magics.engine.api.pty_session import exit_reason
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.janitor import due
+from daytona_magics.engine.life.janitor import due
 from daytona_magics.engine.store import database as database_module
 from daytona_magics.engine.store import folder as folder_module
 from daytona_magics.engine.store.database import Database, StoreError

@@ -18,11 +18,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from daytona_magics.engine.activity import Activity
 from daytona_magics.engine.api.context import Context
 from daytona_magics.engine.api.guard import Guard
 from daytona_magics.engine.launch.launcher import Launcher
-from daytona_magics.engine.lifecycle import Sandboxes
+from daytona_magics.engine.life.activity import Activity
+from daytona_magics.engine.life.lifecycle import Sandboxes
 from daytona_magics.engine.server import build_app
 from daytona_magics.engine.store.database import Database
 from daytona_magics.engine.store.folder import StateFolder

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from daytona_magics.engine.lifecycle import Sandboxes
-from daytona_magics.engine.sandbox import Sandbox
+from daytona_magics.engine.life.lifecycle import Sandboxes
+from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.folder import StateFolder
 
 if TYPE_CHECKING:
-    from daytona_magics.engine.activity import Activity
+    from daytona_magics.engine.life.activity import Activity
     from daytona_magics.engine.preview.server import Previews
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import socketio
 from aiohttp import web
 
-from daytona_magics.engine.activity import Activity
 from daytona_magics.engine.api.guard import SOCKETIO_PATH, Guard, unanswered
 from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.life.activity import Activity
 
 MAX_STRANGERS = 16
 STRANGER_SECONDS = 5.0

@@ -16,7 +16,7 @@ from daytona_magics.engine.api.models import whole
 from daytona_magics.engine.api.process import SANDBOX, decode_envs
 from daytona_magics.engine.api.pty_session import PING_SECONDS, PtyClient, PtySession
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.sandbox import Sandbox
+from daytona_magics.engine.life.sandbox import Sandbox
 
 routes = web.RouteTableDef()
 

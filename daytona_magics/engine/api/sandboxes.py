@@ -22,7 +22,7 @@ from daytona_magics.engine.api.models import (
     whole,
 )
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.sandbox import ISOLATION_LABEL, Sandbox
+from daytona_magics.engine.life.sandbox import ISOLATION_LABEL, Sandbox
 from daytona_magics.engine.store.records import SandboxRecord
 
 routes = web.RouteTableDef()

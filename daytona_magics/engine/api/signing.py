@@ -17,7 +17,7 @@ from aiohttp import web
 
 from daytona_magics.engine.api.context import context, sandbox_of
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.lifecycle import Sandboxes
+from daytona_magics.engine.life.lifecycle import Sandboxes
 from daytona_magics.engine.store.records import SandboxRecord
 
 routes = web.RouteTableDef()

@@ -16,7 +16,7 @@ from daytona_magics.engine.api.listing import parse_time
 from daytona_magics.engine.api.models import rfc3339, whole
 from daytona_magics.engine.api.process import SANDBOX
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.metrics import Sample
+from daytona_magics.engine.life.metrics import Sample
 from daytona_magics.engine.toolbox.answers import check_env, protocol_errors
 
 routes = web.RouteTableDef()

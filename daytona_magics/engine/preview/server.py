@@ -21,7 +21,8 @@ from yarl import URL
 from daytona_magics.engine.api.errors import PROXY
 from daytona_magics.engine.api.guard import Guard, unanswered
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.lifecycle import Sandboxes
+from daytona_magics.engine.life.lifecycle import Sandboxes
+from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.preview import address, pages, terminal
 from daytona_magics.engine.preview.address import Wanted
 from daytona_magics.engine.preview.forward import Forwarder, leave_out
@@ -38,7 +39,6 @@ from daytona_magics.engine.preview.headers import (
 from daytona_magics.engine.preview.listener import Listener
 from daytona_magics.engine.preview.tokens import COOKIE_SECONDS, Tokens
 from daytona_magics.engine.preview.upgrade import Upgrader, is_websocket
-from daytona_magics.engine.sandbox import Sandbox
 from daytona_magics.engine.toolbox.client import ToolboxError
 
 #: Ports of the platform's own services: never without proof, public sandbox or not.

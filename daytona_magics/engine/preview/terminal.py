@@ -24,9 +24,9 @@ from daytona_magics.engine.api.errors import PROXY
 from daytona_magics.engine.api.pty import MAX_SIDE, open_session
 from daytona_magics.engine.api.pty_session import PtySession, control, exit_reason
 from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.preview.address import Wanted, is_own_origin
 from daytona_magics.engine.preview.upgrade import is_websocket
-from daytona_magics.engine.sandbox import Sandbox
 from daytona_magics.engine.toolbox.client import PtyExit
 
 PORT = 22222

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from weakref import WeakKeyDictionary
 
 from daytona_magics.engine.launch.sandbox import SandboxProcess
-from daytona_magics.engine.sandbox import Sandbox
+from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
 
 #: Seconds a signed token lives: unless asked otherwise, and at most.

@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import errno
 
-from daytona_magics.engine.background import Background, Works
-from daytona_magics.engine.copies.pack import Damaged, TooDeep, pack, sync, unpack
-from daytona_magics.engine.copies.walk import Aborted
-from daytona_magics.engine.disposal import Disposal
 from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.life.background import Background, Works
+from daytona_magics.engine.life.copies.pack import Damaged, TooDeep, pack, sync, unpack
+from daytona_magics.engine.life.copies.walk import Aborted
+from daytona_magics.engine.life.disposal import Disposal
+from daytona_magics.engine.life.rows import Rows
+from daytona_magics.engine.life.sandbox import Sandbox
+from daytona_magics.engine.life.starting import folder_of
+from daytona_magics.engine.life.states import check_state
 from daytona_magics.engine.log import log
-from daytona_magics.engine.rows import Rows
-from daytona_magics.engine.sandbox import Sandbox
-from daytona_magics.engine.starting import folder_of
-from daytona_magics.engine.states import check_state
 
 #: Seconds a request waits for an archive; then it is answered with the state on the way.
 PATIENCE = 5.0

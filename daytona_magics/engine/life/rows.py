@@ -10,8 +10,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.log import log
-from daytona_magics.engine.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database, StoreError
 from daytona_magics.engine.store.records import SandboxRecord
 

@@ -14,17 +14,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from daytona_magics.engine.archiving import FULL
-from daytona_magics.engine.background import Works
-from daytona_magics.engine.copies.plant import clone
-from daytona_magics.engine.copies.walk import Aborted
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.freezing import FreezeError, freeze
+from daytona_magics.engine.life.archiving import FULL
+from daytona_magics.engine.life.background import Works
+from daytona_magics.engine.life.copies.plant import clone
+from daytona_magics.engine.life.copies.walk import Aborted
+from daytona_magics.engine.life.freezing import FreezeError, freeze
+from daytona_magics.engine.life.rows import Rows
+from daytona_magics.engine.life.sandbox import Sandbox
+from daytona_magics.engine.life.starting import folder_of
+from daytona_magics.engine.life.states import check_state
 from daytona_magics.engine.log import log
-from daytona_magics.engine.rows import Rows
-from daytona_magics.engine.sandbox import Sandbox
-from daytona_magics.engine.starting import folder_of
-from daytona_magics.engine.states import check_state
 from daytona_magics.engine.store.records import SandboxRecord
 
 

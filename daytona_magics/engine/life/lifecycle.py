@@ -13,24 +13,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from daytona_magics.engine import forking
-from daytona_magics.engine.archiving import PATIENCE, Archives
-from daytona_magics.engine.background import Background, Works
-from daytona_magics.engine.disposal import Disposal
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher, SandboxProcess
 from daytona_magics.engine.launch.system import SystemLayers
+from daytona_magics.engine.life import forking
+from daytona_magics.engine.life.archiving import PATIENCE, Archives
+from daytona_magics.engine.life.background import Background, Works
+from daytona_magics.engine.life.disposal import Disposal
+from daytona_magics.engine.life.metrics import Metrics
+from daytona_magics.engine.life.registry import MEMORY_LOST, Registry
+from daytona_magics.engine.life.rows import Event, Rows
+from daytona_magics.engine.life.running import Runner
+from daytona_magics.engine.life.sandbox import Sandbox
+from daytona_magics.engine.life.starting import Starter
+from daytona_magics.engine.life.states import LONG, RESTING, check_settled, check_state
 from daytona_magics.engine.limits.limiter import Limiter
 from daytona_magics.engine.log import log
-from daytona_magics.engine.metrics import Metrics
 from daytona_magics.engine.proxy.egress import Egress
 from daytona_magics.engine.proxy.settings import HostNetwork
-from daytona_magics.engine.registry import MEMORY_LOST, Registry
-from daytona_magics.engine.rows import Event, Rows
-from daytona_magics.engine.running import Runner
-from daytona_magics.engine.sandbox import Sandbox
-from daytona_magics.engine.starting import Starter
-from daytona_magics.engine.states import LONG, RESTING, check_settled, check_state
 from daytona_magics.engine.store.database import Database
 from daytona_magics.engine.store.records import SandboxRecord
 from daytona_magics.engine.store.uids import UidBlock

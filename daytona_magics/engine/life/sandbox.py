@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import SandboxProcess
-from daytona_magics.engine.states import USABLE
+from daytona_magics.engine.life.states import USABLE
 from daytona_magics.engine.store.records import SandboxRecord
 from daytona_magics.engine.toolbox.client import Toolbox
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from daytona_magics.engine.copies.walk import FOLDER, Meta, Segments, walk
+from daytona_magics.engine.life.copies.walk import FOLDER, Meta, Segments, walk
 
 #: Bytes that stay free on the disk.
 RESERVE = 32 << 20

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from daytona_magics.engine.copies.walk import Aborted
+from daytona_magics.engine.life.copies.walk import Aborted
 from daytona_magics.engine.log import log
 
 

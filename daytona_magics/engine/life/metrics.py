@@ -16,11 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from daytona_magics.engine.freezing import members, stat_fields
+from daytona_magics.engine.life.freezing import members, stat_fields
+from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.limits import disk, processes
 from daytona_magics.engine.limits.limiter import Limiter
 from daytona_magics.engine.limits.watched import Watched
-from daytona_magics.engine.sandbox import Sandbox
 
 SAMPLE_SECONDS = 60.0
 _KEPT = 24 * 60

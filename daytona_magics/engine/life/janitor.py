@@ -12,11 +12,11 @@ import sqlite3
 import time
 from collections.abc import Callable
 
-from daytona_magics.engine.activity import Activity
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.lifecycle import Sandboxes
+from daytona_magics.engine.life.activity import Activity
+from daytona_magics.engine.life.lifecycle import Sandboxes
+from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.log import log
-from daytona_magics.engine.sandbox import Sandbox
 
 TICK_SECONDS = 2.0
 RETRY_SECONDS = 600.0

@@ -10,10 +10,10 @@ import asyncio
 import secrets
 from pathlib import Path
 
-from daytona_magics.engine.background import Background
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
+from daytona_magics.engine.life.background import Background
+from daytona_magics.engine.life.starting import folder_of
 from daytona_magics.engine.log import log
-from daytona_magics.engine.starting import folder_of
 from daytona_magics.engine.store.database import Database
 from daytona_magics.engine.store.records import SandboxRecord
 

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from daytona_magics.engine.disposal import Disposal
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher
-from daytona_magics.engine.sandbox import ISOLATION_LABEL, Sandbox
-from daytona_magics.engine.starting import folder_of
+from daytona_magics.engine.life.disposal import Disposal
+from daytona_magics.engine.life.sandbox import ISOLATION_LABEL, Sandbox
+from daytona_magics.engine.life.starting import folder_of
 from daytona_magics.engine.store.database import Database
 from daytona_magics.engine.store.records import SandboxRecord
 from daytona_magics.engine.store.uids import UidBlock, find_block

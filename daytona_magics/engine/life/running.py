@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Callable
 
 from daytona_magics.engine.errors import ApiError
-from daytona_magics.engine.freezing import FreezeError, Frozen, end_kindly, freeze
 from daytona_magics.engine.launch.launcher import LaunchError, SandboxProcess
+from daytona_magics.engine.life.freezing import FreezeError, Frozen, end_kindly, freeze
+from daytona_magics.engine.life.rows import Rows
+from daytona_magics.engine.life.sandbox import ISOLATION_LABEL, Sandbox
+from daytona_magics.engine.life.starting import Starter
 from daytona_magics.engine.log import log
-from daytona_magics.engine.rows import Rows
-from daytona_magics.engine.sandbox import ISOLATION_LABEL, Sandbox
-from daytona_magics.engine.starting import Starter
 
 #: Seconds that programs have to end by themselves when their sandbox is stopped.
 KIND_SECONDS = 1.0

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from daytona_magics.engine.copies.plant import Planter, check_space
-from daytona_magics.engine.copies.walk import FOLDER, Meta, Segments, walk
+from daytona_magics.engine.life.copies.plant import Planter, check_space
+from daytona_magics.engine.life.copies.walk import FOLDER, Meta, Segments, walk
 
 _OWN, _BLOCK, _CHUNK = 1000, tarfile.BLOCKSIZE, 1 << 20
 _XATTRS = "DAYTONAMAGICS.xattrs"
