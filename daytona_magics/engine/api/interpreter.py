@@ -18,6 +18,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from daytona_magics.engine.api.context import sandbox_of, used
 from daytona_magics.engine.api.errors import json_body
+from daytona_magics.engine.api.following import while_connected
 from daytona_magics.engine.api.process import SANDBOX
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.toolbox import interpreter_client
@@ -104,17 +105,7 @@ async def _serve(socket: web.WebSocketResponse, toolbox: Toolbox) -> tuple[int, 
         if wanted is None:
             return WSCloseCode.OK, ""
         run = await interpreter_client.execute(toolbox, **wanted)
-        sender = asyncio.ensure_future(_send(socket, run))
-        listener = asyncio.ensure_future(_until_closed(socket))
-        both: set[asyncio.Future[None]] = {sender, listener}
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
-        if not sender.cancelled():
-            sender.result()
+        await while_connected(socket, _send(socket, run))
     except ApiError as error:
         return WSCloseCode.UNSUPPORTED_DATA, str(error)
     except ToolboxError as error:
@@ -176,10 +167,3 @@ async def _send(socket: web.WebSocketResponse, run: Run) -> None:
         await socket.send_json(
             {"type": "error", "name": "InterpreterEnded", "value": run.message, "traceback": run.message}
         )
-
-
-async def _until_closed(socket: web.WebSocketResponse) -> None:
-    """Read (and ignore) what the client says until it hangs up."""
-    async for message in socket:
-        if message.type in (WSMsgType.CLOSE, WSMsgType.ERROR):
-            return

@@ -6,15 +6,15 @@ binary messages that each begin with the platform's three-byte marker of the str
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, web
 
 from daytona_magics.engine.api.context import sandbox_of, used
 from daytona_magics.engine.api.errors import json_body
+from daytona_magics.engine.api.following import while_connected
 from daytona_magics.engine.api.process import SANDBOX
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.toolbox import session_client
@@ -206,21 +206,13 @@ async def logs(request: web.Request) -> web.StreamResponse:
 async def _stream(request: web.Request, log: Log) -> web.WebSocketResponse:
     socket = web.WebSocketResponse(heartbeat=PING_SECONDS, compress=False)
     await socket.prepare(request)
-    sender = asyncio.ensure_future(_send(socket, log))
-    listener = asyncio.ensure_future(_until_closed(socket))
-    both: set[asyncio.Future[None]] = {sender, listener}
+    code, reason = WSCloseCode.OK, b""
     try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in both:
-            task.cancel()
-        ended = await asyncio.gather(sender, return_exceptions=True)
-        await asyncio.gather(listener, return_exceptions=True)
-    error = ended[0]
-    if isinstance(error, ToolboxError):
-        await socket.close(code=WSCloseCode.INTERNAL_ERROR, message=error.message.encode()[:120])
-    else:
-        await socket.close()
+        with suppress(ConnectionError):  # The client may hang up while it is sent something.
+            await while_connected(socket, _send(socket, log))
+    except ToolboxError as error:
+        code, reason = WSCloseCode.INTERNAL_ERROR, error.message.encode()[:120]
+    await socket.close(code=code, message=reason)
     return socket
 
 
@@ -229,10 +221,3 @@ async def _send(socket: web.WebSocketResponse, log: Log) -> None:
         await socket.send_bytes(MARKERS.get(kind, ERR_MARKER) + data)
     if log.missing:
         await socket.send_bytes(ERR_MARKER + f"\n[{log.missing}]\n".encode())
-
-
-async def _until_closed(socket: web.WebSocketResponse) -> None:
-    """Read (and ignore) what the client says until it hangs up."""
-    async for message in socket:
-        if message.type in (WSMsgType.CLOSE, WSMsgType.ERROR):
-            return

@@ -19,9 +19,11 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from daytona_magics.engine.launch.sandbox import SandboxProcess
-from daytona_magics.engine.preview.forward import Outward, begin, connect, unreachable
+from daytona_magics.engine.preview.forward import Outward, begin, unreachable
 from daytona_magics.engine.proxy import http1
+from daytona_magics.engine.tasks import until_one_ends
 from daytona_magics.engine.toolbox.client import ToolboxError
+from daytona_magics.engine.toolbox.connection_client import connect
 
 #: Most WebSockets of one sandbox.
 MAX_SOCKETS = 100
@@ -185,13 +187,7 @@ async def _tunnel(request: web.Request, far: http1.Wire) -> None:
         raise ConnectionError("the client has left")
     inbox = _Inbox(transport, far)
     cast(Any, request.protocol).set_parser(inbox)
-    ways = [asyncio.ensure_future(inbox.empty()), asyncio.ensure_future(_outbox(request, far))]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+    await until_one_ends(inbox.empty(), _outbox(request, far))
 
 
 async def _outbox(request: web.Request, far: http1.Wire) -> None:

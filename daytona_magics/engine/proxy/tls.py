@@ -13,6 +13,7 @@ import socket
 import ssl
 
 from daytona_magics.engine.proxy.http1 import PIECE
+from daytona_magics.engine.tasks import until_one_ends
 
 _joined: set[asyncio.Task[None]] = set()
 
@@ -54,14 +55,10 @@ async def _join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far:
             await loop.sock_sendall(far, data)
         far.shutdown(socket.SHUT_WR)
 
-    tasks = {asyncio.ensure_future(out()), asyncio.ensure_future(back())}
     try:
         # Either end's end is the end: a request has been sent whole before its answer ends.
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await until_one_ends(out(), back())
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         far.close()
         writer.close()
         with contextlib.suppress(OSError, asyncio.TimeoutError):
