@@ -59,6 +59,7 @@ class Sandboxes:
         self._background, self._works = Background(), Works()
         self._disposal = Disposal(folder, database, launcher, self._background)
         self._registry = Registry(database, launcher, folder, self._disposal)
+        self.egress.peers = self._registry.links.reach
         self._archives = Archives(self._rows, self._disposal, self._background, self._works)
         self._forks = forking.Forks(self._rows, self._works)
         self.metrics = Metrics(self.limiter)

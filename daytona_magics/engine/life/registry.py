@@ -20,6 +20,7 @@ from pathlib import Path
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher
 from daytona_magics.engine.life.disposal import Disposal
+from daytona_magics.engine.life.links import Links
 from daytona_magics.engine.life.sandbox import ISOLATION_LABEL, Sandbox
 from daytona_magics.engine.life.starting import folder_of
 from daytona_magics.engine.store.database import Database
@@ -40,6 +41,7 @@ class Registry:
 
     Attributes:
         lock: held while a name is taken.
+        links: who reaches whom by name.
         uid_block: the host uids given to sandboxes; None when they share the engine's.
     """
 
@@ -50,6 +52,7 @@ class Registry:
         self._homes = folder / "sandboxes"
         self._by_id: dict[str, Sandbox] = {}
         self.lock = asyncio.Lock()
+        self.links = Links(self)
         self.uid_block: UidBlock | None = None
 
     def __iter__(self) -> Iterator[Sandbox]:
@@ -78,7 +81,8 @@ class Registry:
 
     def drop(self, sandbox: Sandbox) -> None:
         """It is gone for everybody."""
-        self._by_id.pop(sandbox.record.id, None)
+        if self._by_id.pop(sandbox.record.id, None) is not None:
+            self.links.remember(sandbox.record)
 
     def forget(self, sandbox: Sandbox) -> None:
         """Take back a creation: files and row go."""

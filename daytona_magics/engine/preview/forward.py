@@ -7,7 +7,6 @@ else. Bodies are passed on piece by piece, as they come; a piece is read when th
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -19,8 +18,8 @@ from yarl import URL
 
 from daytona_magics.engine.launch.sandbox import SandboxProcess
 from daytona_magics.engine.preview.listener import MAX_HEADER
-from daytona_magics.engine.toolbox.answers import protocol_errors
 from daytona_magics.engine.toolbox.client import Toolbox, ToolboxError
+from daytona_magics.engine.toolbox.connection_client import connect
 from daytona_magics.engine.toolbox.operation import Operation
 
 #: Most connections to one sandbox at once; requests beyond wait for one, this many seconds.
@@ -69,27 +68,6 @@ def _let_go(closed: asyncio.Future[None], operation: Operation) -> None:
     if not closed.cancelled():
         closed.exception()
     operation.wire.close()
-
-
-async def connect(toolbox: Toolbox, port: int) -> tuple[socket.socket, Operation]:
-    """A connection to `port` in a sandbox: our end, and the operation that ends when it is closed.
-
-    Raises ToolboxError 502 when nothing listens there.
-    """
-    operation = await toolbox.begin("connect", port=port)
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with far, protocol_errors():
-            await operation.answer()
-            await operation.wire.send_json({}, [far.fileno()])
-        with protocol_errors():
-            await operation.answer()
-        near.setblocking(False)
-        return near, operation
-    except BaseException:
-        near.close()
-        operation.wire.close()
-        raise
 
 
 class Forwarder:

@@ -31,6 +31,7 @@ from daytona_magics.engine.proxy.gate import (
 )
 from daytona_magics.engine.proxy.http1 import Malformed
 from daytona_magics.engine.proxy.indexes import Indexes
+from daytona_magics.engine.proxy.peers import Peers, nobody
 from daytona_magics.engine.proxy.policy import Policy
 from daytona_magics.engine.proxy.settings import INSIDE_URL, Access, HostNetwork, environment
 from daytona_magics.engine.proxy.upstream import Upstream, parse_proxy
@@ -44,11 +45,13 @@ class Egress:
         host: the host's proxy, package indexes and certificates.
         resolver: how names become addresses.
         timing: see `Timing`.
+        peers: who else sandboxes can reach, besides what lies outside.
     """
 
     host: HostNetwork
     resolver: Resolver = system_resolver
     timing: Timing = field(default_factory=Timing)
+    peers: Peers = nobody
 
     def __post_init__(self) -> None:
         self._gates: dict[str, Gate] = {}
@@ -86,7 +89,7 @@ class Egress:
         upstream = self.host.upstream
         if outbound and (wanted := parse_proxy(outbound)) is not None:
             upstream = Upstream(wanted, wanted, upstream.no_proxy)
-        gate = Gate(id, policy, Dialer(upstream, self.resolver), self._indexes, self.timing)
+        gate = Gate(id, policy, Dialer(upstream, self.resolver), self._indexes, self.timing, self.peers)
         self._gates[id] = gate
         if own_network:
             return Access(environment(INSIDE_URL, self.host), None)

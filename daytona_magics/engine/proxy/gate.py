@@ -1,7 +1,8 @@
 """The way out of one sandbox: its settings, its connections, its counters.
 
 A client's connection carries requests one after the other, or becomes a tunnel. Whatever is wrong or refused
-is answered with one sentence and ends the connection. New settings cut at once what they forbid.
+is answered with one sentence and ends the connection. New settings cut at once what they forbid; they are
+about what lies outside, so those who are linked with the sandbox stay in reach (see `peers`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from daytona_magics.engine.proxy import http1, relay
 from daytona_magics.engine.proxy.dialing import Dialer, Refused, Route
 from daytona_magics.engine.proxy.http1 import Malformed, Request, Wire
 from daytona_magics.engine.proxy.indexes import Indexes
+from daytona_magics.engine.proxy.peers import Peer, Peers
 from daytona_magics.engine.proxy.policy import Policy
 from daytona_magics.engine.proxy.targets import Address, BadTarget, Target, parse_authority
 
@@ -59,6 +61,7 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.near = Wire(sock)
         self.far: socket.socket | None = None
+        self.peer: Peer | None = None
         self.far_wire: Wire | None = None
         self.target: Target | None = None
         self.address: Address | None = None
@@ -79,19 +82,24 @@ class Connection:
         """The far end is let go of."""
         if self.far is not None:
             self.far.close()
-        self.far = self.far_wire = self.target = self.address = None
+        if self.peer is not None:
+            self.peer.release()
+        self.far = self.peer = self.far_wire = self.target = self.address = None
 
 
 class Gate:
     """The way out of one sandbox."""
 
-    def __init__(self, id: str, policy: Policy, dialer: Dialer, indexes: Indexes, timing: Timing) -> None:
+    def __init__(
+        self, id: str, policy: Policy, dialer: Dialer, indexes: Indexes, timing: Timing, peers: Peers
+    ) -> None:
         self.id = id
         self.policy = policy
         self.token = secrets.token_urlsafe(32)
         self.counters = Counters()
         self._dialer = dialer
         self._indexes = indexes
+        self._peers = peers
         self._timing = timing
         self._connections: set[Connection] = set()
         self._listener: socket.socket | None = None
@@ -231,6 +239,9 @@ class Gate:
         await relay.tunnel(connection.near, connection.far_wire)
 
     async def _dial(self, connection: Connection, target: Target, *, tunnel: bool) -> Route:
+        if (peer := await self._peers(self.id, target)) is not None:
+            connection.far, connection.peer = peer.sock, peer
+            return Route(peer.sock, None)
         granted = self._indexes.grants(target)
         route = await self._dialer.dial(target, self.policy, tunnel=tunnel, granted=granted)
         connection.far, connection.target = route.sock, target
