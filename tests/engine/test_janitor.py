@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher
 from daytona_magics.engine.life.activity import Activity
 from daytona_magics.engine.life.janitor import Janitor
-from daytona_magics.engine.life.lifecycle import Sandboxes
 from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
+from tests.engine_house import House, folder
 from tests.engine_process import IsolatedEngine
 
 
-@dataclass
-class House:
+class Watched(House[Database, Launcher]):
     """Sandboxes, their janitor, and two clocks."""
 
-    sandboxes: Sandboxes
-    ahead: dict[str, float] = field(default_factory=lambda: {"monotonic": 0.0, "wall": 0.0})
-
-    def __post_init__(self) -> None:
+    def __init__(self, base: Path) -> None:
+        super().__init__(base, Database(base), Launcher(stderr_dir=base / "stderr"))
+        self.ahead = {"monotonic": 0.0, "wall": 0.0}
         self.janitor = Janitor(
             self.sandboxes,
             Activity(),
             monotonic=lambda: time.monotonic() + self.ahead["monotonic"],
             wall=lambda: time.time() + self.ahead["wall"],
         )
-
-    async def create(self, **body: object) -> Sandbox:
-        return await self.sandboxes.create(parse_create(body))
 
     def exists(self, sandbox: Sandbox) -> bool:
         try:
@@ -51,22 +42,14 @@ class House:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    base = Path(tempfile.mkdtemp(prefix="dm-"))
-    base.chmod(0o711)
-    database, launcher = Database(base), Launcher(stderr_dir=base / "stderr")
-    await database.open()
-    await launcher.start()
-    sandboxes = Sandboxes(database, launcher, base)
-    await sandboxes.load()
-    yield House(sandboxes)
-    await sandboxes.stop_all()
-    await launcher.stop()
-    await database.close()
-    shutil.rmtree(base)
+async def house() -> AsyncIterator[Watched]:
+    with folder() as base:
+        house = Watched(base)
+        async with house.opened():
+            yield house
 
 
-async def test_auto_stop(house: House) -> None:
+async def test_auto_stop(house: Watched) -> None:
     sandbox, forever = await house.create(), await house.create(autoStopInterval=0)
     await sandbox.toolbox.execute("echo kept > file")
     house.ahead["monotonic"] = 15 * 60 - 5
@@ -86,7 +69,7 @@ async def test_auto_stop(house: House) -> None:
     assert (await sandbox.toolbox.execute("cat file")).output == b"kept\n"
 
 
-async def test_activity_puts_auto_stop_off(house: House) -> None:
+async def test_activity_puts_auto_stop_off(house: Watched) -> None:
     sandbox = await house.create(autoStopInterval=1)
     house.ahead["monotonic"] = 61
     sandbox.touch()
@@ -95,7 +78,7 @@ async def test_activity_puts_auto_stop_off(house: House) -> None:
     assert sandbox.record.state == "started"
 
 
-async def test_auto_delete_and_time_to_live(house: House) -> None:
+async def test_auto_delete_and_time_to_live(house: Watched) -> None:
     late, kept = await house.create(autoDeleteInterval=10), await house.create()
     ephemeral, lived = await house.create(autoDeleteInterval=0), await house.create(ttlMinutes=60)
     for sandbox in (late, kept, ephemeral):
@@ -113,7 +96,7 @@ async def test_auto_delete_and_time_to_live(house: House) -> None:
     assert lived.process is None
 
 
-async def test_auto_pause_keeps_memory_and_auto_archive_keeps_files(house: House) -> None:
+async def test_auto_pause_keeps_memory_and_auto_archive_keeps_files(house: Watched) -> None:
     paused, archived = await house.create(autoPauseInterval=2), await house.create(autoArchiveInterval=60)
     await paused.toolbox.execute("nohup sleep 1000 >/dev/null 2>&1 & echo $! > pid")
     await archived.toolbox.execute("echo kept > file")
@@ -138,7 +121,7 @@ async def test_auto_pause_keeps_memory_and_auto_archive_keeps_files(house: House
     assert (await archived.toolbox.execute("cat file")).output == b"kept\n"
 
 
-async def test_a_parent_outlives_its_time_until_its_forks_are_gone(house: House) -> None:
+async def test_a_parent_outlives_its_time_until_its_forks_are_gone(house: Watched) -> None:
     parent = await house.create(ttlMinutes=60)
     fork = await house.sandboxes.fork(parent, "")
     assert fork.record.destroy_at == parent.record.destroy_at
@@ -155,7 +138,7 @@ async def test_a_parent_outlives_its_time_until_its_forks_are_gone(house: House)
     assert not house.exists(parent)
 
 
-async def test_figures_of_a_running_sandbox(house: House) -> None:
+async def test_figures_of_a_running_sandbox(house: Watched) -> None:
     sandbox, stopped = await house.create(), await house.create()
     await house.sandboxes.stop(stopped)
     await house.janitor.sweep()

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sqlite3
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch import sandbox as launch_sandbox
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError, SandboxProcess, SandboxSpec
-from daytona_magics.engine.life.lifecycle import Sandboxes
-from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
 from daytona_magics.engine.store.records import SandboxRecord
+from tests.engine_house import House, folder
 
 
 class FullDisk(Database):
@@ -53,16 +49,11 @@ class CountingLauncher(Launcher):
         return self.spawned[-1]
 
 
-class House:
-    """Sandboxes with their parts."""
+class Faulty(House[FullDisk, CountingLauncher]):
+    """A database that refuses, a launcher that counts."""
 
     def __init__(self, base: Path) -> None:
-        self.base = base
-        self.database, self.launcher = FullDisk(base), CountingLauncher(base / "stderr")
-        self.sandboxes = Sandboxes(self.database, self.launcher, base)
-
-    async def create(self, **body: object) -> Sandbox:
-        return await self.sandboxes.create(parse_create(body))
+        super().__init__(base, FullDisk(base), CountingLauncher(base / "stderr"))
 
     @property
     def running(self) -> list[SandboxProcess]:
@@ -73,19 +64,11 @@ class House:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    base = Path(tempfile.mkdtemp(prefix="dm-"))
-    base.chmod(0o711)
-    house = House(base)
-    await house.database.open()
-    await house.launcher.start()
-    await house.sandboxes.load()
-    await house.sandboxes.system.current()
-    yield house
-    await house.sandboxes.stop_all()
-    await house.launcher.stop()
-    await house.database.close()
-    shutil.rmtree(base)
+async def house() -> AsyncIterator[Faulty]:
+    with folder() as base:
+        house = Faulty(base)
+        async with house.opened():
+            yield house
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -103,7 +86,7 @@ def keeper_of(process: SandboxProcess) -> int:
 # -- the database cannot be written
 
 
-async def test_a_creation_that_cannot_be_written_leaves_nothing_running(house: House) -> None:
+async def test_a_creation_that_cannot_be_written_leaves_nothing_running(house: Faulty) -> None:
     house.database.refused = ("started",)
     with pytest.raises(sqlite3.OperationalError):
         await house.create()
@@ -117,7 +100,7 @@ async def test_a_creation_that_cannot_be_written_leaves_nothing_running(house: H
 
 @pytest.mark.parametrize("refused", [("started",), ("started", "stopped")])
 async def test_a_start_that_cannot_be_written_leaves_nothing_running(
-    house: House, refused: tuple[str, ...]
+    house: Faulty, refused: tuple[str, ...]
 ) -> None:
     sandbox = await house.create()
     await house.sandboxes.stop(sandbox)
@@ -131,7 +114,7 @@ async def test_a_start_that_cannot_be_written_leaves_nothing_running(
     assert len(house.running) == 1
 
 
-async def test_an_end_that_cannot_be_written_is_an_end(house: House) -> None:
+async def test_an_end_that_cannot_be_written_is_an_end(house: Faulty) -> None:
     ended, stopped = await house.create(), await house.create()
     house.database.refused = ("stopped",)
     await house.launcher.spawned[0].kill()
@@ -144,7 +127,7 @@ async def test_an_end_that_cannot_be_written_is_an_end(house: House) -> None:
         assert (await sandbox.toolbox.execute("echo again")).output == b"again\n"
 
 
-async def test_a_listener_that_fails_changes_nothing(house: House) -> None:
+async def test_a_listener_that_fails_changes_nothing(house: Faulty) -> None:
     async def deaf(event: str, record: SandboxRecord, old: str) -> None:
         raise RuntimeError("deaf")
 
@@ -166,7 +149,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_what_does_not_end_is_reported_and_never_doubled(house: House) -> None:
+async def test_what_does_not_end_is_reported_and_never_doubled(house: Faulty) -> None:
     sandbox = await house.create()
     (process,) = house.running
     keeper = keeper_of(process)
@@ -186,7 +169,7 @@ async def test_what_does_not_end_is_reported_and_never_doubled(house: House) -> 
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_failed_creation_that_does_not_end_goes_when_it_ends(house: House) -> None:
+async def test_a_failed_creation_that_does_not_end_goes_when_it_ends(house: Faulty) -> None:
     house.database.refused = ("started",)
     spawn = house.launcher.spawn
     keepers: list[int] = []
@@ -213,7 +196,7 @@ async def test_a_failed_creation_that_does_not_end_goes_when_it_ends(house: Hous
 # -- the engine ends
 
 
-async def test_nothing_is_started_once_the_engine_ends(house: House) -> None:
+async def test_nothing_is_started_once_the_engine_ends(house: Faulty) -> None:
     sandbox = await house.create()
     await house.sandboxes.stop(sandbox)
     await house.sandboxes.stop_all()
@@ -224,7 +207,7 @@ async def test_nothing_is_started_once_the_engine_ends(house: House) -> None:
     assert house.running == []
 
 
-async def test_what_is_being_started_when_the_engine_ends_is_stopped(house: House) -> None:
+async def test_what_is_being_started_when_the_engine_ends_is_stopped(house: Faulty) -> None:
     stopped = await house.create()
     await house.sandboxes.stop(stopped)
     waiting, go = 0, asyncio.Event()
@@ -246,7 +229,7 @@ async def test_what_is_being_started_when_the_engine_ends_is_stopped(house: Hous
     assert set((await house.in_database()).values()) == {"stopped"}
 
 
-async def test_a_create_that_waits_for_its_row_when_the_engine_ends_is_stopped(house: House) -> None:
+async def test_a_create_that_waits_for_its_row_when_the_engine_ends_is_stopped(house: Faulty) -> None:
     creating = asyncio.ensure_future(house.create())
     await asyncio.sleep(0)
     await house.sandboxes.stop_all()
@@ -256,7 +239,7 @@ async def test_a_create_that_waits_for_its_row_when_the_engine_ends_is_stopped(h
 
 @pytest.mark.usefixtures("impatient")
 async def test_one_that_cannot_be_stopped_does_not_keep_the_others(
-    house: House, caplog: pytest.LogCaptureFixture
+    house: Faulty, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone, stuck, last = [await house.create() for _ in range(3)]
     assert stuck.process is not None

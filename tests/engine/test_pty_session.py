@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.api.pty_session import PtySession
-from daytona_magics.engine.launch.launcher import Launcher
-from daytona_magics.engine.life.lifecycle import Sandboxes
-from daytona_magics.engine.store.database import Database
 from daytona_magics.engine.toolbox.client import PtyProcess, Toolbox
+from tests.engine_house import folder, plain
 
 
 @pytest.fixture
 async def toolbox() -> AsyncIterator[Toolbox]:
-    base = Path(tempfile.mkdtemp(prefix="dm-"))
-    base.chmod(0o711)
-    database, launcher = Database(base), Launcher(stderr_dir=base / "stderr")
-    await database.open()
-    await launcher.start()
-    sandboxes = Sandboxes(database, launcher, base)
-    await sandboxes.load()
-    yield (await sandboxes.create(parse_create({}))).toolbox
-    await sandboxes.stop_all()
-    await launcher.stop()
-    await database.close()
-    shutil.rmtree(base)
+    with folder() as base:
+        house = plain(base)
+        async with house.opened():
+            yield (await house.create()).toolbox
 
 
 class Slow:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,14 +15,13 @@ import pytest
 from daytona import Daytona
 from daytona.common.errors import DaytonaNotFoundError
 
-from daytona_magics.engine.api.models import parse_create
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.launcher import Launcher
 from daytona_magics.engine.life import lifecycle
-from daytona_magics.engine.life.lifecycle import Sandboxes
 from daytona_magics.engine.life.registry import MEMORY_LOST
 from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
+from tests.engine_house import House, folder
 from tests.engine_process import IsolatedEngine, isolated_engine, wait_until
 
 _MUCH = """
@@ -140,17 +138,16 @@ def test_what_lost_its_files_says_so() -> None:
         assert list(daytona.list()) == []
 
 
-class House:
-    """Sandboxes with their parts, on a disk of their own."""
+class Small(House[Database, Launcher]):
+    """Sandboxes on a disk of their own."""
 
     def __init__(self, base: Path) -> None:
-        self.base = base
-        self.database, self.launcher = Database(base), Launcher(stderr_dir=base / "stderr")
-        self.sandboxes = Sandboxes(self.database, self.launcher, base)
+        super().__init__(base, Database(base), Launcher(stderr_dir=base / "stderr"))
         self.states: list[str] = []
 
-    async def create(self, megabytes: int, **body: object) -> Sandbox:
-        sandbox = await self.sandboxes.create(parse_create(body))
+    async def create_full(self, megabytes: int, **body: object) -> Sandbox:
+        """A sandbox with so many megabytes of noise."""
+        sandbox = await self.create(**body)
         await sandbox.toolbox.execute(f"head -c {megabytes << 20} /dev/urandom > noise; echo kept > file")
         return sandbox
 
@@ -166,29 +163,21 @@ class House:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    base = Path(tempfile.mkdtemp(prefix="dm-"))
-    if os.geteuid() == 0:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=0711", "tmpfs", str(base)], check=True)
-    base.chmod(0o711)
-    house = House(base)
-    await house.database.open()
-    await house.launcher.start()
-    await house.sandboxes.load()
-    await house.sandboxes.system.current()
-    yield house
-    await house.sandboxes.stop_all()
-    await house.launcher.stop()
-    await house.database.close()
-    if os.geteuid() == 0:
-        subprocess.run(["umount", str(base)], check=True)
-    shutil.rmtree(base)
+async def house() -> AsyncIterator[Small]:
+    with folder() as base:
+        if os.geteuid() == 0:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=0711", "tmpfs", base], check=True)
+        house = Small(base)
+        async with house.opened():
+            yield house
+        if os.geteuid() == 0:
+            subprocess.run(["umount", base], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own needs root")
-async def test_a_full_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk(house: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "PATIENCE", 60.0)
-    sandbox = await house.create(12)
+    sandbox = await house.create_full(12)
     house.fill(40)
     with pytest.raises(ApiError, match="disk of this machine is full") as caught:
         await house.sandboxes.fork(sandbox, "")
@@ -221,8 +210,8 @@ async def test_a_full_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> Non
     assert await house.kept(sandbox)
 
 
-async def test_deleted_while_it_is_archived(house: House) -> None:
-    sandbox = await house.create(20)
+async def test_deleted_while_it_is_archived(house: Small) -> None:
+    sandbox = await house.create_full(20)
     await house.sandboxes.stop(sandbox)
     await house.sandboxes.archive(sandbox, 0.0)
     assert sandbox.record.state == "archiving"
@@ -239,8 +228,8 @@ async def test_deleted_while_it_is_archived(house: House) -> None:
     assert [*(house.base / "archives").iterdir(), *(house.base / "sandboxes").iterdir()] == []
 
 
-async def test_ended_while_it_is_forked(house: House) -> None:
-    sandbox = await house.create(1)
+async def test_ended_while_it_is_forked(house: Small) -> None:
+    sandbox = await house.create_full(1)
     await sandbox.toolbox.execute("mkdir many; cd many; seq 20000 | xargs touch")
     forking = asyncio.ensure_future(house.sandboxes.fork(sandbox, ""))
     while len([*(house.base / "sandboxes").glob("*/home")]) < 2:
@@ -261,9 +250,9 @@ async def test_ended_while_it_is_forked(house: House) -> None:
     assert await house.kept(sandbox)
 
 
-async def test_the_engine_ends_while_files_are_copied(house: House) -> None:
-    archived, parent = await house.create(20), await house.create(1)
-    paused = await house.create(1)
+async def test_the_engine_ends_while_files_are_copied(house: Small) -> None:
+    archived, parent = await house.create_full(20), await house.create_full(1)
+    paused = await house.create_full(1)
     await parent.toolbox.execute("mkdir many; cd many; seq 20000 | xargs touch")
     await house.sandboxes.stop(archived)
     await house.sandboxes.pause(paused)
