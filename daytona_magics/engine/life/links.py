@@ -1,15 +1,17 @@
 """The link network: linked sandboxes reach each other by name and by id, over HTTP and CONNECT.
 
-A group is a sandbox and those that were created with its id as ``linkedSandboxId``. To a member, the names and
-ids of its group (its own among them) are hosts: ``curl http://NAME:3000/``. They exist only in the proxy that
-is its way out, and only in its own group; for everybody else they are names that nobody has. The connection
-is made by the toolbox of the member that is asked, from inside, as previews are, so a program there sees a
-client on its own loopback, and may listen on that.
+A group is a sandbox and those that were created with its id as ``linkedSandbox``. To a member, the names
+and ids of its group (its own among them) are hosts: ``curl http://NAME:3000/``. They exist only in the proxy
+that is its way out, and only in its own group; for everybody else they are names that nobody has. The
+connection is made by the toolbox of the member that is asked, from inside, as previews are, so a program
+there sees a client on its own loopback, and may listen on that. At isolation level L0 there is no such proxy,
+and there are no names.
 
 Hosts know no upper case: names that differ in nothing else mean the oldest sandbox. An id wins over a name.
 A sandbox whose name cannot be a host (it has blanks, is an address, …) is reached by its id.
 
-``network_block_all`` and the allow lists are about the internet; they neither open nor close the link network.
+``network_block_all`` and the allow lists are about the internet; they neither open nor close the link
+network.
 """
 
 from __future__ import annotations

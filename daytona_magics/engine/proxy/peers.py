@@ -23,7 +23,7 @@ class Peer:
 
 
 Peers = Callable[[str, Target], Awaitable[Peer | None]]
-"""``await peers(id, target)``: a connection for the sandbox ``id``; None when ``target`` names none of its peers.
+"""``await peers(id, target)``: a connection for sandbox ``id``; None when ``target`` names none of its peers.
 
 Raises Refused when it names one that cannot be reached.
 """
