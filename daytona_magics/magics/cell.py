@@ -13,6 +13,7 @@ from daytona_magics.magics.parser import HelpWanted, parse
 
 if TYPE_CHECKING:
     from daytona_magics.notebook.outcome import CellOutput
+    from daytona_magics.notebook.pump import Pump
 
 
 def run_cell(shell: Any, line: str, body: str | None) -> Any:
@@ -45,7 +46,7 @@ def run_cell(shell: Any, line: str, body: str | None) -> Any:
         return Help(f"The cell is empty: nothing was run.\n\n{helptext.of(grammar.CELL)}")
 
     try:
-        outcome = _run(shell, options, env, body)
+        outcome, pump = _run(shell, options, env, body)
     except SandboxInterrupted:
         raise
     except KeyboardInterrupt:
@@ -56,14 +57,17 @@ def run_cell(shell: Any, line: str, body: str | None) -> Any:
     if outcome.error is not None:
         if options.no_raise and isinstance(outcome.error, CellFailed):
             _show_error(outcome.error)
+            pump.show_behind()
             return outcome
+        if pump.behind:
+            _when_shown(shell, pump)
         raise outcome.error
     if options.no_raise:
         return outcome
     return None if options.out is not None else outcome.result
 
 
-def _run(shell: Any, options: Any, env: dict[str, str], body: str) -> CellOutput:
+def _run(shell: Any, options: Any, env: dict[str, str], body: str) -> tuple[CellOutput, Pump]:
     from daytona_magics import sandboxes
     from daytona_magics.notebook.pump import Pump
     from daytona_magics.notebook.status import wait
@@ -104,7 +108,17 @@ def _run(shell: Any, options: Any, env: dict[str, str], body: str) -> CellOutput
     outcome = pump.run()
     if options.language == "python":
         outcome.exit_code = None
-    return outcome
+    return outcome, pump
+
+
+def _when_shown(shell: Any, pump: Pump) -> None:
+    """IPython shows the error that is about to be raised; what the cell sent after it follows."""
+
+    def follow(result: Any = None) -> None:
+        shell.events.unregister("post_run_cell", follow)
+        pump.show_behind()
+
+    shell.events.register("post_run_cell", follow)
 
 
 def cell_number(shell: Any) -> int:

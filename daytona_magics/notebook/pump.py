@@ -36,6 +36,8 @@ from daytona_magics.runtime.loop import loop_thread
 TELL_WITHIN, OBEY_WITHIN, SAY_AFTER, ANSWER_WITHIN = 2.0, 5.0, 0.3, 0.5
 #: Answers on their way to the sandbox at once; a cell waits for each of them, so our guest has one.
 MOST_ANSWERS = 16
+#: Bytes of outputs kept to be shown behind an error.
+BEHIND_LIMIT = 64 << 20
 #: Highest step of the ladder; a press beyond it stops waiting.
 TOP = 3
 
@@ -93,6 +95,7 @@ class Pump:
         self._error: events.Error | None = None
         self._result: RemoteValue | None = None
         self._shown = False  # whether the result was shown already
+        self._behind: list[events.Display | events.Result] = []  # what came after the error
         self._questions: Questions | None = None
         self._answers: set[Future[bool]] = set()
         self._capture = capture
@@ -188,6 +191,8 @@ class Pump:
     # -- events ----------------------------------------------------------------------------------------
 
     def _handle(self, event: events.Event) -> None:
+        if self._keep_behind(event):
+            return
         if isinstance(event, events.Stream | events.Display | events.Clear):
             self._show_result()
         if isinstance(event, events.Stream):
@@ -198,7 +203,12 @@ class Pump:
             self._result = RemoteValue(event.data, event.metadata, trust=self._trust)
         elif isinstance(event, events.Error):
             lines = tuple(clean(line) for line in event.traceback)
-            self._error = events.Error(event.ename, clean(event.evalue), lines)
+            error = events.Error(event.ename, clean(event.evalue), lines)
+            if event.passing:
+                self._show_result()
+                self._output.error(error)
+            else:
+                self._error = error
         elif isinstance(event, events.Clear):
             self._output.clear(event.wait)
         elif isinstance(event, events.Input):
@@ -218,6 +228,36 @@ class Pump:
             self._status.become(
                 f"the connection was lost for {event.seconds:.1f} s; the output since then follows"
             )
+
+    def _keep_behind(self, event: events.Event) -> bool:
+        """Whether this is an output to be shown behind the cell's error, which comes when the cell has ended.
+
+        Figures and a value whose display failed are. More than a hostile guest sends is not kept.
+        """
+        if self._error is None or self._capture or not isinstance(event, events.Display | events.Result):
+            return False
+        if sum(map(events.weight, [*self._behind, event])) > BEHIND_LIMIT:
+            return False
+        self._behind.append(event)
+        return True
+
+    def show_behind(self) -> None:
+        """Show what the cell sent after its error; for whoever has shown the error."""
+        from IPython import get_ipython
+
+        behind, self._behind = self._behind, []
+        for event in behind:
+            if isinstance(event, events.Display):
+                self._output.display(event)
+            else:
+                # Between cells sys.displayhook is not the shell's.
+                hook = getattr(get_ipython(), "displayhook", sys.displayhook)
+                hook(RemoteValue(event.data, event.metadata, trust=self._trust))
+
+    @property
+    def behind(self) -> bool:
+        """Whether :meth:`show_behind` has something to show."""
+        return bool(self._behind)
 
     def _show_result(self) -> None:
         """Show the value before what comes after it; usually nothing does, and it is the magic's value."""

@@ -6,6 +6,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 
+from daytona_magics.errors import RemoteError
 from daytona_magics.notebook.display import RemoteValue, safe_bundle, safe_transient
 from daytona_magics.notebook.outcome import CellOutput
 from daytona_magics.notebook.terminal import TerminalFilter
@@ -45,6 +46,10 @@ class Output(ABC):
     def page(self, text: str) -> None:
         """Take a text for the pager."""
         self._write("stdout", text)
+
+    def error(self, error: events.Error) -> None:
+        """Take an error that is only to be shown; its texts are clean."""
+        self._write("stderr", "\n".join([*error.traceback, ""]))
 
     def settle(self) -> None:  # noqa: B027 - nothing to do where output is only kept
         """Nothing more is waiting: show what there is."""
@@ -102,6 +107,13 @@ class Shown(Output):
 
         self.flush()
         page(text)
+
+    def error(self, error: events.Error) -> None:
+        from IPython import get_ipython
+
+        self.flush()
+        shown = RemoteError.of(error.ename, error.evalue, list(error.traceback))
+        get_ipython().showtraceback((type(shown), shown, None))  # type: ignore[no-untyped-call,unused-ignore]
 
     def clear(self, wait: bool) -> None:
         from IPython.display import clear_output

@@ -255,7 +255,11 @@ def _error(message: dict[str, Any], size: int) -> Error:
     if not isinstance(lines, list) or len(lines) > 10_000 or not all(isinstance(line, str) for line in lines):
         refuse("traceback is not a list of lines")
     return Error(
-        text(message, "ename", limit=1000), text(message, "evalue", "", MAX_MESSAGE), tuple(lines), size
+        text(message, "ename", limit=1000),
+        text(message, "evalue", "", MAX_MESSAGE),
+        tuple(lines),
+        size,
+        boolean(message, "passing"),
     )
 
 

@@ -65,13 +65,14 @@ class Result:
 class Error:
     """An exception ended the cell's body; ``traceback`` holds rendered ANSI lines, remote frames only.
 
-    ``size`` as of Display.
+    ``size`` as of Display. With ``passing`` it is only shown (``%tb``), and the cell goes on.
     """
 
     ename: str
     evalue: str
     traceback: tuple[str, ...] = ()
     size: int = field(default=0, compare=False, repr=False)
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

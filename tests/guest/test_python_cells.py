@@ -67,7 +67,7 @@ def test_last_value_semicolon_underscore_and_none(client: Client) -> None:
 
 def test_repr_that_raises(client: Client) -> None:
     run = client.run("class R:\n    def __repr__(self): raise ValueError('no')\nR()")
-    assert run.status == "error" and "its __repr__ raised ValueError" in run.result
+    assert run.status == "error" and run.result is None
     assert run.error["ename"] == "ValueError" and run.error["evalue"] == "no"
 
 

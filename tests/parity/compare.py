@@ -17,6 +17,8 @@ from .suite import Case, Outcome
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _SAME = (
+    # A frame of the cell shows a magic as it stands there; locally what it was turned into.
+    (re.compile(r"get_ipython\(\)\.run_line_magic\('(\w+)', '([^'\n]*)'\)"), r"%\1 \2"),
     (re.compile(r"0x[0-9a-f]{6,}"), "0xADDRESS"),
     (re.compile(r"Cell In\s?\[\d+\](?: \(\d+\))?"), "Cell In[#]"),
     (re.compile(r"(?:File )?<ipython-input-[^>]*>"), "Cell In[#]"),
@@ -48,6 +50,8 @@ def normal(case: Case, outcome: Outcome, *, sandbox: bool) -> list[Any]:
     items = [*asked, *_joined([item for item in items if item[0] != "input"])]
     if "exact" not in case.options:
         items = _by_stream(items)
+    if "plain" in case.options:
+        items = [("stream", i[1], _ANSI.sub("", i[2])) if i[0] == "stream" else i for i in items]
     texts = [("stream", i[1], _same(i[2])) if i[0] == "stream" else i for i in items]
     return [*texts, ("statuses", outcome.statuses)]
 

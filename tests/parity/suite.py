@@ -4,6 +4,7 @@ A file holds cases. A case starts with ``=== name option ...``; a line ``---`` s
 one after the other. Options:
 
     exact            the order of stdout and stderr pieces counts (the cell flushes, or displays between)
+    plain            colours do not count
     bash             the cells are bash: ``%%bash`` here, ``%%sandbox bash`` there
     stdin:a|b        answers to the prompts, in order
     nostdin          the front end takes no input
@@ -62,7 +63,7 @@ def _case(head: str, body: str) -> Case:
             case.interrupt = word.partition(":")[2]
         else:
             case.options |= {word}
-    assert case.options <= {"exact", "bash", "nostdin", "interrupt-input"}, (name, case.options)
+    assert case.options <= {"exact", "plain", "bash", "nostdin", "interrupt-input"}, (name, case.options)
     return case
 
 

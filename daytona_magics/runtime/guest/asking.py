@@ -52,7 +52,7 @@ class Asker:
             """Ask the person at the notebook for a line of text; returns it without its line end."""
             return self.ask(str(prompt), False)
 
-        def ask_password(prompt: str = "Password: ", stream: Any = None, **_: Any) -> str:
+        def ask_password(prompt: str = "", stream: Any = None, **_: Any) -> str:
             """Ask for a password; it is not shown."""
             return self.ask(str(prompt), True)
 

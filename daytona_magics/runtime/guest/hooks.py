@@ -12,12 +12,15 @@ import os
 import sys
 import types
 
+from . import debugger
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
-#: Name of the matplotlib backend; it exists in workers only.
-BACKEND = "daytona_magics_inline"
+#: Name of the matplotlib backend, as in every notebook; in a worker it is ours.
+PACKAGE = "matplotlib_inline"
+BACKEND = PACKAGE + ".backend_inline"
 
 
 class _After:
@@ -35,7 +38,7 @@ class _After:
         """The usual spec with a loader that runs the action too; None for every other name."""
         if name == BACKEND:
             return importlib.machinery.ModuleSpec(name, self._backend)  # type: ignore[arg-type]
-        if name not in self._actions or name in self._busy:
+        if name in self._busy or name not in (PACKAGE, *self._actions):
             return None
         self._busy.add(name)
         from importlib.util import find_spec
@@ -46,6 +49,9 @@ class _After:
             spec = None
         finally:
             self._busy.discard(name)
+        if name == PACKAGE:
+            missing = importlib.machinery.ModuleSpec(name, self._backend, is_package=True)  # type: ignore[arg-type]
+            return spec or missing
         if spec is None or spec.loader is None or not hasattr(spec.loader, "exec_module"):
             return None
         action, execute = self._actions[name], spec.loader.exec_module
@@ -77,6 +83,7 @@ def install(rich: types.ModuleType) -> None:
     def pdb(module: Any) -> None:
         # `continue` would take SIGINT away from the cells that follow.
         module.Pdb.__init__ = _with_default(module.Pdb.__init__, nosigint=True)
+        module.set_trace = debugger.set_trace
 
     sys.meta_path.insert(
         0,
@@ -113,6 +120,8 @@ class _BackendLoader:
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Fill the module."""
+        if module.__name__ == PACKAGE:
+            return
         agg = importlib.import_module("matplotlib.backends.backend_agg")
         bases = importlib.import_module("matplotlib.backend_bases")
         rich = self._rich
@@ -122,6 +131,9 @@ class _BackendLoader:
             new_figure_manager=agg._BackendAgg.new_figure_manager,
             new_figure_manager_given_figure=agg._BackendAgg.new_figure_manager_given_figure,
             show=lambda *_, **__: show_figures(rich),
+            flush_figures=lambda: cell_ended(rich),
+            set_matplotlib_formats=lambda *formats, **_: configure("figure_formats", formats, rich),
+            set_matplotlib_close=lambda close=True: None,
         )
 
 
@@ -144,8 +156,20 @@ def cell_ended(rich: Any) -> None:
     matplotlib = sys.modules.get("matplotlib")
     if matplotlib is None or "matplotlib.pyplot" not in sys.modules:
         return
-    if str(matplotlib.get_backend()).lower() == "module://" + BACKEND:
+    if str(matplotlib.get_backend()).lower() in ("inline", "module://" + BACKEND):
         show_figures(rich)
+
+
+def use_inline() -> None:
+    """``%matplotlib inline``: our backend, by the short name that matplotlib 3.9 has for it."""
+    try:
+        matplotlib = importlib.import_module("matplotlib")
+    except ImportError:
+        return
+    try:
+        matplotlib.rcParams["backend"] = "inline"
+    except ValueError:
+        matplotlib.rcParams["backend"] = "module://" + BACKEND
 
 
 def configure(name: str, value: Any, rich: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 
-from . import rich, tracebacks
+from . import debugger, rich, tracebacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +120,15 @@ class Looking:
         if error is None:
             print("No traceback available to show.", file=sys.stderr)
         else:
-            print(tracebacks.full(error))
+            self._session.send(tracebacks.full(error))
+
+    def magic_debug(self, line: str) -> None:
+        """``%debug``: look around where the last error came from."""
+        traceback = getattr(sys, "last_traceback", None)
+        if traceback is None:
+            print("No traceback has been produced, nothing to debug.", file=sys.stderr)
+            return
+        debugger.post_mortem(tracebacks.without_ours(traceback))
 
     # -- shown as they are ---------------------------------------------------------------------------------
 

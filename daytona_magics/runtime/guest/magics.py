@@ -19,6 +19,7 @@ import sys
 
 from . import hooks, rich, transform
 from .looking import Looking
+from .reloading import Reloader
 from .timing import Timing
 
 TYPE_CHECKING = False
@@ -36,10 +37,7 @@ _VERBATIM = frozenset(
 #: Why some magics do nothing here.
 _ELSEWHERE = {
     "sandbox": "type it in a cell of its own, without %%sandbox",
-    "load_ext": "extensions belong to the notebook's own kernel; import what you need in the cell",
-    "autoreload": "use importlib.reload(module), or `%sandbox reset` for a fresh start",
-    "debug": "call breakpoint() where it fails, or pdb.post_mortem(sys.last_traceback) after an error",
-    "pdb": "call breakpoint() where it fails, or pdb.post_mortem(sys.last_traceback) after an error",
+    "pdb": "type %debug after an error, or call breakpoint() where it fails",
     "reset": "`%sandbox reset` starts with new workers",
     "javascript": "a sandbox's scripts never run in the notebook page",
     "js": "a sandbox's scripts never run in the notebook page",
@@ -109,6 +107,7 @@ class Helper(Timing, Looking):
         self._session = session
         self._previous = ""
         self.at = 1  # line of the cell that a line magic stands in
+        self.reloader: Reloader | None = None
 
     # -- commands ------------------------------------------------------------------------------------------
 
@@ -278,6 +277,7 @@ class Helper(Timing, Looking):
         wanted = line.strip().strip("\"'")
         if wanted not in ("", "inline", "agg", "auto"):
             raise MagicError("a sandbox has no window to draw in: only %matplotlib inline works here")
+        hooks.use_inline()
 
     def magic_config(self, line: str) -> None:
         """``%config InlineBackend.NAME = VALUE``: how figures are drawn."""
@@ -286,6 +286,50 @@ class Helper(Timing, Looking):
             raise MagicError("of %config only InlineBackend works here")
         value = eval(found.group(2), self._session.namespace)
         hooks.configure(found.group(1), value, rich)
+
+    def magic_load_ext(self, line: str) -> None:
+        """``%load_ext autoreload``; of other extensions those that need no notebook."""
+        if line == "autoreload":
+            self._reloading()
+            return
+        module = importlib.import_module(line)
+        if hasattr(module, "load_ipython_extension"):
+            raise MagicError(
+                "the extension %s needs the notebook's own kernel; import what you need of it" % line
+            )
+        print("The %s module is not an IPython extension." % line)
+
+    magic_reload_ext = magic_load_ext
+
+    def _reloading(self) -> Reloader:
+        if self.reloader is None:
+            self.reloader = Reloader()
+            self.reloader.look(force=True)
+        return self.reloader
+
+    def magic_autoreload(self, line: str) -> None:
+        """``%autoreload [0|1|2|off|explicit|all|now]``: load changed modules again before each cell."""
+        word = {"off": "0", "explicit": "1", "all": "2", "": "now"}.get(line.lower(), line.lower())
+        if word not in ("0", "1", "2", "now"):
+            raise MagicError("usage: %autoreload [0|1|2|off|explicit|all|now]")
+        reloader = self._reloading()
+        if word == "now":
+            reloader.look(force=True)
+        else:
+            reloader.mode = word
+
+    def magic_aimport(self, line: str) -> None:
+        """``%aimport NAME, -NAME``: modules for ``%autoreload 1``, and those it must leave alone."""
+        reloader = self._reloading()
+        for word in line.replace(",", " ").split():
+            if word.startswith("-"):
+                reloader.excluded.add(word[1:])
+                continue
+            reloader.wanted.add(word)
+            importlib.import_module(word)
+            top = word.partition(".")[0]
+            self._session.namespace[top] = sys.modules[top]
+        reloader.look()
 
     # -- cell magics ---------------------------------------------------------------------------------------
 

@@ -45,15 +45,28 @@ def install(session: Session) -> None:
     builtins.display = display  # type: ignore[attr-defined]
 
 
-def text_of(value: Any) -> str:
-    """A value as text, or a description when its ``__repr__`` raises; the cell then fails with that error."""
+def text_of(value: Any) -> str | None:
+    """A value as text; None when its ``__repr__`` raises: the cell then fails with that error."""
     assert _session is not None
     try:
         return pretty(value, _session.precision)
     except Exception as error:
         _session.display_failed(error)
-        name = type(value).__name__
-        return "<%s object at %#x (its __repr__ raised %s)>" % (name, id(value), type(error).__name__)
+        return None
+
+
+def _shows_itself(value: Any) -> bool:
+    """Let a value with ``_ipython_display_`` show itself; False when it has none, or when that raises."""
+    assert _session is not None
+    show = _method(value, "_ipython_display_")
+    if show is None:
+        return False
+    try:
+        show()
+    except Exception as error:
+        _session.display_failed(error)
+        return False
+    return True
 
 
 def _method(value: Any, name: str) -> Any:
@@ -96,7 +109,7 @@ def jsonable(data: dict[Any, Any]) -> dict[str, Any]:
 
 
 def mimebundle(value: Any, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Data and metadata of an object; ``text/plain`` is always there."""
+    """Data and metadata of an object; empty when none of its methods works."""
     data: dict[Any, Any] = {"text/plain": text_of(value)}
     metadata: dict[str, Any] = {}
     for name, mime in METHODS:
@@ -156,7 +169,8 @@ def captured(kept: list[dict[str, Any]] | None) -> Iterator[None]:
         _kept.pop()
 
 
-def _publish(message: dict[str, Any]) -> None:
+def emit(message: dict[str, Any]) -> None:
+    """Send a display or a result; one that is too large is only named."""
     assert _session is not None
     if _kept and _kept[-1][0] is not None:
         _kept[-1][0].append(message)
@@ -183,7 +197,7 @@ def publish(
     **_: Any,
 ) -> None:
     """Show a ready mimebundle (IPython's ``publish_display_data``)."""
-    _publish(
+    emit(
         {
             "msg": "display",
             "data": jsonable(data),
@@ -244,11 +258,10 @@ def display(
     for one in objects:
         if raw:
             publish(one, metadata, transient=transient, update=update)
-        elif _method(one, "_ipython_display_") is not None:
-            one._ipython_display_()
-        else:
+        elif not _shows_itself(one):
             data, found = mimebundle(one, include, exclude)
-            publish(data, dict(found, **(metadata or {})), transient=transient, update=update)
+            if data:
+                publish(data, dict(found, **(metadata or {})), transient=transient, update=update)
     return handle
 
 
@@ -269,11 +282,14 @@ def result(value: Any, number: int) -> None:
     if value is None:
         return
     assert _session is not None
-    if _method(value, "_ipython_display_") is not None:
-        value._ipython_display_()
-    else:
+    earlier = _session.display_error
+    if not _shows_itself(value):
         data, metadata = mimebundle(value)
-        _publish({"msg": "result", "data": data, "metadata": metadata, "count": number})
+        message = {"msg": "result", "data": data, "metadata": metadata, "count": number}
+        if _session.display_error is not earlier and not _kept:
+            _session.behind_error += [message] if data else []
+        elif data:
+            emit(message)
     _session.remember(value, number)
 
 

@@ -42,13 +42,18 @@ def register(name: str, code: str) -> str:
     return filename
 
 
+def is_cell(filename: str) -> bool:
+    """Whether a file name is that of a cell."""
+    return filename in _names
+
+
 def _title(filename: str) -> str:
     name = _names.get(filename, filename)
     return name if _latest.get(name, filename) == filename else name + " (an earlier version)"
 
 
 def render(error: BaseException) -> dict[str, Any]:
-    """The ``error`` message of an exception.
+    """The ``error`` message of an exception that ends a cell.
 
     Returns:
         {"msg": "error", "ename", "evalue", "traceback"}, the traceback as lines with ANSI colours.
@@ -58,7 +63,7 @@ def render(error: BaseException) -> dict[str, Any]:
     except Exception as second:
         # An exception can be hostile (a __str__ that raises, a broken __cause__): its name still gets out.
         lines = ["%s%s%s (its traceback could not be drawn: %r)" % (RED, type(error).__name__, OFF, second)]
-    return {"msg": "error", "ename": type(error).__name__, "evalue": text_of(error), "traceback": lines}
+    return {**_named(error), "traceback": lines}
 
 
 def text_of(error: BaseException) -> str:
@@ -78,9 +83,13 @@ def _own_lines(error: BaseException) -> list[str] | None:
     return [line if isinstance(line, str) else str(line) for line in lines] if lines is not None else None
 
 
-def full(error: BaseException) -> str:
-    """The whole traceback as one text, for ``%tb``."""
-    return "\n".join(_chain(error))
+def full(error: BaseException) -> dict[str, Any]:
+    """The ``error`` message with the whole traceback, for ``%tb``: it does not end the cell."""
+    return {**_named(error), "traceback": list(_chain(error)), "passing": True}
+
+
+def _named(error: BaseException) -> dict[str, Any]:
+    return {"msg": "error", "ename": type(error).__name__, "evalue": text_of(error)}
 
 
 def _lines(error: BaseException) -> Iterator[str]:
@@ -158,6 +167,14 @@ def _frames(tb: types.TracebackType | None) -> list[tuple[types.FrameType, int]]
         tb = tb.tb_next
     first = next((n for n, (f, _) in enumerate(found) if f.f_code.co_filename in _names), 0)
     return found[first:]
+
+
+def without_ours(tb: types.TracebackType) -> types.TracebackType:
+    """A traceback from the first frame of a cell on."""
+    one: types.TracebackType | None = tb
+    while one is not None and one.tb_frame.f_code.co_filename not in _names:
+        one = one.tb_next
+    return one or tb
 
 
 # Where our own frames come from. Not __file__: inside the zip the two differ.

@@ -56,7 +56,8 @@ class Session:
         self.asker = Asker(self._question, self._commands)
         self.precision = ""  # a % format for floats
         self.number = 0  # of the running cell in its notebook
-        self._display_error: Exception | None = None
+        self.display_error: Exception | None = None
+        self.behind_error: list[dict[str, Any]] = []  # outputs that follow the display error
         self._filename = ""
         self._first_line = 1
         self._inside = False
@@ -124,7 +125,7 @@ class Session:
 
     def display_failed(self, error: Exception) -> None:
         """A display method raised: the cell fails with it at its end, what else there is is shown."""
-        self._display_error = self._display_error or error
+        self.display_error = self.display_error or error
 
     def serve(self) -> None:
         """Run cells until the supervisor goes away."""
@@ -174,7 +175,7 @@ class Session:
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
         self.number = job.get("number", 0)
-        self._display_error = None
+        self.display_error, self.behind_error = None, []
         self._writer.be_careful(False)
         self.asker.cell_begins()
         restore: list[Any] = []
@@ -182,10 +183,10 @@ class Session:
         try:
             _apply(job["cwd"], job["env"], restore)
             self._execute(job["code"], job["name"])
+            if self.display_error is not None:
+                raise self.display_error
             if os.getpid() == self._pid:
                 hooks.cell_ended(rich)
-            if self._display_error is not None:
-                raise self._display_error
         except SystemExit as error:
             status = self._exited(error)
         except KeyboardInterrupt as error:
@@ -204,13 +205,15 @@ class Session:
         if os.getpid() != self._pid:
             traceback.print_exception(type(error), error, error.__traceback__)
             return
+        if error.__traceback__ is not None and isinstance(error, Exception):
+            sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
+        self.send(tracebacks.render(error))
+        for message in self.behind_error:
+            rich.emit(message)
         try:
             hooks.cell_ended(rich)
         except Exception as second:
             self.send({"msg": "notice", "text": "figures could not be shown: %r" % (second,)})
-        if error.__traceback__ is not None and isinstance(error, Exception):
-            sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
-        self.send(tracebacks.render(error))
 
     def _exited(self, error: SystemExit) -> tuple[str, int | None]:
         code = error.code
@@ -225,6 +228,8 @@ class Session:
     # -- running one cell ----------------------------------------------------------------------------------
 
     def _execute(self, code: str, name: str) -> None:
+        if self._helper.reloader is not None:
+            self._helper.reloader.look()
         if code[:1].isspace():
             code = transform.dedent(code)
         self._filename = tracebacks.register(name, code)
