@@ -74,7 +74,8 @@ if _frozen_importlib_external.MAGIC_NUMBER == {magic!r}:
             exec(marshal.loads(self.codes[module.__name__]), module.__dict__)
         def get_source(self, name):
             import zipimport
-            return zipimport.zipimporter(self.path_of_guest).get_source(name)
+            folder = self.path_of_guest + "/guest" * ("." in name)
+            return zipimport.zipimporter(folder).get_source(name)
     sys.meta_path.insert(0, Guest(o.read({near}), o.read({rest})))
 else:
     sys.path.insert(0, o.name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import daytona_magics
-from daytona_magics.runtime.bundle import RUN, bundle, run_soon
+from daytona_magics.runtime.bundle import GUEST_FOLDER, RUN, bundle, run_soon
 
 
 def build_elsewhere() -> bytes:
@@ -63,6 +63,18 @@ def test_bytecode_is_used_by_this_python_and_ignored_by_others(tmp_path: Path) -
     # Without its sources that Python has nothing to run.
     with pytest.raises(subprocess.CalledProcessError):
         started(tmp_path / "nothing", other)
+
+
+@pytest.mark.parametrize("module", ["guest", "guest.multi"])
+def test_modules_know_their_source(tmp_path: Path, module: str) -> None:
+    path = tmp_path / bundle().name
+    path.write_bytes(bundle().data)
+    program = RUN.replace(
+        "sys.exit(", f"import {module}; print(end={module}.__loader__.get_source({module!r}))#"
+    )
+    done = subprocess.run([sys.executable, "-ISc", program, str(path)], capture_output=True, timeout=30)
+    name = "__init__" if module == "guest" else module.partition(".")[2]
+    assert done.stdout == (GUEST_FOLDER / f"{name}.py").read_bytes(), done.stderr
 
 
 def test_a_file_on_its_way_is_waited_for(tmp_path: Path) -> None:

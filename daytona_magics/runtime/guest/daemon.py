@@ -90,6 +90,11 @@ def _launch(folder: str, lock: int) -> dict[str, Any]:
             os.close(read)
             _detach(folder, lock, write)
             code = 0
+        except BaseException:
+            # In the daemon this goes to its file of errors.
+            import traceback
+
+            traceback.print_exc()
         finally:
             os._exit(code)
     os.close(write)
