@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 VERSION = 1
 #: Largest payload of a frame, in bytes.
 MAX_FRAME = 1 << 20
-#: Size in which data is cut by senders; well below MAX_FRAME so that several operations share the loop.
-CHUNK = 256 * 1024
+#: Size in which data is cut by senders; well below MAX_FRAME so that several operations share the loop. A
+#: frame of it fits into the send buffer that the kernel gives (208 KiB): neither side waits in mid-frame.
+CHUNK = 192 * 1024 - 64
 #: Largest message on a SOCK_SEQPACKET socket (the kernel's default send buffer is 208 KiB).
 MAX_PACKET = 160 * 1024
 #: More descriptors than this in one message are dropped by the kernel.
