@@ -7,7 +7,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -58,7 +57,9 @@ async def _until(condition: Callable[[], bool]) -> None:
 # -- pause
 
 
-async def test_a_paused_sandbox_stands_still_and_keeps_its_memory(async_daytona: Any, heard: Any) -> None:
+async def test_a_paused_sandbox_stands_still_and_keeps_its_memory(
+    async_daytona: Any, heard: Any, engine: IsolatedEngine
+) -> None:
     sandbox = await async_daytona.create()
     await sandbox.code_interpreter.run_code("import os; x = 41; pid = os.getpid()")
     await sandbox.process.exec(
@@ -74,7 +75,7 @@ async def test_a_paused_sandbox_stands_still_and_keeps_its_memory(async_daytona:
 
     await sandbox.pause()
     assert sandbox.state == SandboxState.PAUSED
-    home = next(Path("/tmp").glob(f"dm-*/state/sandboxes/{sandbox.id}/home"))
+    home = engine.state / "sandboxes" / sandbox.id / "home"
     before = (home / "ticks").stat().st_size
     with pytest.raises(DaytonaBadRequestError, match="not started"):
         await sandbox.process.exec("true")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -212,10 +215,18 @@ def test_javascript_runs_or_is_refused(daytona: Any) -> None:
         daytona.delete(sandbox)
 
 
-def test_what_is_not_offered_says_so(sandbox: Any) -> None:
-    with pytest.raises(DaytonaError, match="does not offer GET") as caught:
-        sandbox.computer_use.get_status()
-    assert (caught.value.status_code, caught.value.code) == (501, "NOT_IMPLEMENTED")
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [("computeruse/status", "have no desktop"), ("never/heard/of", "does not offer GET")],
+)
+def test_what_is_not_offered_says_so(sandbox: Any, engine: IsolatedEngine, path: str, sentence: str) -> None:
+    address = f"http://127.0.0.1:{engine.record['port']}/toolbox/{sandbox.id}/{path}"
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {engine.key}"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)
+    body = json.load(caught.value)
+    assert (caught.value.code, body["code"]) == (501, "NOT_IMPLEMENTED")
+    assert sentence in body["message"]
 
 
 def test_work_dir_home_and_version(sandbox: Any) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,9 +38,13 @@ while time.time() < end:
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Kernel]:
-    with Kernel() as kernel:
-        assert kernel.run("%sandbox create --disk 1 --memory 1 --cpu 1").status == "ok"
-        yield kernel
+    # A disk is meant: what is written into a file system in memory counts as the sandbox's memory.
+    with tempfile.TemporaryDirectory(prefix="dm-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o711)
+        Path(folder, "state").mkdir(mode=0o700)
+        with Kernel(env={"DAYTONA_MAGICS_HOME": f"{folder}/state"}) as kernel:
+            assert kernel.run("%sandbox create --disk 1 --memory 1 --cpu 1").status == "ok"
+            yield kernel
 
 
 def test_a_cell_that_fills_the_disk_is_told_so_and_the_next_can_delete(kernel: Kernel) -> None:

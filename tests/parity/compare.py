@@ -22,7 +22,7 @@ _SAME = (
     (re.compile(r"0x[0-9a-f]{6,}"), "0xADDRESS"),
     (re.compile(r"Cell In\s?\[\d+\](?: \(\d+\))?"), "Cell In[#]"),
     (re.compile(r"(?:File )?<ipython-input-[^>]*>"), "Cell In[#]"),
-    (re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "Cell In[#]"),
+    (re.compile(r"/tmp(?:/[^\s:\"]+)?/ipykernel_\d+/\d+\.py"), "Cell In[#]"),
     (re.compile(r"\b\d+\.py, line"), "Cell In[#], line"),
     (re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)? (?:ns|[µμu]s|ms|s)\b"), "TIME"),
     (re.compile(r"(?:\d+ h )?\d+min TIME"), "TIME"),
