@@ -4,12 +4,14 @@
     create                   AsyncDaytona.create                    starting a Python
     exec                     process.exec("true")                   sh -c true
     upload, download         fs, one file                           aiohttp client and server, one file
+    download, SDK            the same download                      the SDK's client, from an aiohttp server
     preview                  a server in the sandbox, through the   the same server, asked directly
                              engine's preview address
     session log              a session command that is followed     a pipe from the same command
 
 What plain does is the least that any answer needs, so the ratio is the price of isolation, of the engine and
-of the SDK together.
+of the SDK together; with "download, SDK" it is without that of the SDK, whose client reads the parts of the
+answer in Python.
 """
 
 from __future__ import annotations
@@ -45,11 +47,25 @@ async def take(request):
 async def give(request):
     return web.FileResponse("taken")
 
+async def parts(request):
+    kind = "multipart/form-data; boundary=part"
+    answer = web.StreamResponse(headers={"Content-Type": kind})
+    await answer.prepare(request)
+    name = (await request.json())["paths"][0]
+    lines = ["--part", f'Content-Disposition: form-data; name="file"; filename="{name}"', "", ""]
+    await answer.write("\\r\\n".join(lines).encode())
+    with open("taken", "rb") as file:
+        while data := file.read(1 << 18):
+            await answer.write(data)
+    await answer.write(b"\\r\\n--part--\\r\\n")
+    return answer
+
 async def hello(request):
     return web.Response(text="hello")
 
 app = web.Application(client_max_size=1 << 30)
 app.add_routes([web.get("/", hello), web.post("/take", take), web.get("/give", give)])
+app.router.add_post("/{path:.+}", parts)
 web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=lambda *_: print("up", flush=True))
 """
 PORT = 8055
@@ -186,8 +202,24 @@ async def moving_files(sandbox: AsyncSandbox, url: str, folder: Path, runs: int)
             speed(lambda: sandbox.fs.download_file("uploaded", str(target))),
             speed(lambda: get(session)),
         )
+        at = sandbox.fs._api_client.api_client.configuration
+        ours = at.host
+
+        async def from_plain() -> None:
+            at.host = url
+            try:
+                await sandbox.fs.download_file("uploaded", str(target))
+            finally:
+                at.host = ours
+
+        sdk = await alternate(
+            Pair(f"download of {FILE_MB} MB, SDK", "MB/s", "the SDK, plain server"),
+            runs,
+            speed(lambda: sandbox.fs.download_file("uploaded", str(target))),
+            speed(from_plain),
+        )
     assert target.read_bytes() == source.read_bytes()
-    return [up, down]
+    return [up, down, sdk]
 
 
 async def previewing(sandbox: AsyncSandbox, url: str, runs: int) -> list[Pair]:
