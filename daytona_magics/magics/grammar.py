@@ -216,6 +216,13 @@ VERBS: tuple[Command, ...] = (
         options=(QUIET,),
     ),
     Command(
+        "logs",
+        "Show what was printed between cells, by threads and by programs that outlived theirs.",
+        "line_files:logs",
+        options=(Option(("-n", "--lines"), "show the last LINES lines (default: 200)", "LINES", "int"),),
+        examples=("%sandbox logs -n 20",),
+    ),
+    Command(
         "delete",
         "Delete a sandbox with all its files.",
         "line_lifecycle:delete",

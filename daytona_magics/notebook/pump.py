@@ -36,6 +36,8 @@ from daytona_magics.runtime.loop import loop_thread
 TELL_WITHIN, OBEY_WITHIN, SAY_AFTER, ANSWER_WITHIN = 2.0, 5.0, 0.3, 0.5
 #: Answers on their way to the sandbox at once; a cell waits for each of them, so our guest has one.
 MOST_ANSWERS = 16
+#: Seconds between two counts of output that is missing.
+SAY_MISSING_EVERY = 1.0
 #: Bytes of outputs kept to be shown behind an error.
 BEHIND_LIMIT = 64 << 20
 #: Highest step of the ladder; a press beyond it stops waiting.
@@ -95,6 +97,7 @@ class Pump:
         self._error: events.Error | None = None
         self._result: RemoteValue | None = None
         self._shown = False  # whether the result was shown already
+        self._missing, self._missing_said, self._missing_line = 0, 0.0, StatusLine(quiet=quiet)
         self._behind: list[events.Display | events.Result] = []  # what came after the error
         self._questions: Questions | None = None
         self._answers: set[Future[bool]] = set()
@@ -131,6 +134,11 @@ class Pump:
             finally:
                 self._output.flush()
                 self._status.close()
+                if self._missing and self._capture:
+                    # Also when we were asked to be quiet: what is kept must not look whole.
+                    note(_missing(self._missing))
+                elif self._missing:
+                    self._missing_line.become(_missing(self._missing))
         outcome = self._output.outcome()
         if outcome.missing:
             # Also when we were asked to be quiet: a captured output that is not whole must not look whole.
@@ -218,16 +226,22 @@ class Pump:
         elif isinstance(event, events.Notice):
             self._say(clean(event.text))
         elif isinstance(event, events.Gap):
-            self._say(
-                f"{event.bytes:,} bytes of output were more than the sandbox's spool keeps; "
-                "they are missing here"
-            )
+            self._miss(event.bytes)
         elif isinstance(event, events.Reconnecting):
             self._status.show(f"connection lost, trying again … {event.seconds:.0f} s (the cell runs on)")
         elif isinstance(event, events.Reconnected):
             self._status.become(
                 f"the connection was lost for {event.seconds:.1f} s; the output since then follows"
             )
+
+    def _miss(self, count: int) -> None:
+        """Output is missing here; said where it begins, in one line that counts."""
+        self._output.flush()
+        self._missing += count
+        now = time.monotonic()
+        if now >= self._missing_said + SAY_MISSING_EVERY:
+            self._missing_said = now
+            self._missing_line.show(_missing(self._missing))
 
     def _keep_behind(self, event: events.Event) -> bool:
         """Whether this is an output to be shown behind the cell's error, which comes when the cell has ended.
@@ -350,6 +364,10 @@ class Pump:
         if self._did and isinstance(error, SandboxUnreachable):
             raise SandboxInterrupted(f"{'; '.join(self._did)}; then the connection broke ({error})") from None
         raise error
+
+
+def _missing(count: int) -> str:
+    return f"{count:,} bytes of output are missing here: they came faster than they could be shown or kept"
 
 
 def _answer(level: int, done: Future[str]) -> _Told:

@@ -2,7 +2,7 @@
 
 In a notebook the line is one display that is updated in place and ends as one small grey sentence; in a
 terminal it is one line rewritten with a carriage return; anywhere else only the sentences that must be seen
-are printed. Nothing is shown for waits shorter than half a second. What is said may quote a sandbox, so
+are printed. Nothing is shown for waits shorter than a second. What is said may quote a sandbox, so
 control characters are replaced before it is shown.
 """
 
@@ -24,7 +24,7 @@ from daytona_magics.runtime.loop import loop_thread
 T = TypeVar("T")
 
 #: Seconds before the first sign that something takes time, between two counts, and granted to a cancel.
-SHOW_AFTER, TICK, CANCEL_WITHIN = 0.5, 0.5, 2.0
+SHOW_AFTER, TICK, CANCEL_WITHIN = 1.0, 0.5, 2.0
 
 
 def in_kernel() -> Any:

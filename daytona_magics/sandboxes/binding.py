@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from daytona_magics.config import SandboxConfig
-from daytona_magics.engine import loopback
+from daytona_magics.engine import loopback, places
 from daytona_magics.errors import SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime.channel import Channel, ExecRequest
 from daytona_magics.runtime.events import Done, Event, FlowWindow, Reconnecting
@@ -143,7 +143,8 @@ class Binding:
             return self.client
         # The embedded engine ends itself when it is idle, so it is looked for (or started) every time.
         if embedded:
-            tell.progress("finding the embedded engine")
+            running = await asyncio.to_thread(places.live_record) is not None
+            tell.progress("asking the embedded engine" if running else "starting the embedded engine")
         wanted = self._wanted()
         found = await asyncio.to_thread(endpoints.connect, self.config)
         if (
@@ -274,6 +275,7 @@ class Binding:
         client = await self.connect(tell)
         if self.sandbox is not None:
             return
+        tell.progress("looking for this kernel's sandbox")
         own = await attaching.own(self, client, tell)
         if own is not None:
             self.check_isolation(own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+import shlex
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 #: Bytes a file may grow while it is downloaded (a log does); beyond them the sandbox only fills the disk.
 GROWTH = 64 << 20
+#: Bytes of the log of what was printed between cells that are shown.
+LOG_LIMIT = 256 << 10
 
 
 async def remote_path(sandbox: Any, path: str) -> str:
@@ -115,6 +118,19 @@ async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> by
             hint=f"%sandbox download {path}",
         )
     return bytes(content)
+
+
+async def between_cells(binding: Binding, tell: Reporter, lines: int) -> str:
+    """The last lines that were printed between cells of this kernel's context, "" when none were."""
+    channel = await binding.ready(tell)
+    contexts = (await channel.status())["contexts"]
+    found = [str(one.get("late_output", "")) for one in contexts if one.get("name") == binding.context]
+    names = " ".join(f"{shlex.quote(path)}.old {shlex.quote(path)}" for path in found if path)
+    if not names:
+        return ""
+    command = f"cat {names} 2>/dev/null | tail -n {lines} | tail -c {LOG_LIMIT}"
+    _, text = await execute(binding, tell, command, cwd=None, env={}, timeout=60)
+    return text if not text or text.endswith("\n") else text + "\n"
 
 
 async def upload(binding: Binding, tell: Reporter, local: list[Path], target: str) -> list[tuple[str, int]]:

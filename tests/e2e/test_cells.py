@@ -239,3 +239,42 @@ def test_unloading_takes_everything_out_and_loading_again_continues(kernel: Kern
     assert kernel.run("%reload_ext daytona_magics").status == "ok"
     assert kernel.run("sum('SandboxConfig' == type(c).__name__ for c in ip.configurables)").result == "1"
     assert kernel.run("%%sandbox\nstill").result == "'here'"
+
+
+@pytest.mark.parametrize(
+    "body", ["\nwhile True:\n    print('x' * 2000)", " bash\nyes " + "x" * 60], ids=["python", "bash"]
+)
+def test_a_timeout_holds_under_endless_output_and_the_gap_is_said_once(kernel: Kernel, body: str) -> None:
+    head, _, code = body.partition("\n")
+    cell = kernel.run(f"%%sandbox{head} --timeout 2\n{code}")
+    assert cell.ename == "CellTimeout" and cell.seconds < 15, cell.seconds
+    lines = {
+        content["transient"].get("display_id")
+        for _, content, _ in cell.messages
+        if "missing here" in str(content.get("data", {}).get("text/plain", ""))
+    }
+    assert len(lines) <= 1, "one line, which counts"
+    assert kernel.run("%%sandbox\n1").result == "1"
+
+
+def test_output_between_cells_is_told_and_can_be_read(kernel: Kernel) -> None:
+    nothing = kernel.run("%sandbox logs")
+    assert nothing.status == "ok", nothing
+    kernel.run(
+        "%%sandbox\nimport threading, time\n"
+        "gone = threading.Event()\n"
+        "def later():\n    gone.wait()\n    time.sleep(0.2)\n    print('said by a thread')\n"
+        "    open('said', 'w').close()\n"
+        "threading.Thread(target=later).start()"
+    )
+    kernel.run("%%sandbox\ngone.set()")
+    waiting = (
+        "%sandbox exec for i in $(seq 200); do test -e said && break; sleep 0.05; done; rm said; sleep 0.1"
+    )
+    assert kernel.run(waiting).status == "ok"
+    told = kernel.run("%%sandbox\n1")
+    assert "of output came between two cells: `%sandbox logs` shows it" in told.notes, told
+    logged = kernel.run("%sandbox logs -n 20")
+    assert "said by a thread" in logged.stdout and ", after Cell In[" in logged.stdout, logged
+    assert "between two cells" not in kernel.run("%%sandbox\n1").notes
+    assert kernel.run("%sandbox logs -n 0").status == "error"

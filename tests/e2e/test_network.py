@@ -41,7 +41,7 @@ def test_network_of_a_notebooks_sandbox(url: str) -> None:
         made = kernel.run("%sandbox create --network-block-all")
         assert made.status == "ok", made
         refused = kernel.run(fetch)
-        assert refused.status == "error" and "network_block_all is set" in refused.traceback
+        assert refused.status == "error" and "--network-block-all is set" in refused.traceback
         assert "reaches  nothing" in str(kernel.run("%sandbox network").result)
 
         allowed = kernel.run("%sandbox network allow 127.0.0.2/32,pypi.org")
@@ -56,3 +56,22 @@ def test_network_of_a_notebooks_sandbox(url: str) -> None:
         wrong = kernel.run("%sandbox network allow 10.0.0.1")
         assert wrong.status == "error" and "has no mask" in wrong.traceback
         assert "10.0.0.1/32" in wrong.traceback
+
+
+def test_pip_without_a_network_says_why_at_once() -> None:
+    with Kernel() as kernel:
+        made = kernel.run("%sandbox create --network-block-all")
+        assert made.status == "ok", made
+        why = "nothing was installed: pypi.org:443 is refused: --network-block-all is set for this sandbox"
+        # What a test run is told of package indexes is no part of this.
+        unset = (
+            "import os\nfor name in [n for n in os.environ if n.startswith('PIP_')]: del os.environ[name]\n"
+        )
+        magic = kernel.run(f"%%sandbox\n{unset}%pip install no-such-package-here")
+        assert magic.status == "error" and magic.error["evalue"].startswith(why), magic
+        assert magic.stdout == "" and "Retrying" not in str(magic)
+        bang = kernel.run("%%sandbox\n!pip install no-such-package-here\n_exit_code")
+        assert bang.result == "1" and bang.stderr.startswith(why) and bang.stderr.count("\n") == 1, bang
+        # What is there already needs no index.
+        there = kernel.run("%%sandbox\n%pip install pip")
+        assert there.status == "ok" and "already satisfied" in there.stdout, there

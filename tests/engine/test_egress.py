@@ -225,7 +225,7 @@ async def test_more_connections_than_a_sandbox_may_have(monkeypatch: pytest.Monk
 async def test_a_refusal_says_why_everywhere() -> None:
     async with house(Policy(block_all=True)) as own:
         answer = await own.say(b"CONNECT 127.0.0.1:443 HTTP/1.1\r\n\r\n")
-        sentence = b"127.0.0.1:443 is refused: network_block_all is set for this sandbox"
+        sentence = b"127.0.0.1:443 is refused: --network-block-all is set for this sandbox"
         first, *rest = answer.split(b"\r\n")
         assert first.startswith(b"HTTP/1.1 403 " + sentence)
         assert any(line.startswith(b"X-Daytona-Magics-Error: " + sentence) for line in rest)

@@ -94,9 +94,31 @@ def test_background_job_outlives_its_cell_and_is_logged(client: Client) -> None:
             return False
 
     client.until(logged)
+    # The next cell, of whatever language, says so, once.
+    told = client.run("1").of("notice")
+    assert [n["text"] for n in told] == [
+        "16 bytes of output came between two cells: `%sandbox logs` shows it"
+    ]
+    assert not client.bash("true").of("notice") and not client.run("1").of("notice")
 
 
 @pytest.mark.parametrize("size", [10_000_000])
 def test_bulk(client: Client, size: int) -> None:
     run = client.bash("head -c %d /dev/zero; seq 100000 >&2" % size)
     assert len(run.out) == size and run.err == b"".join(b"%d\n" % i for i in range(1, 100001))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("echo a\nset -e\nls /nonexistent\necho b", "line 3: ls /nonexistent"),
+        ("true\n  ls /none | cat >&2; (exit 7)", "line 2: ( exit 7 )"),
+        ("false\nexit 5", ""),
+        ("false || true\nfalse && true\necho fine", ""),
+    ],
+)
+def test_the_failing_line_is_named(client: Client, code: str, said: str) -> None:
+    run = client.bash("set +e")
+    run = client.bash(code)
+    assert run.done["text"].partition("\n")[0] == said, run.done
+    assert run.status == ("ok" if "fine" in code else "error")

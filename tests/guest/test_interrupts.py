@@ -226,6 +226,41 @@ def test_reset_gives_new_workers_and_kills_what_ran(client: Client) -> None:
     client.until(lambda: not living(mark))
 
 
+def test_reset_ends_what_earlier_workers_left_behind(client: Client) -> None:
+    # By bash cells that are over, by a worker that died, in sessions of their own or not.
+    mark, other = ("61.%d" % (uuid.uuid4().int % 10**12) for _ in range(2))
+    client.bash("sleep %s & setsid -f sleep %s" % (mark, mark))
+    client.bash("true")
+    client.run("import subprocess; subprocess.Popen(['sleep', '%s'])\nimport os; os._exit(3)" % mark)
+    client.bash("sleep %s &" % other, context="another")
+    client.run("1")
+    client.until(lambda: len(living(mark)) == 3 and living(other))
+    assert client.request("reset", contexts=["main"])["ok"]
+    client.until(lambda: not living(mark))
+    assert living(other), "another context's processes are not meant"
+    assert client.request("reset", contexts=["another"])["ok"]
+    client.until(lambda: not living(other))
+
+
+@pytest.mark.parametrize("how", ["timeout", "press"])
+def test_a_stopped_flood_is_over_at_once_for_who_is_slow_to_read_it(client: Client, how: str) -> None:
+    flood = "import sys\nwhile True: sys.stdout.write('x' * 100_000)"
+    run = client.start(flood, timeout=1.5 if how == "timeout" else 0)
+    client.until(lambda: run.out)
+    if how == "press":
+        time.sleep(1.0)
+        # Nothing is read meanwhile: the flood piles up in the journal.
+        assert client.request("interrupt", id=run.id, level=1)["ok"]
+    else:
+        time.sleep(2.0)
+    began, before = time.monotonic(), len(run.out)
+    client.wait(run, 20)
+    assert run.status == ("timeout" if how == "timeout" else "interrupted")
+    assert len(run.out) - before < 8 << 20, "most of what waited was not sent"
+    assert sum(gap["bytes"] for gap in run.gaps) > 8 << 20, "and counted"
+    assert time.monotonic() - began < 15
+
+
 @pytest.mark.parametrize("how", ["third press", "reset"])
 def test_a_cell_that_is_killed_does_not_go_on_when_its_child_dies_first(client: Client, how: str) -> None:
     code = "import subprocess\nall = [subprocess.Popen(['sleep', '61.%s']) for _ in range(50)]\nprint('go')\n"

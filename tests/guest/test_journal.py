@@ -90,3 +90,33 @@ def test_a_full_disk_keeps_the_end_in_memory(tmp_path: Path) -> None:
     assert journal.disk_error and journal.in_memory <= 19 * KIB
     got = read_all(Cursor(journal, 1, 0))
     assert [f.type for f in got].count(frames.GAP) == 1 and got[-1].sequence == 1000
+
+
+@pytest.mark.parametrize("count", [30, 1000])
+def test_a_backlog_is_given_up_but_for_its_end(tmp_path: Path, count: int) -> None:
+    journal = Journal(str(tmp_path / "j"), head=10 * KIB, tail=12 * KIB, chunk=KIB)
+    fill(journal, 20)
+    reader = Cursor(journal, 1, 0)
+    assert reader.take(4 * KIB)
+    read = reader.sequence
+    fill(journal, count)
+    journal.give_up_backlog(100 * KIB, 2 * KIB)
+    before = journal.dropped_bytes(0)
+    journal.give_up_backlog(2 * KIB, 2 * KIB)
+    assert journal.dropped_bytes(0) > before
+    got = read_all(reader)
+    gaps = [frame for frame in got if frame.type == frames.GAP]
+    assert len(gaps) == 1, "one gap, wherever pieces of it had been dropped before"
+    gap = json.loads(gaps[0].payload)
+    shown = [frame for frame in got if frame.type == frames.STDOUT]
+    assert shown[-1].sequence == journal.last == 20 + count
+    assert read + len(shown) + gap["frames"] == journal.last and gap["bytes"] == gap["frames"] * 100
+    assert sum(frame.size for frame in shown) < 6 * KIB
+
+
+def test_without_a_reader_nothing_is_given_up(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "j"), chunk=KIB)
+    fill(journal, 100)
+    Cursor(journal, 1, 0)  # it is gone again at once
+    journal.give_up_backlog(KIB, KIB)
+    assert [f.sequence for f in read_all(Cursor(journal, 1, 0))] == list(range(1, 101))

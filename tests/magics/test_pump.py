@@ -176,6 +176,43 @@ def test_the_error_has_the_remote_name_and_clean_lines() -> None:
     assert error._render_traceback_() == ["\x1b[31ma"]
 
 
+def test_missing_output_is_said_once_with_its_sum(capsys: pytest.CaptureFixture[str]) -> None:
+    flood = [event for _ in range(300) for event in (Gap(1000, 2), Stream("stdout", "x"))]
+    for options in ({}, {"capture": True, "quiet": True}):
+        Cell(*flood).run(**options)
+        shown = capsys.readouterr().out
+        assert shown.count("missing here") == 1 and "300,000 bytes of output are missing here" in shown
+
+
+def test_what_comes_behind_an_error_is_kept_for_behind_it(capsys: pytest.CaptureFixture[str]) -> None:
+    cell = Cell(
+        Display({"text/plain": "before"}),
+        Error("ValueError", "v", ("line",)),
+        Display({"text/plain": "behind"}),
+        Result({"text/plain": "value"}),
+        end=Done("error", 1),
+    )
+    pump = Pump(cell.start, cell.interrupt, owner="box")
+    outcome = pump.run()
+    assert outcome.result is None and pump.behind
+    shown = capsys.readouterr().out
+    assert "before" in shown and "behind" not in shown and "value" not in shown
+    pump.show_behind()
+    shown = capsys.readouterr().out
+    assert shown.index("behind") < shown.index("value") and not pump.behind
+
+
+def test_what_comes_behind_an_error_has_a_limit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pumping, "BEHIND_LIMIT", 10_000)
+    flood = [Display({"text/plain": "d"}, size=3000) for _ in range(50)]
+    cell = Cell(Error("ValueError", "v"), *flood, end=Done("error", 1))
+    pump = Pump(cell.start, cell.interrupt, owner="box")
+    pump.run()
+    assert len(pump._behind) == 3 and cell.window is not None and cell.window.outstanding == 0
+
+
 def test_notices(capsys: pytest.CaptureFixture[str]) -> None:
     Cell(Notice("behind In[3]"), Gap(5000, 2), Reconnecting(0.1, 1), Reconnected(1.5)).run()
     shown = capsys.readouterr().out

@@ -221,7 +221,7 @@ class Policy:
             it need not be public.
         """
         if self.block_all:
-            return f"{target} is refused: network_block_all is set for this sandbox ({_OPEN})"
+            return f"{target} is refused: --network-block-all is set for this sandbox ({_OPEN})"
         named = target.address is None and self.names(target.host)
         meant = None if address is None else plain(address)
         inside = [net for net in self.cidrs if meant is not None and meant in net]

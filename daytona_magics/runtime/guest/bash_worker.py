@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: The longest text given as an argument; Linux allows 128 KiB for one.
 MAX_ARGUMENT = 100_000
+#: Characters of the failed command's text that are read.
+MAX_FAILED = 300
 
 # Sourced before the cell. Everything of ours is called __dm_* and never saved.
 _PRELUDE = r"""
@@ -41,7 +43,7 @@ __dm_save() {
       declare -p "$__dm_name"
     done
     printf '%s\n' "${__dm_old[@]}"
-    unset -f __dm_save __dm_exit trap
+    unset -f __dm_save __dm_exit __dm_err trap
     declare -f
     declare -Fx | while read -r _ _ __dm_name; do printf 'export -f %s\n' "$__dm_name"; done
     printf 'umask %s\n' "$(umask)"
@@ -51,9 +53,15 @@ __dm_save() {
 }
 __dm_exit() {
   # A child that is interrupted between fork and exec would run this too.
+  local __dm_code=$?
   [[ $BASHPID == "$$" ]] || return
+  # The command that failed last is named only if its exit code is the cell's.
+  [[ $__dm_failed == "$__dm_code "* ]] && printf '%s' "$__dm_failed" > "$__dm_state.failed"
   { builtin trap '' INT TERM; __dm_save; builtin trap - INT TERM; } 2>/dev/null
   eval "$__dm_user_exit"
+}
+__dm_err() {
+  __dm_failed="$1 $3 $2"
 }
 trap() {
   builtin trap "$@" || return
@@ -86,6 +94,7 @@ class BashWorker(workers.Worker):
         super().__init__(loop, mark, sink)
         self._state = state
         self._late = late
+        self.failed = ""
         request = execution.request
         # The prelude and a long cell are files of the context: bash reads them by name.
         with open(state + ".prelude", "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -128,14 +137,28 @@ class BashWorker(workers.Worker):
         if cwd is not None:
             lines.append("__dm_cwd=$PWD")
             lines.append("cd -- %s || builtin exit 1" % shlex.quote(cwd))
-        lines.append("builtin trap __dm_exit EXIT")
+        lines.append("__dm_failed=; builtin trap __dm_exit EXIT")
+        lines.append("""builtin trap '__dm_err "$?" "$BASH_COMMAND" "$LINENO"' ERR""")
         # Last, because `set -e` among the options would end the shell at the first failure above.
         if os.path.exists(self._state + ".options"):
             lines.append("source %s 2>/dev/null" % shlex.quote(self._state + ".options"))
         return "\n".join(lines) + "\n"
 
+    def _read_failed(self) -> None:
+        """The command that failed and ended the cell with its exit code, as a sentence in ``failed``."""
+        path = self._state + ".failed"
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                said = file.read(MAX_FAILED).split(" ", 2)
+            os.unlink(path)
+        except OSError:
+            return
+        if len(said) == 3 and said[1].isdigit():
+            self.failed = "line %s: %s" % (said[1], said[2].partition("\n")[0])
+
     def leave(self) -> None:
         """The shell is gone: keep the state it wrote, read what is left; background jobs may still write."""
+        self._read_failed()
         new = self._state + ".new"
         if os.path.exists(new):
             with open(new, "rb") as file:

@@ -8,7 +8,6 @@ ended before the cell is reported as done, so that "interrupted" means: nothing 
 from __future__ import annotations
 
 import collections
-import errno
 import json
 import os
 import re
@@ -16,9 +15,10 @@ import signal
 import time
 import zlib
 
-from . import limits, processes
+from . import endings, limits, processes
 from .bash_worker import BashWorker
 from .execution import QUEUED, RUNNING
+from .late import LateLog
 from .python_worker import PythonWorker
 
 TYPE_CHECKING = False
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 GRACE = 0.2
 #: Seconds after a time-out at which level 2 and level 3 follow.
 TIMEOUT_STEPS = (2.0, 4.0)
-LATE_LOG_LIMIT = 8 << 20
+#: Bytes of output a stopped cell's reader may be behind, and what of a longer backlog it is still sent.
+BACKLOG, BACKLOG_KEPT = 8 << 20, 1 << 20
+#: How many of its workers a context remembers, to end at a reset what they left behind.
+WORKERS_KNOWN = 10_000
 
 
 class Context:
@@ -64,11 +67,17 @@ class Context:
         self._last_pid = 0
         self._doomed = False  # the worker was told to die and has not; the next cell waits for that
         self._last_mark = ""
+        self._earlier: collections.deque[tuple[int, str]] = collections.deque(maxlen=WORKERS_KNOWN)
         self._asked = 0  # number of the question the worker waits with
         slug = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:60]
         if slug != name:
             slug += "-%08x" % zlib.crc32(name.encode("utf-8", "replace"))
         self._file = os.path.join(supervisor.folder, "contexts", "%s.%s" % (slug, language))
+        self._late_log = LateLog(self._file + ".log", name)
+
+    def late_news(self) -> str:
+        """A sentence about output that came after its cell had ended; "" when there is nothing new."""
+        return self._late_log.news()
 
     def describe(self) -> dict[str, Any]:
         """The entry of a ``status`` reply."""
@@ -78,7 +87,7 @@ class Context:
             "worker_pid": self.worker.pid if self.worker is not None else None,
             "busy": self.current.id if self.current is not None else None,
             "queued": [e.id for e in self._queue],
-            "late_output": self._file + ".log",
+            "late_output": self._late_log.path,
         }
 
     # -- running -------------------------------------------------------------------------------------------
@@ -99,13 +108,13 @@ class Context:
         self._asked = 0
         self._since = processes.now_ticks()
         execution.start()
-        if self._news:
-            execution.message({"msg": "notice", "text": self._news})
-            self._news = ""
+        for text in filter(None, (self._news, *self._supervisor.late_news(self.name))):
+            execution.message({"msg": "notice", "text": text})
+        self._news = ""
         try:
             self._launch(execution)
         except OSError as error:
-            self._complete("error", None, None, "the worker could not be started: %s" % _why(error))
+            self._complete("error", None, None, "the worker could not be started: %s" % endings.why(error))
             return
         if execution.request.timeout:
             for level, delay in enumerate((0.0, *TIMEOUT_STEPS), 1):
@@ -130,6 +139,7 @@ class Context:
 
     def _adopt(self, worker: Worker) -> None:
         self.worker = worker
+        self._earlier.append((worker.pid, worker.mark))
         self._last_pid, self._last_mark = worker.pid, worker.mark
 
     def _sink(self, kind: int, data: bytes) -> None:
@@ -167,19 +177,7 @@ class Context:
         return True
 
     def _late(self, kind: int, data: bytes) -> None:
-        """Output that came after its cell had ended goes to the context's log."""
-        path = self._file + ".log"
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                if os.fstat(fd).st_size > LATE_LOG_LIMIT:
-                    os.replace(path, path + ".old")
-                head = "--- %s, after %s ---\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), self._last_name)
-                os.write(fd, head.encode("utf-8", "replace") + data + (b"" if data[-1:] == b"\n" else b"\n"))
-            finally:
-                os.close(fd)
-        except OSError as error:
-            os.write(2, ("late output of %s lost: %s\n" % (self.name, error)).encode("utf-8", "replace"))
+        self._late_log.add(data, self._last_name)
 
     # -- ends ----------------------------------------------------------------------------------------------
 
@@ -202,18 +200,18 @@ class Context:
         if isinstance(worker, BashWorker):
             worker.leave()
             if self.current is not None:
-                self._bash_done(code, number)
+                self._bash_done(code, number, worker.failed)
             return
         worker.close()
         if self.current is None and not doomed:
-            self._news = "between two cells " + _death(code, number)
+            self._news = "between two cells " + endings.death(code, number)
         elif self.current is not None and not self._ending:
             known = number != signal.SIGKILL or self.current.interrupted or self.current.timed_out
             told = "" if known else limits.reason(worker.pid)
-            self._ended("died", code, number, _death(code, number, told))
+            self._ended("died", code, number, endings.death(code, number, told))
         self._next()
 
-    def _bash_done(self, code: int | None, number: int | None) -> None:
+    def _bash_done(self, code: int | None, number: int | None, failed: str) -> None:
         execution = self.current
         assert execution is not None
         if execution.interrupted and (number is not None or code):
@@ -224,6 +222,8 @@ class Context:
             status = "error" if code else "ok"
         killed = number == signal.SIGKILL and not (execution.interrupted or execution.timed_out)
         told = limits.reason(self._last_pid) if killed else ""
+        if status == "error":
+            told = "\n".join(filter(None, (failed, limits.disk())))
         self._ended(status, code, number, told)
 
     def _ended(self, status: str, code: int | None, number: int | None, text: str) -> None:
@@ -250,6 +250,9 @@ class Context:
         assert execution is not None
         if self.worker is not None:
             self.worker.read_raw()
+        if execution.interrupted or execution.timed_out:
+            # Whoever stopped it does not want to watch the rest of a flood.
+            execution.journal.give_up_backlog(BACKLOG, BACKLOG_KEPT)
         lost = self.worker is None and self.language == "python"
         fate = "killed" if lost else "new" if self._fresh and self.language == "python" else "kept"
         execution.finish(status, code, number, fate, text)
@@ -302,9 +305,9 @@ class Context:
             execution.interrupted = level
             execution.finish("interrupted", text="it had not started")
             self._supervisor.finished(execution)
-            return _did("it was waiting and will not run", "kept", 0)
+            return endings.did("it was waiting and will not run", "kept", 0)
         if execution.state != RUNNING or execution is not self.current or self.worker is None:
-            return _did("it had ended already", "kept", 0)
+            return endings.did("it had ended already", "kept", 0)
         execution.interrupted = max(execution.interrupted, level)
         return self._press(level)
 
@@ -316,7 +319,9 @@ class Context:
             # The worker first: a cell whose child dies must not go on, and then say that it ended well.
             worker.kill()
             processes.send(found, signal.SIGKILL)
-            return _did("killed the worker and %s" % _count(found), _fate(self.language), len(found))
+            return endings.did(
+                "killed the worker and %s" % endings.count(found), endings.fate(self.language), len(found)
+            )
         if level == 2:
             found = self._left_behind()
             processes.send_group(worker.pid, signal.SIGINT)
@@ -324,11 +329,13 @@ class Context:
                 processes.send_child(worker.pid, signal.SIGTERM)
                 self._loop.later(2 * GRACE, lambda: self._kill_bash(worker))
             self._end_processes(found, lambda: None)
-            return _did("ended %s that the cell had started" % _count(found), "kept", len(found))
+            return endings.did(
+                "ended %s that the cell had started" % endings.count(found), "kept", len(found)
+            )
         processes.send_group(worker.pid, signal.SIGINT)
         if self.language == "bash":
             self._press_again(worker, 5)
-        return _did("sent Ctrl-C to the cell", "kept", 0)
+        return endings.did("sent Ctrl-C to the cell", "kept", 0)
 
     def _press_again(self, worker: Worker, times: int) -> None:
         """A command that bash was just starting can miss the SIGINT, and bash then waits for it: repeat."""
@@ -361,45 +368,14 @@ class Context:
                     os.unlink(self._file + suffix)
         self._directory = os.environ.get("HOME", "/")
         worker = self.worker
-        if worker is None:
-            return
-        if self.current is not None:
+        if worker is not None and self.current is not None:
             self.current.interrupted = 3
-        since, self._since = self._since, 0
-        found = self._left_behind()
-        self._since = since
-        self._doomed = True
-        worker.kill()
+        alone = self._supervisor.busy_contexts() <= 1
+        own = self._supervisor.worker_pids()
+        # Also what earlier workers of this context left behind.
+        found = processes.started_by(self._last_pid, self._last_mark, 0, own, alone, self._earlier)
+        self._earlier.clear()
+        if worker is not None:
+            self._doomed = True
+            worker.kill()
         processes.send(found, signal.SIGKILL)
-
-
-def _why(error: OSError) -> str:
-    if error.errno == errno.EAGAIN:
-        return limits.no_process()
-    full = limits.disk() if error.errno in (errno.EFBIG, errno.ENOSPC) else ""
-    return full or str(error)
-
-
-def _did(text: str, worker: str, count: int) -> dict[str, Any]:
-    return {"did": text, "worker": worker, "processes": count}
-
-
-def _fate(language: str) -> str:
-    return "killed" if language == "python" else "kept"
-
-
-def _count(found: list[Process]) -> str:
-    return "1 process" if len(found) == 1 else "%d processes" % len(found)
-
-
-def _death(code: int | None, number: int | None, told: str = "") -> str:
-    if told:
-        return told
-    if number is None:
-        return "the worker process exited with code %s; its variables are lost, files are kept" % code
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = "signal %d" % number
-    hint = " (perhaps out of memory)" if number == signal.SIGKILL else ""
-    return "the worker process was ended by %s%s; its variables are lost, files are kept" % (name, hint)

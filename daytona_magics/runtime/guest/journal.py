@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import weakref
 
 from . import frames
 
@@ -94,6 +95,7 @@ class Journal:
         self._dropped: list[tuple[int, int]] = []  # (last sequence, output bytes) of every dropped chunk
         self.last = 0
         self.disk_error = ""
+        self.cursors: weakref.WeakSet[Cursor] = weakref.WeakSet()  # of those who read it now
 
     @property
     def in_memory(self) -> int:
@@ -175,6 +177,30 @@ class Journal:
             # The head stops growing here; what follows belongs to the tail.
             self._head_full = True
 
+    def give_up_backlog(self, backlog: int, keep: int) -> None:
+        """Drop what its readers have not come to, but for the last ``keep`` bytes, if it is over ``backlog``.
+
+        Without a reader everything stays: somebody may come for it.
+        """
+        read = min((cursor.sequence for cursor in self.cursors), default=self.last)
+        waiting = [c for c in (*self.head_chunks, *self.tail_chunks) if c.first > read + 1]
+        if sum(c.size for c in waiting) <= backlog:
+            return
+        self._head_full = True
+        left = sum(c.size for c in waiting)
+        for chunk in waiting:
+            if left <= keep:
+                break
+            left -= chunk.size
+            in_head = chunk in self.head_chunks
+            (self.head_chunks if in_head else self.tail_chunks).remove(chunk)
+            if in_head:
+                self._head_bytes -= chunk.size
+            else:
+                self._tail_bytes -= chunk.size
+            self._dropped.append((chunk.last, chunk.payload))
+            chunk.drop()
+
     def spill(self) -> None:
         """Move the open chunk to disk, to free memory of an execution that is over."""
         if self._open.size:
@@ -230,6 +256,7 @@ class Cursor:
         self._offset = 0
         self._buffer = b""
         self._at = 0
+        journal.cursors.add(self)
 
     @property
     def pending(self) -> bool:

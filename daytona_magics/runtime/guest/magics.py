@@ -17,7 +17,7 @@ import site
 import subprocess
 import sys
 
-from . import hooks, rich, transform
+from . import hooks, network, rich, transform
 from .looking import Looking
 from .reloading import Reloader
 from .timing import Timing
@@ -124,6 +124,12 @@ class Helper(Timing, Looking):
 
     def shell(self, command: str) -> None:
         """Run a command as it stands."""
+        why = network.refused(network.words_of(command))
+        if why:
+            done = network.without_index(self._command(command))
+            self._session.namespace["_exit_code"] = 0 if done else 1
+            sys.stderr.write("" if done else why + "\n")
+            return
         self._run(self._command(command))
 
     def _run(self, arguments: list[str], text: str | None = None) -> int:
@@ -229,7 +235,13 @@ class Helper(Timing, Looking):
         arguments = shlex.split(line)
         if arguments[:1] == ["uninstall"] and not {"-y", "--yes"} & set(arguments):
             arguments.append("-y")  # it asks at its own terminal, where nobody is
-        code = self._run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments])
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+        why = network.refused(arguments)
+        if why:
+            if not network.without_index(command):
+                raise MagicError(why)
+            return
+        code = self._run(command)
         if code:
             raise MagicError("pip ended with code %d" % code)
 

@@ -155,7 +155,12 @@ def _mark_of(shown: int) -> str:
 
 
 def started_by(
-    worker: int, mark: str, since: int, own: Iterable[int] = (), alone: bool = False
+    worker: int,
+    mark: str,
+    since: int,
+    own: Iterable[int] = (),
+    alone: bool = False,
+    earlier: Iterable[tuple[int, str]] = (),
 ) -> list[Process]:
     """Living processes that a worker's cell started, without the worker.
 
@@ -164,12 +169,17 @@ def started_by(
         mark: value of MARK in its environment.
         since: only processes started at or after this tick.
         own: pids that are the daemon's own (other workers): these and their descendants are never meant.
+        earlier: pid and mark of workers whose processes are meant as well.
         alone: no other context is busy: an orphan without any mark (forked, never executed) is this one's.
 
     Returns:
         children before grandchildren.
     """
     foreign = set(own) - {worker}
+    sessions, marks = {worker}, {mark}
+    for pid, name in earlier:
+        sessions.add(pid)
+        marks.add(name)
     queue: list[Process] = []
     orphans: list[Process] = []
     for process in filter(None, map(read, children(_own_number()))):
@@ -177,7 +187,7 @@ def started_by(
             queue += filter(None, map(read, children(process.shown)))
         elif process.pid not in foreign:
             origin = _mark_of(process.shown)
-            if process.session == worker or origin == mark or (alone and not origin):
+            if process.session in sessions or origin in marks or (alone and not origin):
                 orphans.append(process)
     queue += orphans
     found: list[Process] = []

@@ -79,6 +79,10 @@ class Supervisor:
         """The context an execution belongs to."""
         return self._context(execution.request.context, execution.request.language)
 
+    def late_news(self, name: str) -> list[str]:
+        """What came between two cells in the contexts of this name, whatever their language."""
+        return [c.late_news() for c in self.contexts.values() if c.name == name]
+
     def worker_pids(self) -> list[int]:
         """Processes that are workers, not something a cell started."""
         return [c.worker.pid for c in self.contexts.values() if c.worker is not None]
