@@ -300,3 +300,12 @@ class TestSpool:
         with pytest.raises(OSError, match="changed"):
             spool.read(0)
         spool.close()
+
+
+async def test_a_change_between_looking_and_waiting_is_told(tmp_path: Path) -> None:
+    """What waits begins to wait when it is called, not when the loop first runs it."""
+    spool = Spool(str(tmp_path))
+    asyncio.get_running_loop().call_soon(spool.append, OUT, b"the last word")
+    waiting = asyncio.ensure_future(spool.changed())
+    await asyncio.wait_for(waiting, 20)
+    spool.close()

@@ -10,7 +10,8 @@ toolbox program.
 import asyncio
 import os
 import struct
-from typing import NamedTuple
+from collections.abc import Coroutine
+from typing import Any, NamedTuple
 
 OUT, ERR = 1, 2
 #: Most bytes kept of one command's output.
@@ -118,9 +119,9 @@ class Spool:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def changed(self) -> None:
-        """Return at the next `append` or `wake`. Look, then wait, without an await in between."""
-        await self._changed.wait()
+    def changed(self) -> Coroutine[Any, Any, bool]:
+        """To be awaited: the next `append` or `wake` after this call, however late a task of it is begun."""
+        return self._changed.wait()
 
     def close(self) -> None:
         """Delete the log."""
