@@ -385,7 +385,7 @@ async def test_tokens_of_sandboxes_that_share_a_listener() -> None:
         # A sandbox's token opens its own gate, with its own settings, and does not go further.
         assert b"hello" in await own.get(url, authorization("one", token["one"]))
         assert b"authorization" not in own.heads[0].lower()
-        assert b"network_block_all" in await own.get(url, authorization("two", token["two"]))
+        assert b"network-block-all" in await own.get(url, authorization("two", token["two"]))
         # Within a connection it cannot be exchanged for another one.
         reader, writer = await own.connect()
         for user, expected in (("one", b" 200 "), ("one", b" 200 "), ("two", b" 407 ")):

@@ -208,7 +208,7 @@ def test_addresses_that_are_not_public_need_a_cidr_that_names_them(address: str)
 )
 def test_public_and_documentation_addresses_pass(address: str) -> None:
     assert verdict(Policy(), "name.test", address) == ""
-    assert "network_block_all" in verdict(Policy(block_all=True), "name.test", address)
+    assert "network-block-all" in verdict(Policy(block_all=True), "name.test", address)
 
 
 def test_this_machines_own_addresses_are_not_public() -> None:

@@ -207,10 +207,10 @@ def test_settings_by_the_sdk(daytona: Daytona) -> None:
     assert "10.0.0.0/8" in (made.network_allow_list or "") and made.domain_allow_list == "pypi.org"
     made.update_network_settings(network_block_all=True)
     assert made.network_block_all and made.network_allow_list is None and made.domain_allow_list is None
-    assert "network_block_all" in run(made, "curl -sS http://pypi.org/")
+    assert "network-block-all" in run(made, "curl -sS http://pypi.org/")
     made.stop()
     made.start()
-    assert daytona.get(made.id).network_block_all and "network_block_all" in run(
+    assert daytona.get(made.id).network_block_all and "network-block-all" in run(
         made, "curl -sS http://pypi.org/"
     )
     made.update_network_settings(domain_allow_list="*.example.com")
@@ -227,7 +227,7 @@ def test_settings_by_the_sdk(daytona: Daytona) -> None:
     blocked = daytona.create(
         CreateSandboxFromSnapshotParams(network_block_all=True, network_allow_list="0.0.0.0/0")
     )
-    assert blocked.network_block_all and "network_block_all" in run(blocked, "curl -sS http://203.0.113.80/")
+    assert blocked.network_block_all and "network-block-all" in run(blocked, "curl -sS http://203.0.113.80/")
     daytona.delete(blocked)
     with pytest.raises(DaytonaBadRequestError, match="11 entries; 10 are allowed"):
         daytona.create(CreateSandboxFromSnapshotParams(network_allow_list=",".join(["10.0.0.0/8"] * 11)))
@@ -264,11 +264,11 @@ def test_sandboxes_that_share_the_machines_network(index: IndexServer) -> None:
         closed.update_network_settings(network_block_all=True)
         said = run(open_one, "python3 -m pip install --no-cache-dir --target ~/lib greeting 2>&1")
         assert "Successfully installed greeting-1.0" in said, said
-        assert "network_block_all" in run(closed, "curl -sS http://203.0.113.80/")
+        assert "network-block-all" in run(closed, "curl -sS http://203.0.113.80/")
         # The other one's id, with the token of one's own or with none.
         token = "$(echo $HTTP_PROXY | sed 's/.*:\\([^@]*\\)@.*/\\1/')"
         for pair in (f"{open_one.id}:{token}", f"{open_one.id}:"):
             ask = f'curl -sS -x "http://127.0.0.1:${{HTTP_PROXY##*:}}" -U "{pair}" http://203.0.113.80/'
             assert "needs the user name and password" in run(closed, ask), pair
         own = ask.replace(f'"{open_one.id}:"', f'"{closed.id}:{token}"')
-        assert "network_block_all" in run(closed, own)
+        assert "network-block-all" in run(closed, own)
