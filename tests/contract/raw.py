@@ -21,12 +21,13 @@ class Raw:
 
     Attributes:
         sandbox: id of a started sandbox.
+        port: one on which programs in it can listen.
     """
 
     def __init__(self, engine: IsolatedEngine, session: aiohttp.ClientSession) -> None:
         self.engine, self.session = engine, session
         self.heard: list[Exchange] = []
-        self.sandbox = ""
+        self.sandbox, self.port = "", 0
 
     async def ask(self, area: str, operation: str, body: Any = None, **more: Any) -> Exchange:
         """One request.
@@ -61,6 +62,8 @@ async def raw(engine: IsolatedEngine) -> AsyncIterator[Raw]:
         client = Raw(engine, session)
         made = await client.ask("api", "POST /sandbox", {"name": "raw"})
         client.sandbox = made.body["id"]
+        said = await client.ask("toolbox", "POST /process/execute", {"command": "echo ${PORT:-8321}"})
+        client.port = int(said.body["result"])
         yield client
         await client.ask("api", f"DELETE /sandbox/{client.sandbox}")
 
@@ -93,13 +96,13 @@ async def ask_the_rest(client: Raw) -> None:
     for command in (
         "git init -qb main repo && cd repo && "
         "git -c user.name=a -c user.email=a@b commit -qm one --allow-empty",
-        "python3 -m http.server 8321 --bind 127.0.0.1 > /dev/null 2>&1 &",
+        f"python3 -m http.server {client.port} --bind 127.0.0.1 > /dev/null 2>&1 &",
     ):
         done = await client.ask("toolbox", "POST /process/execute", {"command": command})
         assert done.body["exitCode"] == 0, done
     await client.ask("toolbox", "GET /git/history?path=repo")
     await client.ask("toolbox", "GET /port")
-    await client.ask("toolbox", "GET /port/8321/in-use")
+    await client.ask("toolbox", f"GET /port/{client.port}/in-use")
     await client.ask("toolbox", "POST /process/pty", {"id": "raw"})
     await client.upgrade("/process/pty/raw/connect")
     await client.upgrade("/process/pty/create-connect?id=raw2&cols=80&rows=24")

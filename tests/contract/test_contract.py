@@ -1,13 +1,16 @@
 """The engine beside the platform's published API and the SDK: nothing is missing, nothing looks different.
 
 One engine hears every public method of the SDK (:mod:`tests.contract.walk`) and every operation that no
-method reaches; what it answered is held to the facts of the API and parsed by the SDK's models.
+method reaches; what it answered is held to the facts of the API and parsed by the SDK's models. It is the
+engine's own choice of level here, and every other in ``test_columns.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from daytona import Daytona
 from daytona.common.errors import CODE_TO_ERROR
 
 from daytona_magics.engine import server
@@ -25,6 +29,7 @@ from tests.contract.facts import load
 from tests.contract.raw import as_text, ask_the_rest, filled, raw
 from tests.contract.reach import reached
 from tests.contract.record import Exchange, recording, template
+from tests.contract.walk import isolation
 from tests.engine_process import IsolatedEngine, isolated_engine
 
 if sys.version_info < (3, 11):
@@ -35,7 +40,10 @@ import tomllib
 # The first of them waits for the whole walk.
 pytestmark = pytest.mark.timeout(400)
 
+#: The level at which the engine shall run; without it that is the engine's choice.
+LEVEL = os.environ.get("CONTRACT_LEVEL", "")
 COVERAGE = Path(__file__).parents[1] / "coverage"
+DIFFERENCES = tomllib.loads(Path(__file__).with_name("differences.toml").read_text())["difference"]
 CONTRACT = tomllib.loads((COVERAGE / "contract.toml").read_text())
 DRIFT = tomllib.loads((COVERAGE / "drift.toml").read_text())["engine"]
 FACTS = load()
@@ -105,7 +113,8 @@ class Walked:
 @pytest.fixture(scope="module")
 def walked() -> Iterator[Walked]:
     walk.load_scenarios()
-    with isolated_engine() as engine, recording() as heard:
+    env = {"DAYTONA_MAGICS_ISOLATION": LEVEL} if LEVEL else {}
+    with isolated_engine(**env) as engine, recording() as heard:
 
         async def everything() -> dict[str, dict[str, walk.Outcome]]:
             outcomes = await walk.walk_both(engine)
@@ -124,6 +133,30 @@ def test_every_public_method_of_the_sdk_has_its_effect_or_an_honest_refusal(walk
     made = walk.table(walked.outcomes)
     print(made)
     assert made == walk.TABLE.read_text(), "run python -m tests.contract.walk --write"
+
+
+def test_what_a_program_finds_at_this_level(walked: Walked) -> None:
+    """Nothing of the contract is different but this."""
+    level = isolation(walked.engine)
+    assert level == (LEVEL or level) and level in ("L3", "L2", "L1")
+    client = Daytona(walked.engine.config())
+    box = client.create()
+    try:
+        home = walked.engine.state / "sandboxes" / box.id / "home"
+        values = {"{home}": str(home), "{name}": socket.gethostname()}
+        found = {
+            one["what"]: str(box.process.code_run(_filled(one["program"], values)).result).strip()
+            for one in DIFFERENCES
+        }
+    finally:
+        client.delete(box)
+    assert found == {one["what"]: _filled(one["prints"][level], values) for one in DIFFERENCES}
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(name, value)
+    return text
 
 
 def test_every_operation_is_served_or_refused(walked: Walked) -> None:

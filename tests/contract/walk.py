@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import sys
 import tempfile
 import traceback
+import urllib.request
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -64,11 +66,13 @@ class Walk:
         client: the ``Daytona`` or ``AsyncDaytona``.
         box: a started sandbox that all scenarios share; they leave it started.
         folder: a folder of this machine for files of the test.
+        level: the engine's isolation level.
     """
 
     flavour: str
     engine: IsolatedEngine
     folder: Path
+    level: str = ""
     client: Any = None
     box: Any = None
     called: set[str] = field(default_factory=set)
@@ -103,6 +107,10 @@ class Walk:
         done = await self(run, f"{{ {command}\n}} 2>&1", timeout=60)
         assert done.exit_code == code, f"{command}: {done.exit_code} {done.result}"
         return str(done.result).removesuffix("\n")
+
+    async def tmp(self) -> str:
+        """Where a program is that was to run in /tmp: below L3 that is the machine's, so it has its own."""
+        return "/tmp" if self.level == "L3" else await self.sh("echo ~/.tmp")
 
     async def until(self, condition: Callable[[], Awaitable[Any]], what: str) -> Any:
         """Ask again until there is an answer that is true, and return it."""
@@ -163,13 +171,22 @@ async def _run(w: Walk, methods: tuple[str, ...], scenario: Scenario) -> None:
             w.outcomes.setdefault(method, result)
 
 
+def isolation(engine: IsolatedEngine) -> str:
+    """The level of a running engine."""
+    asked = urllib.request.Request(
+        f"{engine.url}/api/health", headers={"Authorization": f"Bearer {engine.key}"}
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=30) as answer:
+        return str(json.load(answer)["isolation"])
+
+
 async def walk(flavour: str, engine: IsolatedEngine, only: str = "") -> dict[str, Outcome]:
     """Run the scenarios (those whose name has ``only``) with one client: outcomes by ``Class.method``."""
     import daytona
 
     with tempfile.TemporaryDirectory(prefix="walk-") as folder:
-        w = Walk(flavour, engine, Path(folder))
         config = engine.config()
+        w = Walk(flavour, engine, Path(folder), isolation(engine))
         w.client = daytona.Daytona(config) if flavour == "sync" else daytona.AsyncDaytona(config)
         w.box = await w(w.client.create)
         # What the walk itself needed is not yet walked.

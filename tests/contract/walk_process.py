@@ -18,7 +18,7 @@ async def executing(w: Walk) -> None:
     done = await w(
         w.box.process.exec, "pwd; echo $WALK; echo err >&2; exit 7", cwd="/tmp", env={"WALK": "a b"}
     )
-    assert (done.exit_code, done.result) == (7, "/tmp\na b\nerr\n")
+    assert (done.exit_code, done.result) == (7, f"{await w.tmp()}\na b\nerr\n")
     await w.fails("DaytonaTimeoutError", w.box.process.exec, "echo $$ > slow; exec sleep 1000", timeout=1)
     pid = await w.sh("cat slow")
     await w.until(lambda: _is_gone(w, pid), "the timed out command is gone")
@@ -149,7 +149,7 @@ async def terminal(w: Walk) -> None:
     assert w.see(handle, "exit_code") is None
     await w(handle.send_input, "stty size; echo $WALK in $PWD; [ -t 0 ] && exit 5\n")
     ended = await t.wait()
-    assert b"33 101" in t.said and b"ed in /tmp" in t.said, t.said
+    assert b"33 101" in t.said and f"ed in {await w.tmp()}\r\n".encode() in t.said, t.said
     assert ended.exit_code == w.see(handle, "exit_code") == 5
     assert not await w(handle.is_connected) and "5" in str(w.see(handle, "error") or "5")
 
@@ -213,7 +213,7 @@ async def interpreter(w: Walk) -> None:
     assert (done.error.name, done.error.value) == ("ZeroDivisionError", "division by zero")
     context = await w(interpreter.create_context, cwd="/tmp")
     apart = await w(interpreter.run_code, "import os; print(os.getcwd(), 'x' in globals())", context=context)
-    assert apart.stdout == "/tmp False\n"
+    assert apart.stdout == f"{await w.tmp()} False\n"
     assert context.id in [other.id for other in await w(interpreter.list_contexts)]
     await w(interpreter.delete_context, context)
     assert context.id not in [other.id for other in await w(interpreter.list_contexts)]

@@ -18,8 +18,6 @@ from daytona import AsyncDaytona, CreateSandboxFromSnapshotParams, ListSandboxes
 from tests.contract.walk import Walk, walks
 from tests.contract.walk_files import served
 
-PORT = 8123
-
 
 async def made(w: Walk, **params: Any) -> Any:
     """A sandbox of a scenario's own."""
@@ -150,8 +148,10 @@ async def _get(url: str, **headers: str) -> tuple[int, str]:
 async def previews(w: Walk) -> None:
     """a server inside is seen with the token and without one when public; a signed URL until it is taken
     back"""
-    await served(w, w.box, "web", PORT)
-    link = await w(w.box.get_preview_link, PORT)
+    # At L1 these are its own; the first are the git server's.
+    port = int(await w.sh("echo $((${PORT:-8120} + 3))"))
+    await served(w, w.box, "web", port)
+    link = await w(w.box.get_preview_link, port)
     page = link.url.rstrip("/") + "/page"
     token = {"X-Daytona-Preview-Token": link.token}
     assert (await _get(page))[0] == 401
@@ -160,10 +160,10 @@ async def previews(w: Walk) -> None:
     assert await _get(page) == (200, "seen\n")
     await w(w.box.set_public, False)
     assert (await _get(page))[0] == 401
-    signed = await w(w.box.create_signed_preview_url, PORT, 600)
+    signed = await w(w.box.create_signed_preview_url, port, 600)
     url = signed.url.rstrip("/") + "/page"
     assert await _get(url) == (200, "seen\n")
-    await w(w.box.expire_signed_preview_url, PORT, signed.token)
+    await w(w.box.expire_signed_preview_url, port, signed.token)
     assert (await _get(url))[0] in (401, 404)
 
 

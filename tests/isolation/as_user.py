@@ -22,7 +22,10 @@ ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def become(uid: int, home: str) -> None:
-    """Change this process into one of user `uid` with home `home`. Raises OSError."""
+    """Change this process into one of user `uid` with home `home`. Raises OSError.
+
+    For 0, who it is already, only the folders are opened: to the accounts of sandboxes.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     new_mounts, recursive_private = 0x20000, 1 << 14 | 1 << 18
     calls.check(libc.unshare(new_mounts), "unshare")
@@ -38,21 +41,28 @@ def become(uid: int, home: str) -> None:
         for fd, path in trees:
             os.makedirs(path, exist_ok=True)
             calls.attach(fd, path)
-    namespaces.change_uid(uid)
+    if uid != os.geteuid():
+        namespaces.change_uid(uid)
     os.environ.update(HOME=home, TMPDIR="/tmp", PYTHONDONTWRITEBYTECODE="1")
     os.chdir(ROOT)
 
 
-def run_tests(file: str, timeout: float = 170) -> str:
-    """Run a file of tests as such a user; returns what pytest said, asserts that it was content."""
-    uid = uids.account(1_810_000)
+def run_tests(*files: str, timeout: float = 170, as_root: bool = False, **env: str) -> str:
+    """Run files of tests as such a user; returns what pytest said, asserts that it was content.
+
+    Args:
+        timeout: in seconds.
+        as_root: stay root, and have only Python where every account can walk.
+        env: more environment.
+    """
+    uid = 0 if as_root else uids.account(1_810_000)
     with tempfile.TemporaryDirectory(prefix="dm-user-", dir="/tmp") as home:
         os.chown(home, uid, uid)
         options = ["-q", "-p", "no:cacheprovider", "--no-header", "-rfE", f"--basetemp={home}/pytest"]
         done = subprocess.run(
-            [sys.executable, "-m", "tests.isolation.as_user", str(uid), home, "pytest", *options, file],
+            [sys.executable, "-m", "tests.isolation.as_user", str(uid), home, "pytest", *options, *files],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": ROOT},
+            env={**os.environ, "PYTHONPATH": ROOT, **env},
             capture_output=True,
             text=True,
             timeout=timeout,
