@@ -122,6 +122,9 @@ async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> by
 
 async def between_cells(binding: Binding, tell: Reporter, lines: int) -> str:
     """The last lines that were printed between cells of this kernel's context, "" when none were."""
+    await binding.rediscover(tell)
+    if binding.sandbox is None:
+        return ""
     channel = await binding.ready(tell)
     contexts = (await channel.status())["contexts"]
     found = [str(one.get("late_output", "")) for one in contexts if one.get("name") == binding.context]

@@ -278,3 +278,9 @@ def test_output_between_cells_is_told_and_can_be_read(kernel: Kernel) -> None:
     assert "said by a thread" in logged.stdout and ", after Cell In[" in logged.stdout, logged
     assert "between two cells" not in kernel.run("%%sandbox\n1").notes
     assert kernel.run("%sandbox logs -n 0").status == "error"
+
+
+def test_logs_without_a_sandbox_make_none() -> None:
+    with Kernel() as kernel:
+        assert "Nothing was printed between cells." in kernel.run("%sandbox logs").notes
+        assert "No sandbox yet" in str(kernel.run("%sandbox").result)

@@ -415,3 +415,23 @@ class TestCreation:
         with pytest.raises((asyncio.CancelledError, SandboxError)):
             await task
         assert ("lab" in endpoint.boxes) is taken
+
+
+@pytest.mark.parametrize(("record", "said"), [({"pid": 1}, "asking"), (None, "starting")])
+async def test_waiting_names_what_really_takes_time(
+    record: dict[str, int] | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress: list[str] = []
+    tell = SimpleNamespace(progress=progress.append, note=progress.append)
+    binding = Binding(SandboxConfig(endpoint="embedded"), lambda: WHO)
+    found = bindings.endpoints.Endpoint("embedded", "http://127.0.0.1:1/api", "test", "key")
+    monkeypatch.setattr(bindings.places, "live_record", lambda: record)
+    monkeypatch.setattr(bindings.endpoints, "connect", lambda config: found)
+    monkeypatch.setattr(attaching, "own", _nothing)
+    await binding.rediscover(tell)
+    assert progress == [f"{said} the embedded engine", "looking for this kernel's sandbox"]
+    await binding.disconnect()
+
+
+async def _nothing(*_: object) -> None:
+    """No sandbox is found."""

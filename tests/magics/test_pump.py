@@ -21,7 +21,7 @@ from daytona_magics.errors import (
     WorkerDied,
 )
 from daytona_magics.notebook import pump as pumping
-from daytona_magics.notebook import sinks
+from daytona_magics.notebook import sinks, status
 from daytona_magics.notebook.pump import Pump
 from daytona_magics.notebook.status import wait
 from daytona_magics.runtime.events import (
@@ -330,6 +330,25 @@ class TestWait:
 
         with pytest.raises(ValueError, match="no"):
             wait(fail, "failing")
+
+    @pytest.mark.parametrize(("after", "shown"), [(60.0, 0), (0.1, 1)])
+    def test_a_short_wait_shows_nothing(
+        self, after: float, shown: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert status.SHOW_AFTER == 1.0
+        monkeypatch.setattr(status, "SHOW_AFTER", after)
+        lines: list[str] = []
+        monkeypatch.setattr(status.StatusLine, "show", lambda self, text: lines.append(text))
+
+        async def work(tell: Any) -> None:
+            tell.progress("step")
+            for _ in range(100):
+                await asyncio.sleep(0.02)
+                if shown and lines:
+                    break
+
+        wait(work, "working")
+        assert bool(lines) == bool(shown) and all(line.startswith("step … ") for line in lines)
 
     def run_interrupted(self, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> str:
         threading.Timer(0.1, press).start()
