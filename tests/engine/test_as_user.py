@@ -1,0 +1,28 @@
+"""The engine for an ordinary user: tests of its families once more, at L3, as such a user.
+
+What they assert is the same for both accounts. The SDK's methods, every family of them, are walked as an
+ordinary user in ``tests/contract/test_columns.py``; these files are about what is not seen from there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from tests.isolation import as_user
+
+FILES = ("sandboxes", "toolbox_routes", "sessions", "searching", "signing", "states")
+#: Ends a sandbox's first process from outside, which only root can find.
+FOR_ROOT = "tests/engine/test_sandboxes.py::test_a_sandbox_that_ends_by_itself_is_stopped"
+
+
+@pytest.mark.shard_group("the engine as an ordinary user")
+@pytest.mark.timeout(200)
+@pytest.mark.skipif(os.geteuid() != 0, reason="this process already is an ordinary user")
+def test_the_families_as_an_ordinary_user() -> None:
+    files = (f"tests/engine/test_{name}.py" for name in FILES)
+    said = as_user.run_tests(*files, f"--deselect={FOR_ROOT}", "--timeout=60", timeout=180)
+    passed = re.search(r"(\d+) passed, 1 deselected", said)
+    assert passed is not None and int(passed[1]) > 50 and "skipped" not in said, said[-3000:]
