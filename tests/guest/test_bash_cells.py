@@ -122,3 +122,8 @@ def test_the_failing_line_is_named(client: Client, code: str, said: str) -> None
     run = client.bash(code)
     assert run.done["text"].partition("\n")[0] == said, run.done
     assert run.status == ("ok" if "fine" in code else "error")
+
+
+def test_naming_the_failing_line_is_not_seen(client: Client) -> None:
+    run = client.bash("set -x\nfalse\necho $?\nset +x")
+    assert run.text == "1\n" and run.err == b"+ false\n+ echo 1\n+ set +x\n"

@@ -43,7 +43,7 @@ __dm_save() {
       declare -p "$__dm_name"
     done
     printf '%s\n' "${__dm_old[@]}"
-    unset -f __dm_save __dm_exit __dm_err trap
+    unset -f __dm_save __dm_exit trap
     declare -f
     declare -Fx | while read -r _ _ __dm_name; do printf 'export -f %s\n' "$__dm_name"; done
     printf 'umask %s\n' "$(umask)"
@@ -60,9 +60,6 @@ __dm_exit() {
   { builtin trap '' INT TERM; __dm_save; builtin trap - INT TERM; } 2>/dev/null
   eval "$__dm_user_exit"
 }
-__dm_err() {
-  __dm_failed="$1 $3 $2"
-}
 trap() {
   builtin trap "$@" || return
   local __dm_t; __dm_t=$(builtin trap -p EXIT)
@@ -72,6 +69,10 @@ trap() {
   builtin trap __dm_exit EXIT
 }
 """.replace("MARK", processes.MARK)
+
+
+#: Its stderr is closed off for `set -x`, which would show it.
+_ON_ERROR = """builtin trap '{ __dm_failed="$? $LINENO $BASH_COMMAND"; } 2>/dev/null' ERR"""
 
 
 class BashWorker(workers.Worker):
@@ -138,7 +139,7 @@ class BashWorker(workers.Worker):
             lines.append("__dm_cwd=$PWD")
             lines.append("cd -- %s || builtin exit 1" % shlex.quote(cwd))
         lines.append("__dm_failed=; builtin trap __dm_exit EXIT")
-        lines.append("""builtin trap '__dm_err "$?" "$BASH_COMMAND" "$LINENO"' ERR""")
+        lines.append(_ON_ERROR)
         # Last, because `set -e` among the options would end the shell at the first failure above.
         if os.path.exists(self._state + ".options"):
             lines.append("source %s 2>/dev/null" % shlex.quote(self._state + ".options"))
