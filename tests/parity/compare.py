@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import ipykernel
+
 from daytona_magics.notebook.display import safe_bundle
 
 from .suite import Case, Outcome
@@ -28,6 +30,8 @@ _SAME = (
     (re.compile(r"(?:\d+ h )?\d+min TIME"), "TIME"),
     (re.compile(r"(?<![\w./~-])[\w./~-]*/(site-packages|lib/python3\.\d+)/"), r"\1/"),
     (re.compile(r"line \d+ in run_code"), "line # in run_code"),
+    # A frame of the local kernel's own in the traceback of a thread.
+    (re.compile(r' *File "site-packages/ipykernel/[^\n]*\n[^\n]*\n'), ""),
     # A terminal's line ends: a local command has a terminal.
     (re.compile(r"\r\n"), "\n"),
     (re.compile(r"\^+"), "^"),
@@ -53,6 +57,8 @@ def normal(case: Case, outcome: Outcome, *, sandbox: bool) -> list[Any]:
     if "plain" in case.options:
         items = [("stream", i[1], _ANSI.sub("", i[2])) if i[0] == "stream" else i for i in items]
     texts = [("stream", i[1], _same(i[2])) if i[0] == "stream" else i for i in items]
+    if "display-error" in case.options and ipykernel.version_info[0] < 7:
+        return texts
     return [*texts, ("statuses", outcome.statuses)]
 
 

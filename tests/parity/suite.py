@@ -4,6 +4,7 @@ A file holds cases. A case starts with ``=== name option ...``; a line ``---`` s
 one after the other. Options:
 
     exact            the order of stdout and stderr pieces counts (the cell flushes, or displays between)
+    display-error    a display fails; the status counts from ipykernel 7 on, which no longer calls that ok
     plain            colours do not count
     bash             the cells are bash: ``%%bash`` here, ``%%sandbox bash`` there
     stdin:a|b        answers to the prompts, in order
@@ -63,7 +64,10 @@ def _case(head: str, body: str) -> Case:
             case.interrupt = word.partition(":")[2]
         else:
             case.options |= {word}
-    assert case.options <= {"exact", "plain", "bash", "nostdin", "interrupt-input"}, (name, case.options)
+    assert case.options <= {"exact", "plain", "display-error", "bash", "nostdin", "interrupt-input"}, (
+        name,
+        case.options,
+    )
     return case
 
 
