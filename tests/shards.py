@@ -12,6 +12,7 @@ who makes a group's file in the folder first runs the group, the slowest first (
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import json
 import os
@@ -27,8 +28,12 @@ import tomllib
 NUMBER_VARIABLE = "DAYTONA_MAGICS_TEST_SHARD"
 FOLDER_VARIABLE = "DAYTONA_MAGICS_TEST_SHARD_FOLDER"
 COUNT_VARIABLE = "DAYTONA_MAGICS_TEST_SHARDS"
+#: Seconds beyond its two time limits after which a test that hangs ends its shard.
+SPARE_VARIABLE = "DAYTONA_MAGICS_TEST_SPARE"
 #: A group that is not in ``shards.toml`` is taken for one that needs as many seconds.
 USUAL_SECONDS = 5.0
+#: Where a shard's last words go: when this is imported, pytest does not capture output yet.
+_STDERR = os.dup(2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,7 +100,9 @@ class Shard:
             self._tell("begin", name)
             # A group's fixtures end with it, those of the session too: what comes next is not known yet.
             for item, following in itertools.zip_longest(items, items[1:]):
+                _end_what_hangs(item)
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            faulthandler.cancel_dump_traceback_later()
             self._tell("end", name)
 
     def _wait_for_the_others(self) -> None:
@@ -112,6 +119,12 @@ class Shard:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._tell("report", self._serialized(report))
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_exception_interact(self, node: pytest.Item | pytest.Collector) -> None:
+        # pytest itself switches the clock off here.
+        if isinstance(node, pytest.Item):
+            _end_what_hangs(node)
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed or report.skipped:
             self._tell("collected", self._serialized(report))
@@ -123,6 +136,17 @@ class Shard:
     def _tell(self, kind: str, content: Any) -> None:
         with (self.folder / f"shard-{self.number}.jsonl").open("a") as file:
             file.write(json.dumps({kind: content}, default=str) + "\n")
+
+
+def _end_what_hangs(item: pytest.Item) -> None:
+    """End this shard, with the stacks of all threads in its log, when the test takes longer than it can.
+
+    That is for what hangs where its own time limit does not reach: in a second try, or a fixture's end.
+    """
+    mark = item.get_closest_marker("timeout")
+    limit = float(mark.args[0] if mark and mark.args else item.config.getini("timeout") or 120)
+    seconds = 2 * limit + float(os.environ.get(SPARE_VARIABLE, "60"))
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
 
 
 class Teller:

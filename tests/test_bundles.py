@@ -57,6 +57,7 @@ def test_bundles_are_built_once_and_always_the_same(sources: Path, tmp_path: Pat
         "npm_config_registry": "http://127.0.0.1:9/",
         "npm_config_cache": str(tmp_path / "cache"),
         "npm_config_fetch_retries": "0",
+        "npm_config_noproxy": "127.0.0.1",
     }
     refused = build("build_wheel(sys.argv[1])", sources, tmp_path / "x", **nowhere)
     said = refused.stdout + refused.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shards import COUNT_VARIABLE, FOLDER_VARIABLE, NUMBER_VARIABLE
+from tests.shards import COUNT_VARIABLE, FOLDER_VARIABLE, NUMBER_VARIABLE, SPARE_VARIABLE
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="without root the suite is one pytest")
 
@@ -29,7 +29,7 @@ def meet(mine, other):
 """
 
 
-def run(folder: Path, **files: str) -> tuple[int, str]:
+def run(folder: Path, spare: float = 60, **files: str) -> tuple[int, str]:
     """Exit status and output of a suite of these files."""
     folder.chmod(0o755)
     for name, text in files.items():
@@ -39,7 +39,8 @@ def run(folder: Path, **files: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "tests", "--shards", "2", *paths],
         cwd=Path(__file__).parents[1],
-        env={name: value for name, value in os.environ.items() if name not in ours},
+        env={name: value for name, value in os.environ.items() if name not in ours}
+        | {SPARE_VARIABLE: str(spare)},
         capture_output=True,
         text=True,
         timeout=110,
@@ -108,3 +109,17 @@ def test_failures_second_tries_skips_and_a_shard_that_dies_are_told(tmp_path: Pa
         line for line in said.splitlines() if line.startswith("groups that were not run to their end")
     )
     assert left.endswith("test_dies.py") and "," not in left, said
+
+
+HANGS = """
+@pytest.mark.timeout(1)
+def test_hangs_at_the_second_try_too():
+    while True:
+        time.sleep(1)
+"""
+
+
+def test_what_hangs_ends_its_shard_and_says_where(tmp_path: Path) -> None:
+    status, said = run(tmp_path, spare=1, hangs=HANGS, skips=SKIPS)
+    assert status not in (0, 1) and "1 skipped" in said, said
+    assert "in test_hangs_at_the_second_try_too" in said and "Timeout (0:00:03)!" in said, said
