@@ -83,6 +83,16 @@ def test_first_press_ends_the_cell_and_what_it_started(client: Client, kind: str
     assert client.run("kept").result == "'yes'"
 
 
+def test_what_starts_another_one_in_its_last_moment_does_not_leave_it_behind(client: Client) -> None:
+    last = "trap 'sleep 61.%s & exit' TERM; trap '' INT; while :; do sleep 0.01; done"
+    run, mark = begin(
+        client, "import subprocess as s, time; s.Popen(['sh', '-c', %r]); time.sleep(60)" % last
+    )
+    client.request("interrupt", id=run.id, level=1)
+    client.wait(run, 5)
+    assert run.status == "interrupted" and not living(mark)
+
+
 @pytest.mark.parametrize(
     "kind", ["sleep 61.%s", "sleep 61.%s & wait", "setsid sleep 61.%s", "while :; do :; done"]
 )

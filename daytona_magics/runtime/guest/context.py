@@ -241,7 +241,7 @@ class Context:
             self._complete(status, code, number, text)
 
         if execution.interrupted or execution.timed_out:
-            self._end_processes(self._left_behind(), finish)
+            self._end_processes(self._left_behind(), finish, over=True)
         else:
             finish()
 
@@ -273,8 +273,12 @@ class Context:
         alone = self._supervisor.busy_contexts() <= 1
         return processes.started_by(self._last_pid, self._last_mark, self._since, own, alone)
 
-    def _end_processes(self, found: list[Process], then: Callable[[], Any]) -> None:
-        """TERM, after 200 ms KILL; calls ``then`` as soon as all are gone."""
+    def _end_processes(self, found: list[Process], then: Callable[[], Any], over: bool = False) -> None:
+        """TERM, after 200 ms KILL; calls ``then`` as soon as all are gone.
+
+        ``over``: the cell has ended, so whatever else there is by then goes too: one that is told to end may
+        have started another one in its last moment.
+        """
         if not found:
             then()
             return
@@ -284,13 +288,17 @@ class Context:
         killed = False
 
         def look() -> None:
-            nonlocal killed
+            nonlocal found, killed
             alive = [process for process in found if process.lives()]
             late = time.monotonic() >= deadline
             if alive and late and not killed:
                 killed = True
                 # Whoever was born meanwhile goes too.
                 processes.send([*self._left_behind(), *alive], signal.SIGKILL)
+            if over and not alive:
+                found = alive = self._left_behind()
+                processes.send(found, signal.SIGKILL if late else signal.SIGTERM)
+                processes.send(found, signal.SIGCONT)
             if alive and time.monotonic() < deadline + 1.0:
                 self._loop.later(0.005, look)
             else:
