@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,7 +38,8 @@ async def _until(ws: aiohttp.ClientWebSocketResponse, wanted: bytes) -> bytes:
         assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT), (message, got[-300:])
         if message.type == aiohttp.WSMsgType.BINARY:
             got += message.data
-            await ws.send_str(json.dumps({"type": "shown", "bytes": len(message.data)}))
+            with suppress(ConnectionResetError):  # The shell may have ended meanwhile.
+                await ws.send_str(json.dumps({"type": "shown", "bytes": len(message.data)}))
     return bytes(got)
 
 
