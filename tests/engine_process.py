@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+#: On a disk: the usual temporary folder may be in memory, and what is written there counts as memory.
+ON_DISK = "/var/tmp"
 _CLEAN = ("DAYTONA_", "XDG_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
@@ -149,11 +151,14 @@ def wait_until(condition: Any, what: str, timeout: float = 20.0) -> None:
 
 
 @contextmanager
-def isolated_engine(state: str = "state", **extra_env: str) -> Iterator[IsolatedEngine]:
+def isolated_engine(
+    state: str = "state", folder: str | None = None, **extra_env: str
+) -> Iterator[IsolatedEngine]:
     """An engine of its own, not started yet; stopped and removed at the end.
 
     Args:
         state: name of the state folder below the temporary folder.
+        folder: where the temporary folder is made; `ON_DISK` for tests of how much a disk takes.
         extra_env: more environment for it, e.g. ``DAYTONA_MAGICS_ISOLATION="L0"``.
 
     Example::
@@ -161,7 +166,7 @@ def isolated_engine(state: str = "state", **extra_env: str) -> Iterator[Isolated
         with isolated_engine() as engine:
             daytona = Daytona(engine.config())
     """
-    base = Path(tempfile.mkdtemp(prefix="dm-"))
+    base = Path(tempfile.mkdtemp(prefix="dm-", dir=folder))
     base.chmod(0o711)
     engine = IsolatedEngine(base, extra_env, state)
     try:

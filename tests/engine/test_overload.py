@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine_process import IsolatedEngine, is_alive, isolated_engine, wait_until
+from tests.engine_process import ON_DISK, IsolatedEngine, is_alive, isolated_engine, wait_until
 
 pytestmark = [pytest.mark.timeout(180)]
 
@@ -149,7 +149,7 @@ class Street:
 
 @pytest.fixture(scope="module")
 def street() -> Iterator[Street]:
-    with isolated_engine() as engine:
+    with isolated_engine(folder=ON_DISK) as engine:
         yield Street(engine)
 
 

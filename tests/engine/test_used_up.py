@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from daytona import CreateSandboxFromSnapshotParams
 
-from tests.engine_process import wait_until
+from tests.engine_process import ON_DISK, wait_until
 from tests.kernel_client import Kernel
 
 FULL = "1 GiB of disk; delete files, or ask for more with `%sandbox create --disk`"
@@ -38,8 +38,7 @@ while time.time() < end:
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Kernel]:
-    # A disk is meant: what is written into a file system in memory counts as the sandbox's memory.
-    with tempfile.TemporaryDirectory(prefix="dm-", dir="/var/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="dm-", dir=ON_DISK) as folder:
         Path(folder).chmod(0o711)
         Path(folder, "state").mkdir(mode=0o700)
         with Kernel(env={"DAYTONA_MAGICS_HOME": f"{folder}/state"}) as kernel:
