@@ -96,3 +96,37 @@ def test_where_proc_counts_otherwise() -> None:
             pytest.fail(done.stdout)
         pytest.skip(done.stdout)
     assert done.stdout == "fine\n", done.stderr
+
+
+#: While it is looked for, a process loses its parent and becomes a child of whoever looks.
+MOVES = """
+import os, signal, subprocess, time
+from daytona_magics.runtime.guest import processes
+processes.become_subreaper()
+since = processes.now_ticks() - 1
+worker = subprocess.Popen(["sh", "-c", "sh -c 'sleep 60 & wait' & wait; wait"], start_new_session=True)
+listed, below = processes.children, []
+while not below:
+    middle = listed(worker.pid)
+    below = listed(middle[0]) if middle else []
+    time.sleep(0.01)
+
+def moving(shown):
+    if shown == worker.pid and middle:
+        os.kill(middle.pop(), signal.SIGKILL)
+        while below[0] not in listed(os.getpid()):
+            time.sleep(0.001)
+    return listed(shown)
+
+processes.children = moving
+found = [process.pid for process in processes.started_by(worker.pid, "", since)]
+print(below[0] in found)
+os.killpg(worker.pid, signal.SIGKILL)
+"""
+
+
+def test_who_loses_its_parent_during_the_look_is_found() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MOVES], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout == "True\n", done.stderr

@@ -19,10 +19,12 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 #: Every worker and bash carries this variable; what they start inherits it.
 MARK = "DAYTONA_MAGICS_WORKER"
+#: Looks at a tree of processes, at most, until it held still during one.
+LOOKS = 10
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -180,15 +182,34 @@ def started_by(
     for pid, name in earlier:
         sessions.add(pid)
         marks.add(name)
+    found: list[Process] = []
+    for _ in range(LOOKS):
+        # Whoever loses its parent during the look becomes a child of this process, and may be seen nowhere.
+        roots = children(_own_number())
+        found = _below(
+            roots, worker, foreign, since, lambda process: _is_meant(process, sessions, marks, alone)
+        )
+        if children(_own_number()) == roots:
+            break
+    return found
+
+
+def _is_meant(process: Process, sessions: set[int], marks: set[str], alone: bool) -> bool:
+    """Whether an orphan was started by one of these."""
+    origin = _mark_of(process.shown)
+    return process.session in sessions or origin in marks or (alone and not origin)
+
+
+def _below(
+    roots: list[int], worker: int, foreign: set[int], since: int, meant: Callable[[Process], bool]
+) -> list[Process]:
     queue: list[Process] = []
     orphans: list[Process] = []
-    for process in filter(None, map(read, children(_own_number()))):
+    for process in filter(None, map(read, roots)):
         if process.pid == worker:
             queue += filter(None, map(read, children(process.shown)))
-        elif process.pid not in foreign:
-            origin = _mark_of(process.shown)
-            if process.session in sessions or origin in marks or (alone and not origin):
-                orphans.append(process)
+        elif process.pid not in foreign and meant(process):
+            orphans.append(process)
     queue += orphans
     found: list[Process] = []
     seen = set(foreign)
