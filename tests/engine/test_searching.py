@@ -106,6 +106,11 @@ def test_modes_and_owners(shared: Any) -> None:
         shared.fs.set_file_permissions("p", mode="rwx")
     with pytest.raises(DaytonaValidationError, match="no user or group"):
         shared.fs.set_file_permissions("p", owner="nobody-like-this")
+    for number in ("4294967295", "4294967296", "9" * 100, "a\0b"):
+        with pytest.raises(DaytonaValidationError, match="no user or group"):
+            shared.fs.set_file_permissions("p", owner=number)
+        with pytest.raises(DaytonaValidationError, match="no user or group"):
+            shared.fs.set_file_permissions("p", group=number)
     with pytest.raises(DaytonaAuthorizationError):
         shared.fs.set_file_permissions("/dev/null", mode="777")
     with pytest.raises(DaytonaNotFoundError):

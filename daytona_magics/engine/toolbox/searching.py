@@ -242,17 +242,21 @@ async def _permissions(inside: "Inside", connection: Wire, request: dict[str, An
     await connection.send_json({})
 
 
+#: The highest number of a user or group; the one after it means "as it is".
+LAST_ID = (1 << 32) - 2
+
+
 def _id(name: Any, look_up: Any) -> int:
     """The number of a user or group given by name or number; -1 for None. Raises Refused 400."""
     from .agent import Refused
 
     if name is None:
         return -1
-    if str(name).isascii() and str(name).isdigit():
-        return int(str(name)[:10])
+    if str(name).isascii() and str(name).isdigit() and len(str(name)) <= 10 and int(str(name)) <= LAST_ID:
+        return int(str(name))
     try:
         return int(look_up(str(name)))
-    except KeyError:
+    except (KeyError, ValueError):
         raise Refused(400, "BAD_REQUEST", f"this sandbox has no user or group {name!r}") from None
 
 
