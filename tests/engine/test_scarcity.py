@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -101,23 +102,29 @@ def test_on_a_full_disk_sandboxes_can_be_stopped_and_deleted(small_disk: Isolate
 # -- descriptors
 
 
+def limit_with_room_for(pid: int, count: int) -> int:
+    """The limit below which a process has so many free descriptors; there may be gaps between used ones."""
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = (number for number in itertools.count() if number not in used)
+    return next(itertools.islice(free, count, None))
+
+
 def test_without_descriptors_requests_fail_clearly_and_the_engine_goes_on() -> None:
     with isolated_engine() as engine:
         engine.client_env()
         _, made = ask(engine, "POST", "/api/sandbox", {})
         pid = engine.pid
         soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        counts: list[int] = []
+        seen: list[int] = []
 
         def is_quiet() -> bool:
-            counts.append(len(os.listdir(f"/proc/{pid}/fd")))
+            seen.append(limit_with_room_for(pid, 1))
             time.sleep(0.05)
-            return len(counts) > 10 and len(set(counts[-10:])) == 1
+            return len(seen) > 20 and len(set(seen[-20:])) == 1
 
         wait_until(is_quiet, "no connection is left")
-        opened = counts[-1]
         # One for a connection; nothing is left for the socket pair that a command needs.
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (opened + 1, hard))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (seen[-1], hard))
         for method, path, body in (
             ("POST", f"/toolbox/{made['id']}/process/execute", {"command": "true"}),
             ("POST", "/api/sandbox", {}),
@@ -130,7 +137,7 @@ def test_without_descriptors_requests_fail_clearly_and_the_engine_goes_on() -> N
         command = {"command": "echo back"}
         assert ask(engine, "POST", f"/toolbox/{made['id']}/process/execute", command)[1]["result"] == "back\n"
         # Connections that nobody can accept wait, and are accepted when that is possible again.
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), hard))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit_with_room_for(pid, 0), hard))
         with Raw(engine) as raw:
             raw.send(raw.head("GET", "/api/health"))
             time.sleep(0.3)
