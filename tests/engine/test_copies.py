@@ -52,10 +52,10 @@ def source(tmp_path: Path) -> Iterator[Path]:
         file.write(b"far away")
     with (home / "all hole").open("wb") as file:
         file.truncate(1 << 30)
-    work = folder / "system/usr/work/work"
+    work = folder / "system" / "usr" / "work" / "work"
     work.mkdir(parents=True)
     (work / "of the kernel").write_bytes(b"not copied")
-    upper = folder / "system/usr/upper"
+    upper = folder / "system" / "usr" / "upper"
     upper.mkdir()
     os.mknod(upper / "gone", stat.S_IFCHR, 0)
     os.setxattr(upper, "user.overlay.opaque", b"y")
