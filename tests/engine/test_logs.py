@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,15 +40,25 @@ async def test_every_answer_names_its_request(engine: IsolatedEngine, shared: An
         for path in ("/api/health", "/nothing", f"/toolbox/{shared.id}/files/download?path=file"):
             async with http.get(engine.url + path) as answer:
                 assert answer.headers["X-Request-Id"] == "mine.1", path
-        url = f"{engine.url}/toolbox/{shared.id}/process/pty/create-connect?id=log"
+        # A name of its own, for the test may be run again.
+        url = f"{engine.url}/toolbox/{shared.id}/process/pty/create-connect?id=log-{uuid.uuid4().hex}"
         async with http.ws_connect(url) as ws:
             assert ws._response.headers["X-Request-Id"] == "mine.1"
         # One that could forge lines, or break a header, is replaced.
         async with http.get(f"{engine.url}/api/health", headers={"X-Request-Id": "a b"}) as answer:
             assert re.fullmatch(r"[0-9a-f]{16}", answer.headers["X-Request-Id"])
-    mine = [entry for entry in _entries(engine) if entry.get("request") == "mine.1"]
-    assert {"/api/health", "/nothing"} <= {entry["message"].split()[1] for entry in mine}
-    assert [entry["sandbox"] for entry in mine if "/files/download" in entry["message"]] == [shared.id]
+    downloads: list[str] = []
+
+    def told() -> bool:
+        mine = [entry for entry in _entries(engine) if entry.get("request") == "mine.1"]
+        downloads[:] = [entry["sandbox"] for entry in mine if "/files/download" in entry["message"]]
+        return bool(downloads) and {"/api/health", "/nothing"} <= {
+            entry["message"].split()[1] for entry in mine
+        }
+
+    # A line is written when its answer is on the way.
+    await asyncio.to_thread(wait_until, told, "the log names the requests", 10)
+    assert set(downloads) == {shared.id}
 
 
 def test_the_command_shows_what_is_asked_for(engine: IsolatedEngine, daytona: Any, shared: Any) -> None:

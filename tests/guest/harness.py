@@ -234,8 +234,16 @@ class Client:
             if not self.read(0.02):
                 self.ack()
             if time.monotonic() > deadline:
-                raise TimeoutError("guest.err: " + self.guest.errors()[-2000:])
+                raise TimeoutError(self.story())
         return condition()
+
+    def story(self) -> str:
+        """What is known about everything that was run, for whoever waited in vain."""
+        known = [
+            "stream %d: out %r err %r messages %r" % (run.stream, run.out[-500:], run.err[-500:], run.messages)
+            for run in self.runs.values()
+        ]
+        return "\n".join([*known, "guest.err: " + self.guest.errors()[-2000:]])
 
     def request(self, op: str, **fields: Any) -> dict[str, Any]:
         self.number += 1

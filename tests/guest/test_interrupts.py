@@ -75,11 +75,11 @@ def test_first_press_ends_the_cell_and_what_it_started(client: Client, kind: str
     started = time.monotonic()
     reply = client.request("interrupt", id=run.id, level=1)
     assert reply["ok"] and reply["worker"] == "kept" and reply["did"]
-    client.wait(run, 5)
+    client.wait(run)
     assert run.status == "interrupted" and run.done["worker"] == "kept"
     assert run.error["ename"] == "KeyboardInterrupt"
     assert not living(mark)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30  # of the 60 the cell would take
     assert client.run("kept").result == "'yes'"
 
 
@@ -89,7 +89,7 @@ def test_what_starts_another_one_in_its_last_moment_does_not_leave_it_behind(cli
         client, "import subprocess as s, time; s.Popen(['sh', '-c', %r]); time.sleep(60)" % last
     )
     client.request("interrupt", id=run.id, level=1)
-    client.wait(run, 5)
+    client.wait(run)
     assert run.status == "interrupted" and not living(mark)
 
 
@@ -102,7 +102,7 @@ def test_first_press_on_bash(client: Client, kind: str) -> None:
     client.request("interrupt", id=run.id, level=1)
     if kind.startswith("setsid"):
         client.request("interrupt", id=run.id, level=2)
-    client.wait(run, 5)
+    client.wait(run)
     assert run.status == "interrupted" and not living(mark)
     assert client.bash("echo $kept $new").text == "yes 1\n"
 
@@ -112,7 +112,7 @@ def test_a_deaf_child_is_gone_by_the_second_press(client: Client) -> None:
     run, mark = begin(client, DEAF["child"])
     client.request("interrupt", id=run.id, level=1)
     client.request("interrupt", id=run.id, level=2)
-    client.wait(run, 5)
+    client.wait(run)
     assert run.status == "interrupted" and not living(mark)
     assert client.run("kept").result == "'yes'"
 
@@ -139,7 +139,7 @@ def test_second_and_third_press(client: Client, end: str) -> None:
         fate, fresh = "killed", ("False", "new")
     else:
         fate, fresh = "kept", ("True", "kept")
-    client.wait(run, 5)
+    client.wait(run)
     assert (run.status, run.done["worker"]) == ("interrupted", fate)
     after = client.run("'kept' in globals()", context=end)
     assert (after.result, after.done["worker"]) == fresh
@@ -149,7 +149,7 @@ def test_bash_child_deaf_to_sigint_is_gone_by_the_second_press(client: Client) -
     run, mark = begin(client, "a=1; bash -c 'trap \"\" INT; sleep 61.%s'; echo after", "bash")
     client.request("interrupt", id=run.id, level=1)
     client.request("interrupt", id=run.id, level=2)
-    client.wait(run, 5)
+    client.wait(run)
     assert run.status == "interrupted" and not living(mark) and b"after" not in run.out
 
 
@@ -186,7 +186,7 @@ def test_interrupts_between_cells_do_no_harm(client: Client) -> None:
     for _ in range(50):
         run = client.start("value += 1\nvalue")
         os.kill(pid, 2)
-        client.wait(run, 5)
+        client.wait(run)
         assert run.status in ("ok", "interrupted")
     assert client.run("value > 0").status in ("ok", "interrupted")
     assert client.run("value > 0").result == "True"
@@ -200,7 +200,7 @@ def test_storm_of_prints_and_interrupts(client: Client) -> None:
         )
         client.until(lambda run=run: len(run.out) > 10000)
         client.request("interrupt", id=run.id, level=1)
-        client.wait(run, 10)
+        client.wait(run)
         assert run.status == "interrupted" and run.done["worker"] == "kept"
     assert client.run("value").result == "7"
 
@@ -229,7 +229,7 @@ def test_reset_gives_new_workers_and_kills_what_ran(client: Client) -> None:
     client.bash("b=1; sleep 61.777001 &")
     run, mark = begin(client, ENDLESS["subprocess"])
     assert client.request("reset", contexts=["main"])["ok"]
-    client.wait(run, 5)
+    client.wait(run)
     assert run.status == "interrupted" and run.done["worker"] == "killed"
     assert client.run("'v' in globals()").result == "False"
     assert client.bash("echo $b").text == "\n"
@@ -264,7 +264,7 @@ def test_a_stopped_flood_is_over_at_once_for_who_is_slow_to_read_it(client: Clie
     else:
         time.sleep(2.0)
     began, before = time.monotonic(), len(run.out)
-    client.wait(run, 20)
+    client.wait(run)
     assert run.status == ("timeout" if how == "timeout" else "interrupted")
     assert len(run.out) - before < 8 << 20, "most of what waited was not sent"
     assert sum(gap["bytes"] for gap in run.gaps) > 8 << 20, "and counted"
@@ -281,7 +281,7 @@ def test_a_cell_that_is_killed_does_not_go_on_when_its_child_dies_first(client: 
             client.request("reset", contexts=[how])
         else:
             client.request("interrupt", id=run.id, level=3)
-        client.wait(run, 5)
+        client.wait(run)
         assert (run.status, run.done["worker"], run.text) == ("interrupted", "killed", "go\ngo\n")
         client.until(lambda mark=mark: not living(mark))
 
@@ -308,7 +308,7 @@ def test_a_forked_orphan_in_a_session_of_its_own(client: Client) -> None:
     pid = int(run.out)
     assert os.path.exists("/proc/%d" % pid)
     client.request("interrupt", id=run.id, level=1)
-    client.wait(run, 5)
+    client.wait(run)
     assert not os.path.exists("/proc/%d" % pid)
 
 
@@ -324,5 +324,5 @@ def test_an_interrupt_that_hits_a_destructor_is_not_lost(client: Client) -> None
         run = client.start(code)
         client.until_out(run, b"go")
         client.request("interrupt", id=run.id, level=1)
-        client.wait(run, 5)
+        client.wait(run)
         assert run.status == "interrupted" and run.done["worker"] == "kept"
