@@ -240,7 +240,7 @@ class Client:
     def story(self) -> str:
         """What is known about everything that was run, for whoever waited in vain."""
         known = [
-            "stream %d: out %r err %r messages %r" % (run.stream, run.out[-500:], run.err[-500:], run.messages)
+            f"stream {run.stream}: out {run.out[-500:]!r} err {run.err[-500:]!r} messages {run.messages}"
             for run in self.runs.values()
         ]
         return "\n".join([*known, "guest.err: " + self.guest.errors()[-2000:]])

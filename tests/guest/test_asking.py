@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,18 +75,27 @@ def test_the_time_limit_counts_while_a_question_waits(client: Client) -> None:
 
 
 def test_nobody_asks_between_cells_or_from_another_process(client: Client) -> None:
+    heard = Path(client.guest.home, "heard")
     code = """
-import threading, time
-heard = []
+import os, threading
+between = threading.Event()
 def late():
-    time.sleep(0.3)
+    while os.path.exists("wait"):
+        between.wait(0.01)
     try:
-        heard.append(input("late? "))
+        said = input("late? ")
     except Exception as error:
-        heard.append(type(error).__name__)
+        said = type(error).__name__
+    with open("heard.part", "w") as file:
+        file.write(said)
+    os.rename("heard.part", "heard")
 threading.Thread(target=late).start()
 """
+    (heard.parent / "wait").touch()
     assert client.run(code).of("input") == []
+    (heard.parent / "wait").unlink()
+    client.until(heard.exists)
+    assert heard.read_text() == "StdinNotImplementedError"
     run = client.run(
         "import os, time\npid = os.fork()\nif not pid:\n    try:\n        input()\n"
         "    except Exception as error:\n        os._exit(7)\n"
