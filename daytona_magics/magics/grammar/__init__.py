@@ -1,0 +1,50 @@
+"""What a person may type, declared once.
+
+The same declarations build the argument parsers (:mod:`..parser`), the help texts and the completions
+(:mod:`..completion`), so none of the three can drift from the others. Nothing here imports anything heavy:
+``run`` names the function as ``"module:function"``, resolved when the verb is used. One module per family of
+verbs; the list of verbs in the help has their order.
+"""
+
+from __future__ import annotations
+
+from daytona_magics.magics.grammar import about, files, jobs, lifecycle, network
+from daytona_magics.magics.grammar.cell import CELL
+from daytona_magics.magics.grammar.terms import (
+    ENV_NAME,
+    LOCAL_PATH,
+    REMOTE_PATH,
+    SANDBOX,
+    SETTING,
+    VERB,
+    Argument,
+    Command,
+    Option,
+)
+
+__all__ = [
+    "BY_NAME",
+    "CELL",
+    "ENV_NAME",
+    "LOCAL_PATH",
+    "REMOTE_PATH",
+    "SANDBOX",
+    "SETTING",
+    "STATUS",
+    "VERB",
+    "VERBS",
+    "Argument",
+    "Command",
+    "Option",
+]
+
+VERBS: tuple[Command, ...] = (
+    *lifecycle.VERBS,
+    *jobs.VERBS,
+    *files.VERBS,
+    *network.VERBS,
+    *about.VERBS,
+)
+
+STATUS = Command("status", "Show the card of the notebook's sandbox.", "line_lifecycle:status")
+BY_NAME: dict[str, Command] = {command.name: command for command in VERBS}

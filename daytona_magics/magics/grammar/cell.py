@@ -1,0 +1,37 @@
+"""``%%sandbox LANGUAGE [options]``."""
+
+from __future__ import annotations
+
+from daytona_magics.magics.grammar.terms import CWD, ENV, NO_RAISE, QUIET, Argument, Command, Option
+
+CELL = Command(
+    "%%sandbox",
+    "Run this cell in the notebook's sandbox, never on this machine.",
+    arguments=(
+        Argument(
+            "language",
+            "python (default; variables live on) or bash",
+            "?",
+            ("python", "bash"),
+            default="python",
+        ),
+    ),
+    options=(
+        Option(
+            ("--timeout",),
+            "stop the cell after SECONDS (default: setting timeout; 0: no limit)",
+            "SECONDS",
+            "seconds",
+        ),
+        CWD,
+        ENV,
+        Option(("--out",), "keep output, errors and result in VAR instead of showing them", "VAR"),
+        NO_RAISE,
+        QUIET,
+    ),
+    examples=(
+        "%%sandbox\n40 + 2",
+        "%%sandbox bash --timeout 60\nmake test",
+        "%%sandbox -e API_TOKEN --out answer\nprint('captured')",
+    ),
+)

@@ -1,0 +1,77 @@
+"""The verbs about files and commands."""
+
+from __future__ import annotations
+
+from daytona_magics.magics.grammar.terms import (
+    CWD,
+    ENV,
+    LOCAL_PATH,
+    NO_RAISE,
+    REMOTE_PATH,
+    Argument,
+    Command,
+    Option,
+)
+
+VERBS: tuple[Command, ...] = (
+    Command(
+        "exec",
+        "Run one shell command in the sandbox, outside of any context.",
+        "line_files:exec_",
+        (Argument("command", "the command, taken as typed to the end of the line"),),
+        (
+            Option(("--timeout",), "stop the command after SECONDS (default: 600)", "SECONDS", "seconds"),
+            CWD,
+            ENV,
+            NO_RAISE,
+        ),
+        raw=True,
+        examples=("%sandbox exec --cwd /tmp ls -la | head -5",),
+    ),
+    Command(
+        "ls",
+        "List a folder of the sandbox.",
+        "line_files:ls",
+        (
+            Argument(
+                "path", "folder or file (default: the home folder)", "?", values=REMOTE_PATH, default="~"
+            ),
+        ),
+        (Option(("-a", "--all"), "also names that start with a dot"),),
+    ),
+    Command(
+        "cat",
+        "Show a text file of the sandbox.",
+        "line_files:cat",
+        (Argument("path", "file to show", values=REMOTE_PATH),),
+        (Option(("-n", "--lines"), "show only the first LINES lines", "LINES", "int"),),
+    ),
+    Command(
+        "upload",
+        "Copy files of this machine into the sandbox.",
+        "line_files:upload",
+        (
+            Argument(
+                "paths",
+                "files to copy; without --to the last of several is the destination",
+                "+",
+                values=LOCAL_PATH,
+            ),
+        ),
+        (Option(("--to",), "file or folder/ in the sandbox", "PATH", values=REMOTE_PATH),),
+        examples=("%sandbox upload data.csv --to input/", "%sandbox upload data.csv input/data.csv"),
+    ),
+    Command(
+        "download",
+        "Copy a file of the sandbox to this machine.",
+        "line_files:download",
+        (
+            Argument("remote", "file in the sandbox", values=REMOTE_PATH),
+            Argument(
+                "local", "file or folder/ on this machine (default: same name, here)", "?", values=LOCAL_PATH
+            ),
+        ),
+        (Option(("-f", "--force"), "overwrite a file that exists"),),
+        examples=("%sandbox download report.pdf",),
+    ),
+)

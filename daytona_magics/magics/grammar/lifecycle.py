@@ -1,0 +1,115 @@
+"""The verbs about sandboxes and their life."""
+
+from __future__ import annotations
+
+from daytona_magics.magics.grammar.terms import ENV, NAME_OPTIONAL, QUIET, SANDBOX, Argument, Command, Option
+
+VERBS: tuple[Command, ...] = (
+    Command(
+        "create",
+        "Create a sandbox and bind this notebook to it.",
+        "line_lifecycle:create",
+        options=(
+            Option(("--name",), "name to give it (default: after the notebook)", "NAME"),
+            Option(("--snapshot",), "snapshot to start from (default: setting snapshot)", "NAME"),
+            Option(
+                ("--language",),
+                "language of stateless code runs (default: python)",
+                "LANG",
+                choices=("python", "typescript", "javascript"),
+            ),
+            ENV,
+            Option(("--label",), "put a label on it; may be repeated", "KEY=VALUE", repeat=True),
+            Option(
+                ("--auto-stop",),
+                "minutes without activity until it stops; 0: never (default: 15)",
+                "MINUTES",
+                "minutes",
+            ),
+            Option(
+                ("--auto-delete",),
+                "minutes stopped until it is deleted; -1: never (default: 7 days)",
+                "MINUTES",
+                "int",
+            ),
+            Option(("--ephemeral",), "delete it as soon as it stops"),
+            Option(("--cpu",), "CPUs it may use (default: the endpoint's)", "COUNT", "int"),
+            Option(("--memory",), "memory it may use, in GiB (default: the endpoint's)", "GIB", "int"),
+            Option(("--disk",), "disk it may use, in GiB (default: the endpoint's)", "GIB", "int"),
+            Option(("--public",), "previews need no token"),
+            Option(("--network-block-all",), "no way out at all"),
+            Option(
+                ("--network-allow-list",),
+                "only these IPv4 networks, at most 10, with commas between",
+                "CIDR[,CIDR...]",
+            ),
+            Option(("--domain-allow-list",), "only these hosts, with commas between", "NAME[,*.NAME...]"),
+            QUIET,
+        ),
+        examples=(
+            "%sandbox create --name lab --auto-stop 60",
+            "%sandbox create --domain-allow-list pypi.org,files.pythonhosted.org",
+        ),
+    ),
+    Command(
+        "use",
+        "Bind this notebook to a sandbox that exists already; a stopped one is started.",
+        "line_lifecycle:use",
+        (Argument("name", "name or id of the sandbox", values=SANDBOX),),
+        (QUIET,),
+        examples=("%sandbox use lab",),
+    ),
+    Command(
+        "list",
+        "List the sandboxes of the endpoint.",
+        "line_lifecycle:list_",
+        options=(
+            Option(("--mine",), "only those made by these magics on this machine"),
+            Option(
+                ("--state",),
+                "only those in this state",
+                "STATE",
+                choices=("started", "stopped", "archived", "error"),
+            ),
+            Option(("--label",), "only those with this label; may be repeated", "KEY=VALUE", repeat=True),
+        ),
+    ),
+    Command("info", "Show the card of a sandbox.", "line_lifecycle:info", (NAME_OPTIONAL,)),
+    Command("start", "Start the notebook's sandbox.", "line_lifecycle:start", (), (QUIET,)),
+    Command(
+        "stop",
+        "Stop the notebook's sandbox: variables are lost, files kept.",
+        "line_lifecycle:stop",
+        options=(Option(("--force",), "kill what runs in it instead of asking it to end"), QUIET),
+    ),
+    Command(
+        "restart", "Stop and start: variables are lost, files kept.", "line_lifecycle:restart", (), (QUIET,)
+    ),
+    Command(
+        "reset",
+        "Start with new workers: variables are lost, files kept, running cells ended.",
+        "line_lifecycle:reset",
+        options=(QUIET,),
+    ),
+    Command(
+        "delete",
+        "Delete a sandbox with all its files.",
+        "line_lifecycle:delete",
+        (NAME_OPTIONAL,),
+        (Option(("-y", "--yes"), "needed for a sandbox that is not this notebook's"), QUIET),
+    ),
+    Command(
+        "keep",
+        "Keep the sandbox longer: it stays started for at least the given time without activity.",
+        "line_lifecycle:keep",
+        (
+            Argument(
+                "duration",
+                'like 30m, 2h or 1d; "forever", or "default" to go back (default: 2h)',
+                "?",
+                default="2h",
+            ),
+        ),
+        examples=("%sandbox keep 4h",),
+    ),
+)
