@@ -93,30 +93,62 @@ def test_a_full_disk_keeps_the_end_in_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [30, 1000])
-def test_a_backlog_is_given_up_but_for_its_end(tmp_path: Path, count: int) -> None:
-    journal = Journal(str(tmp_path / "j"), head=10 * KIB, tail=12 * KIB, chunk=KIB)
+def test_a_reader_far_behind_skims_and_nothing_is_lost(tmp_path: Path, count: int) -> None:
+    journal = Journal(str(tmp_path / "j"), head=64 * KIB, tail=192 * KIB, chunk=KIB)
     fill(journal, 20)
     reader = Cursor(journal, 1, 0)
     assert reader.take(4 * KIB)
     read = reader.sequence
     fill(journal, count)
-    journal.give_up_backlog(100 * KIB, 2 * KIB)
-    before = journal.dropped_bytes(0)
-    journal.give_up_backlog(2 * KIB, 2 * KIB)
-    assert journal.dropped_bytes(0) > before
+    journal.skim_backlog(1000 * KIB)
+    assert not reader.skim
+    journal.skim_backlog(2 * KIB)
+    message = frames.encode(frames.MESSAGE, 1, journal.last + 1, b"{}")
+    journal.append((message,), 2)
     got = read_all(reader)
-    gaps = [frame for frame in got if frame.type == frames.GAP]
-    assert len(gaps) == 1, "one gap, wherever pieces of it had been dropped before"
-    gap = json.loads(gaps[0].payload)
-    shown = [frame for frame in got if frame.type == frames.STDOUT]
-    assert shown[-1].sequence == journal.last == 20 + count
-    assert read + len(shown) + gap["frames"] == journal.last and gap["bytes"] == gap["frames"] * 100
-    assert sum(frame.size for frame in shown) < 6 * KIB
+    gaps = [json.loads(frame.payload) for frame in got if frame.type == frames.GAP]
+    assert all(gap["kept"] for gap in gaps) and got[-1].type == frames.MESSAGE
+    assert sum(gap["bytes"] for gap in gaps) == (20 + count - read) * 100
+    assert sum(gap["frames"] for gap in gaps) == 20 + count - read
+    whole = read_all(Cursor(journal, 1, 0))
+    assert [f.sequence for f in whole] == list(range(1, journal.last + 1))
 
 
-def test_without_a_reader_nothing_is_given_up(tmp_path: Path) -> None:
+def test_skimming_counts_what_was_dropped_apart(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "j"), head=10 * KIB, tail=12 * KIB, chunk=KIB)
+    fill(journal, 1000)
+    reader = Cursor(journal, 1, 0)
+    reader.skim = True
+    gaps = [json.loads(frame.payload) for frame in read_all(reader)]
+    kept = sum(gap["bytes"] for gap in gaps if gap.get("kept"))
+    lost = sum(gap["bytes"] for gap in gaps if not gap.get("kept"))
+    assert kept > 0 and lost > 0 and kept + lost == 1000 * 100
+
+
+def test_a_gap_frame_waits_for_room(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "j"))
+    fill(journal, 3)
+    reader = Cursor(journal, 1, 0)
+    reader.skim = True
+    assert reader.take(10) == b"" and reader.pending
+    assert json.loads(read_all(reader)[0].payload) == {"bytes": 300, "frames": 3, "kept": True}
+    assert not reader.pending
+
+
+@pytest.mark.parametrize("limit", [0, 50, 250, 10_000])
+def test_the_tail_is_the_end_of_the_text(tmp_path: Path, limit: int) -> None:
+    journal = Journal(str(tmp_path / "j"), chunk=KIB)
+    for number in range(100):
+        journal.append((frames.encode(frames.STDOUT, 1, journal.last + 1, b"%100d" % number),), 100)
+        journal.append((frames.encode(frames.MESSAGE, 1, journal.last + 1, b"{}"),), 2)
+    text = b"".join(b"%100d" % number for number in range(100))
+    got = journal.tail(limit)
+    assert text.endswith(got) and len(got) == min(limit, len(got)) and (limit > 250 or len(got) == limit)
+
+
+def test_without_a_reader_everything_stays(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path / "j"), chunk=KIB)
     fill(journal, 100)
     Cursor(journal, 1, 0)  # it is gone again at once
-    journal.give_up_backlog(KIB, KIB)
+    journal.skim_backlog(KIB)
     assert [f.sequence for f in read_all(Cursor(journal, 1, 0))] == list(range(1, 101))

@@ -123,9 +123,13 @@ class Connection:
             self._control.append(frames.encode(frames.CONTROL, 0, self._sequence, piece, flags))
         self._pump_soon()
 
-    def subscribe(self, execution: Execution, after: int) -> None:
-        """Send the frames of an execution from sequence ``after + 1`` on, now and as they come."""
-        self._cursors[execution.stream] = Cursor(execution.journal, execution.stream, after)
+    def subscribe(self, execution: Execution, after: int, skim: bool = False) -> None:
+        """Send the frames of an execution from sequence ``after + 1`` on, now and as they come.
+
+        ``skim``: of its text only how much there is.
+        """
+        cursor = self._cursors[execution.stream] = Cursor(execution.journal, execution.stream, after)
+        cursor.skim = skim
         self.changed(execution)
 
     def unsubscribe(self, execution: Execution) -> None:

@@ -15,7 +15,7 @@ import signal
 import time
 import zlib
 
-from . import endings, limits, processes
+from . import endings, jobs, limits, processes
 from .bash_worker import BashWorker
 from .execution import QUEUED, RUNNING
 from .late import LateLog
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 GRACE = 0.2
 #: Seconds after a time-out at which level 2 and level 3 follow.
 TIMEOUT_STEPS = (2.0, 4.0)
-#: Bytes of output a stopped cell's reader may be behind, and what of a longer backlog it is still sent.
-BACKLOG, BACKLOG_KEPT = 8 << 20, 1 << 20
+#: Bytes of output a stopped cell's reader may be behind; of more it is only told how much there is.
+BACKLOG = 8 << 20
 #: How many of its workers a context remembers, to end at a reset what they left behind.
 WORKERS_KNOWN = 10_000
 
@@ -44,12 +44,20 @@ WORKERS_KNOWN = 10_000
 class Context:
     """A queue of executions for one worker.
 
+    Args:
+        supervisor: whose it is.
+        name, language: what it is known by.
+        directory: where its first cell runs; the home when empty.
+
     Attributes:
         worker: the process, or None before the first cell and after a death.
         current: the execution that runs, or None.
+        directory: where the next cell runs.
+        over: the job it was for has ended.
+        file: what its files' names begin with.
     """
 
-    def __init__(self, supervisor: Supervisor, name: str, language: str) -> None:
+    def __init__(self, supervisor: Supervisor, name: str, language: str, directory: str = "") -> None:
         self._supervisor = supervisor
         self._loop = supervisor.loop
         self.name = name
@@ -57,7 +65,8 @@ class Context:
         self.worker: Worker | None = None
         self.current: Execution | None = None
         self._queue: collections.deque[Execution] = collections.deque()
-        self._directory = os.environ.get("HOME", "/")
+        self.over = False
+        self.directory = directory or os.environ.get("HOME", "/")
         self._since = 0  # start tick of the current cell
         self._fresh = False
         self._ending = False
@@ -72,8 +81,8 @@ class Context:
         slug = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:60]
         if slug != name:
             slug += "-%08x" % zlib.crc32(name.encode("utf-8", "replace"))
-        self._file = os.path.join(supervisor.folder, "contexts", "%s.%s" % (slug, language))
-        self._late_log = LateLog(self._file + ".log", name)
+        self.file = os.path.join(supervisor.folder, "contexts", "%s.%s" % (slug, language))
+        self._late_log = LateLog(self.file + ".log", name)
 
     def late_news(self) -> str:
         """A sentence about output that came after its cell had ended; "" when there is nothing new."""
@@ -96,6 +105,8 @@ class Context:
         """Start it, or queue it; returns the id of the execution it waits behind."""
         ahead = self._queue[-1] if self._queue else self.current
         self._queue.append(execution)
+        if ahead is not None:
+            execution.message({"msg": "notice", "text": endings.waits(ahead.request.name, ahead.state)})
         self._next()
         return ahead.id if ahead is not None and execution.state == QUEUED else None
 
@@ -126,13 +137,13 @@ class Context:
         mark = "%d.%d" % (os.getpid(), execution.stream)
         if self.language == "bash":
             self._adopt(
-                BashWorker(self._loop, mark, self._file + ".state", execution, self._sink, self._late)
+                BashWorker(self._loop, mark, self.file + ".state", execution, self._sink, self._late)
             )
             return
         worker = self.worker
         if not isinstance(worker, PythonWorker):
             worker = PythonWorker(
-                self._loop, mark, self._directory, self._sink, self._message, self._asks, self._python_done
+                self._loop, mark, self.directory, self._sink, self._message, self._asks, self._python_done
             )
             self._adopt(worker)
         worker.run(execution)
@@ -163,6 +174,9 @@ class Context:
         except (ValueError, AttributeError):
             return
         self._asked = number if isinstance(number, int) else 0
+        if self.current.request.job:
+            self.answer(self.current, self._asked, {"error": jobs.NO_INPUT})
+            return
         self.current.raw_message(body)
 
     def answer(self, execution: Execution, number: int, message: dict[str, Any]) -> bool:
@@ -184,7 +198,7 @@ class Context:
     def _python_done(self, report: dict[str, Any]) -> None:
         cwd, code = report.get("cwd"), report.get("exit_code")
         if isinstance(cwd, str):
-            self._directory = cwd
+            self.directory = cwd
         if self.current is not None and not self._ending:
             status = report.get("status")
             known = status if status in ("ok", "error", "interrupted") else "error"
@@ -240,8 +254,11 @@ class Context:
         def finish() -> None:
             self._complete(status, code, number, text)
 
-        if execution.interrupted or execution.timed_out:
-            self._end_processes(self._left_behind(), finish, over=True)
+        if execution.request.job or execution.interrupted or execution.timed_out:
+            left = self._left_behind()
+            if execution.request.job:
+                jobs.ended(execution, left)
+            self._end_processes(left, finish, over=True)
         else:
             finish()
 
@@ -252,9 +269,10 @@ class Context:
             self.worker.read_raw()
         if execution.interrupted or execution.timed_out:
             # Whoever stopped it does not want to watch the rest of a flood.
-            execution.journal.give_up_backlog(BACKLOG, BACKLOG_KEPT)
+            execution.journal.skim_backlog(BACKLOG)
         lost = self.worker is None and self.language == "python"
         fate = "killed" if lost else "new" if self._fresh and self.language == "python" else "kept"
+        fate = "ended" if execution.request.job else fate
         execution.finish(status, code, number, fate, text)
         self.current = None
         self._supervisor.finished(execution)
@@ -372,9 +390,9 @@ class Context:
             self.interrupt(execution, 3)
         if self.language == "bash":
             for suffix in (".state", ".state.new", ".state.options"):
-                if os.path.exists(self._file + suffix):
-                    os.unlink(self._file + suffix)
-        self._directory = os.environ.get("HOME", "/")
+                if os.path.exists(self.file + suffix):
+                    os.unlink(self.file + suffix)
+        self.directory = os.environ.get("HOME", "/")
         worker = self.worker
         if worker is not None and self.current is not None:
             self.current.interrupted = 3

@@ -22,6 +22,13 @@ def why(error: OSError) -> str:
     return full or str(error)
 
 
+def waits(name: str, state: str) -> str:
+    """What a cell says that waits behind the cell ``name``."""
+    if state == "queued":
+        return "waiting behind %s, which waits itself: `%%sandbox jobs` lists what runs" % name
+    return "waiting behind %s, which is still running: `%%sandbox logs --follow` shows it" % name
+
+
 def did(text: str, worker: str, count: int) -> dict[str, Any]:
     """The reply to an interrupt."""
     return {"did": text, "worker": worker, "processes": count}

@@ -29,6 +29,7 @@ class Request:
         env: dict[str, str],
         timeout: float,
         number: int = 0,
+        job: bool = False,
     ) -> None:
         self.id = id
         self.context = context
@@ -39,6 +40,7 @@ class Request:
         self.env = env
         self.timeout = timeout
         self.number = number
+        self.job = job
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Request:
@@ -65,7 +67,8 @@ class Request:
         number = value.get("number") or 0
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 31:
             raise ValueError("number must be the cell's number")
-        return cls(cwd=cwd or None, env=env, timeout=float(timeout), number=number, **text)
+        job = value.get("job") is True
+        return cls(cwd=cwd or None, env=env, timeout=float(timeout), number=number, job=job, **text)
 
 
 def _env_name(name: object) -> bool:
@@ -92,9 +95,13 @@ class Execution:
         self.queued_at = time.time()
         self.started_at: float | None = None
         self._started_clock = 0.0
+        self.seconds = 0.0  # it ran, once it has ended
+        self.printed = 0  # bytes of text
+        self.end: dict[str, Any] = {}  # its last message
         self.interrupted = 0  # highest level asked for
         self.timed_out = False
         self.forgotten = False
+        self.dropped = False  # its output made room for newer output
         self._disk_reported = False
 
     def describe(self) -> dict[str, Any]:
@@ -109,11 +116,27 @@ class Execution:
             "stream": self.stream,
             "started": self.started_at,
             "sequence": self.journal.last,
+            "number": request.number,
+            "job": request.job,
+            "queued": self.queued_at,
+            "seconds": round(self.ran(), 3),
+            "printed": self.printed,
+            "kept": 0 if self.forgotten else self.journal.size,
+            "dropped": self.dropped,
+            "status": self.end.get("status", ""),
+            "exit_code": self.end.get("exit_code"),
         }
+
+    def ran(self) -> float:
+        """Seconds it has run."""
+        if self.started_at is None or self.state == DONE:
+            return self.seconds
+        return time.monotonic() - self._started_clock
 
     def output(self, kind: int, data: bytes) -> None:
         """Append raw output; ``kind`` is frames.STDOUT or frames.STDERR."""
         limit = frames.MAX_PAYLOAD
+        self.printed += len(data)
         for start in range(0, len(data), limit):
             piece = data[start : start + limit]
             self.journal.append((frames.encode(kind, self.stream, self.journal.last + 1, piece),), len(piece))
@@ -167,16 +190,15 @@ class Execution:
             status = "timeout"
         elif self.interrupted and status == "died":
             status = "interrupted"
-        seconds = time.monotonic() - self._started_clock if self.started_at is not None else 0.0
+        self.seconds = self.ran()
         self.state = DONE
-        self.message(
-            {
-                "msg": "done",
-                "status": status,
-                "exit_code": exit_code,
-                "signal": signal,
-                "seconds": round(seconds, 6),
-                "worker": worker,
-                "text": text,
-            }
-        )
+        self.end = {
+            "msg": "done",
+            "status": status,
+            "exit_code": exit_code,
+            "signal": signal,
+            "seconds": round(self.seconds, 6),
+            "worker": worker,
+            "text": text,
+        }
+        self.message(self.end)

@@ -40,7 +40,9 @@ FLAG_MORE = 1
 CONTROL = 0x01  # stream 0, JSON object
 STDOUT = 0x10  # raw bytes
 STDERR = 0x11  # raw bytes
-GAP = 0x12  # JSON {"bytes", "frames"}: dropped from the spool; its sequence is the last dropped one's
+#: JSON {"bytes", "frames"}: dropped from the spool, or, with "kept", passed over for a reader that skims; its
+#: sequence is the last one's of these.
+GAP = 0x12
 MESSAGE = 0x20  # JSON object: display, result, error, notice, done
 
 

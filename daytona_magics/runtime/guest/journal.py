@@ -6,6 +6,9 @@ frame. A message split over several frames never crosses chunks: a gap always li
 
 Small outputs never touch the disk (``spill`` writes them out when many wait for their client). A full disk
 does not stop a cell: its chunks then stay in memory, at most ``memory`` bytes of them.
+
+A reader that has seen enough *skims*: it gets the messages, and of the text only how much of it there is, as
+GAP frames marked ``kept``. The text stays here, for whoever reads the journal from its beginning.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ MIB = 1 << 20
 CHUNK = MIB
 _LENGTH = struct.Struct(">I")
 _LENGTH_AT = 12  # of the payload length in a frame's header
+_TYPE_AT = 2
+TEXT = (frames.STDOUT, frames.STDERR)
 
 
 class Chunk:
@@ -177,29 +182,27 @@ class Journal:
             # The head stops growing here; what follows belongs to the tail.
             self._head_full = True
 
-    def give_up_backlog(self, backlog: int, keep: int) -> None:
-        """Drop what its readers have not come to, but for the last ``keep`` bytes, if it is over ``backlog``.
+    def skim_backlog(self, backlog: int) -> None:
+        """Let readers that are more than ``backlog`` bytes behind skim the rest; nothing is dropped."""
+        for cursor in self.cursors:
+            if sum(c.size for c in self._chunks() if c.first > cursor.sequence + 1) > backlog:
+                cursor.skim = True
 
-        Without a reader everything stays: somebody may come for it.
-        """
-        read = min((cursor.sequence for cursor in self.cursors), default=self.last)
-        waiting = [c for c in (*self.head_chunks, *self.tail_chunks) if c.first > read + 1]
-        if sum(c.size for c in waiting) <= backlog:
-            return
-        self._head_full = True
-        left = sum(c.size for c in waiting)
-        for chunk in waiting:
-            if left <= keep:
+    def tail(self, limit: int, chunks: int = 8) -> bytes:
+        """The last ``limit`` bytes of text, both streams in their order, from the last ``chunks`` chunks."""
+        parts: list[bytes] = []
+        size = 0
+        for chunk in list(self._chunks())[: -chunks - 1 : -1]:
+            try:
+                data = chunk.read(0, chunk.size)
+            except OSError:
                 break
-            left -= chunk.size
-            in_head = chunk in self.head_chunks
-            (self.head_chunks if in_head else self.tail_chunks).remove(chunk)
-            if in_head:
-                self._head_bytes -= chunk.size
-            else:
-                self._tail_bytes -= chunk.size
-            self._dropped.append((chunk.last, chunk.payload))
-            chunk.drop()
+            found = [f.payload for f in frames.Decoder().feed(data) if f.type in TEXT]
+            parts[:0] = found
+            size += sum(map(len, found))
+            if size >= limit:
+                break
+        return b"".join(parts)[-limit:] if limit else b""
 
     def spill(self) -> None:
         """Move the open chunk to disk, to free memory of an execution that is over."""
@@ -243,7 +246,7 @@ class Journal:
 class Cursor:
     """Reads a journal from one sequence number on, in packets of whole frames.
 
-    Attributes: sequence, the last one handed out.
+    Attributes: sequence, the last one handed out or passed over; skim, whether text is passed over.
     """
 
     READ_AHEAD = 65536
@@ -252,6 +255,8 @@ class Cursor:
         self.journal = journal
         self.stream = stream
         self.sequence = after
+        self.skim = False
+        self._passed = [0, 0]  # bytes and frames of text passed over and not told
         self._chunk: Chunk | None = None
         self._offset = 0
         self._buffer = b""
@@ -261,12 +266,14 @@ class Cursor:
     @property
     def pending(self) -> bool:
         """Whether there is a frame to hand out."""
-        return self.sequence < self.journal.last
+        return self.sequence < self.journal.last or self._passed[1] > 0
 
     def take(self, room: int) -> bytes:
         """Whole frames, at most ``room`` bytes; b"" if the next one does not fit or there is none."""
         if not self.pending:
             return b""
+        if self._passed[1]:
+            return self._tell_passed(room)
         if self._chunk is None or self.sequence >= self._chunk.last:
             gap = self._enter()
             if gap:
@@ -274,15 +281,37 @@ class Cursor:
         out: list[bytes] = []
         while self._chunk is not None and self.sequence < self._chunk.last:
             frame = self._peek()
-            if frame is None or len(frame) > room:
+            if frame is None:
+                break
+            if self.skim and frame[_TYPE_AT] in TEXT:
+                if out:
+                    break
+                self._passed[0] += len(frame) - frames.HEADER_SIZE
+                self._passed[1] += 1
+                self._at += len(frame)
+                self.sequence += 1
+                continue
+            if self._passed[1] or len(frame) > room:
                 break
             out.append(frame)
             room -= len(frame)
             self._at += len(frame)
             self.sequence += 1
+        if self._passed[1]:
+            return self._tell_passed(room)
         if not out and self._chunk is None and self.pending:
             return self._enter()
         return b"".join(out)
+
+    def _tell_passed(self, room: int) -> bytes:
+        """The GAP frame for what was passed over; b"" if it does not fit."""
+        count, number = self._passed
+        note = json.dumps({"bytes": count, "frames": number, "kept": True}).encode()
+        frame = frames.encode(frames.GAP, self.stream, self.sequence, note)
+        if len(frame) > room:
+            return b""
+        self._passed = [0, 0]
+        return frame
 
     def _enter(self) -> bytes:
         """Go to the chunk that holds the next frame; the bytes of a GAP frame if some were dropped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import endings, jobs
 from .connection import Connection
 from .execution import Request
 from .supervisor import Supervisor
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 MAX_CLIENTS = 64
+#: Bytes of text a ``look`` answers with at most.
+MAX_TAIL = 1 << 20
 
 
 class RequestError(Exception):
@@ -54,6 +57,7 @@ class Server:
             "interrupt": self._interrupt,
             "answer": self._answer,
             "reset": self._reset,
+            "look": self._look,
             "status": lambda client, request: self.supervisor.status(),
             "forget": self._forget,
             "ping": lambda client, request: {},
@@ -113,7 +117,7 @@ class Server:
         execution, known, behind = self.supervisor.execute(wanted)
         reply.update(stream=execution.stream, state=execution.state, known=known, behind=behind)
         client.send(reply)
-        if not known:
+        if not known and not wanted.job:
             client.subscribe(execution, 0)
 
     def _subscribe(self, client: Connection, request: dict[str, Any]) -> None:
@@ -132,13 +136,22 @@ class Server:
                 "last": execution.journal.last,
             }
         )
-        client.subscribe(execution, min(after, execution.journal.last))
+        client.subscribe(execution, min(after, execution.journal.last), request.get("skim") is True)
 
     def _interrupt(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
         execution, level = self._find(request), request.get("level", 1)
         if level not in (1, 2, 3):
             raise ValueError("level must be 1, 2 or 3")
-        return self.supervisor.context_of(execution).interrupt(execution, level)
+        context = self.supervisor.context_of(execution)
+        if context is None:
+            return endings.did("it had ended already", "kept", 0)
+        return context.interrupt(execution, level)
+
+    def _look(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        execution, limit = self._find(request), request.get("tail", 0)
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= MAX_TAIL:
+            raise ValueError("tail must be a number of bytes up to %d" % MAX_TAIL)
+        return jobs.look(execution, limit)
 
     def _answer(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
         execution, number = self._find(request), request.get("number")
@@ -146,7 +159,8 @@ class Server:
             raise ValueError("number must be that of a question")
         answer = {key: request[key] for key in ("text", "error") if isinstance(request.get(key), str)}
         message = {**answer, "end": request.get("end") is True}
-        if not self.supervisor.context_of(execution).answer(execution, number, message):
+        context = self.supervisor.context_of(execution)
+        if context is None or not context.answer(execution, number, message):
             raise RequestError("not-asked", "the cell does not wait for this answer")
         return {}
 

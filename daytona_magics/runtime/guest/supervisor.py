@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 
+from . import jobs
 from .context import Context
 from .execution import DONE, Execution
 from .journal import Journal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 KEEP_IDS = 10000
+#: How many executions that have ended one ``status`` describes, the newest.
+STATUS_LIMIT = 2000
 #: Bytes of finished executions' output kept in memory before they are written to disk.
 MEMORY = 32 << 20
 #: Bytes of finished executions' output kept at all, for clients that never say ``forget``.
@@ -66,18 +69,20 @@ class Supervisor:
         execution = Execution(request, self._streams, journal, self._changed)
         self.executions[request.id] = execution
         self._trim()
-        context = self._context(request.context, request.language)
-        return execution, False, context.submit(execution)
+        return execution, False, self._context(request).submit(execution)
 
-    def _context(self, name: str, language: str) -> Context:
-        key = (name, language)
+    def _context(self, request: Request) -> Context:
+        key = jobs.key(request)
         if key not in self.contexts:
-            self.contexts[key] = Context(self, name, language)
+            parent = self.contexts.get((request.context, request.language)) if request.job else None
+            made = Context(self, *key, directory="" if parent is None else parent.directory)
+            jobs.begin(made, parent)
+            self.contexts[key] = made
         return self.contexts[key]
 
-    def context_of(self, execution: Execution) -> Context:
-        """The context an execution belongs to."""
-        return self._context(execution.request.context, execution.request.language)
+    def context_of(self, execution: Execution) -> Context | None:
+        """The context an execution belongs to; None for a job that has ended."""
+        return self.contexts.get(jobs.key(execution.request))
 
     def late_news(self, name: str) -> list[str]:
         """What came between two cells in the contexts of this name, whatever their language."""
@@ -102,12 +107,19 @@ class Supervisor:
             # A disk that refuses leaves something; it is counted again from here.
             self._memory = sum(one.journal.in_memory for one in self._finished)
         while self._spooled > SPOOL and self._finished:
-            self.forget(self._finished[0])
+            self.forget(self._finished[0], dropped=True)
+        context = self.context_of(execution)
+        if execution.request.job and context is not None:
+            jobs.retire(self, context)
 
-    def forget(self, execution: Execution) -> bool:
-        """Drop the output of a finished execution; its id stays known. False while it runs."""
+    def forget(self, execution: Execution, dropped: bool = False) -> bool:
+        """Drop the output of a finished execution; its id stays known. False while it runs.
+
+        ``dropped``: nobody asked for it, it makes room.
+        """
         if execution.state != DONE:
             return False
+        execution.dropped = dropped
         if execution.forgotten:
             return True
         self._finished.remove(execution)
@@ -134,10 +146,13 @@ class Supervisor:
         return len(chosen)
 
     def status(self) -> dict[str, Any]:
-        """Contexts, and the executions that are not forgotten."""
+        """Contexts, and the newest of the executions that nobody asked to forget."""
+        known = [e for e in self.executions.values() if not e.forgotten or e.dropped]
+        alive = [e for e in known if e.state != DONE]
+        ended = [e for e in known if e.state == DONE][-STATUS_LIMIT:]
         return {
             "contexts": [c.describe() for c in self.contexts.values()],
-            "executions": [e.describe() for e in self.executions.values() if not e.forgotten],
+            "executions": [e.describe() for e in sorted([*ended, *alive], key=lambda e: e.stream)],
         }
 
     def shutdown(self) -> None:
@@ -149,4 +164,6 @@ class Supervisor:
         for context in self.contexts.values():
             if context.worker is not None and context.worker.pid == pid:
                 context.worker_ended(status)
+                if context.over:
+                    jobs.retire(self, context)
                 return
