@@ -97,6 +97,9 @@ def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> Ba
         how = told or done.text or "the cell was interrupted"
         if told and done.status == "ok":
             how += ", which ended by itself"
+        # What the cell's own KeyboardInterrupt says stands first.
+        if error is not None and error.ename == "KeyboardInterrupt" and error.evalue:
+            how = f"{error.evalue}; {how}"
         frames = list(error.traceback) if error is not None else []
         # The guest's own last line says "KeyboardInterrupt" and nothing else; ours says what was done.
         if frames and "KeyboardInterrupt" in frames[-1]:

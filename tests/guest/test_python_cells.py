@@ -207,7 +207,7 @@ def test_commands_and_magics(client: Client, guest: Guest) -> None:
     assert client.run("%env DM_X=1\n%env DM_X").result == "'1'"
     assert client.run("%pip --version").text.startswith("pip ")
     run = client.run("%nosuchmagic")
-    assert run.error["ename"] == "MagicError" and "What works" in run.error["evalue"]
+    assert run.error["ename"] == "UsageError" and "What works" in run.error["evalue"]
     assert client.run("%%bash\necho from bash").text == "from bash\n"
     (page,) = client.run("len?").of("page")
     assert "len(obj" in page["text"]

@@ -3,7 +3,19 @@
 What differs by nature is taken out: numbers of cells, addresses of objects, times, the names of temporary
 files, the colours of a traceback and which lines around the failing one it shows. What the page would be
 given is sanitised on both sides, since that is what a sandbox's output always is: a local bundle from which
-the sanitiser takes a mimetype away stays as it is, and so differs.
+the sanitiser takes a mimetype away stays as it is, and so differs. The exception are the mimetypes that no
+sandbox may send to a page (``NEVER``): for these the note that names them is compared.
+
+Where a sandbox cell is meant to be better, it is so by a rule, for all cells alike:
+
+- What the local kernel says of itself is left out: warnings naming its own files, its advice to restart it.
+- An interrupt's last line says what was done and whether variables are alive: left out.
+- A command's exit code is compared as such; locally it stands behind the whole script, as bytes.
+- What the local kernel prints to stderr as ``UsageError: ...`` instead of reporting it is that error,
+  compared by its first sentence.
+- Tracebacks are compared in the form of :mod:`tests.parity.traces`.
+
+Each rule has a test in ``test_compare.py`` that shows what still counts as a difference.
 """
 
 from __future__ import annotations
@@ -15,13 +27,25 @@ import ipykernel
 
 from daytona_magics.notebook.display import safe_bundle
 
+from . import traces
 from .suite import Case, Outcome
+
+#: What no sandbox may send to a page: it would act there, or load from addresses.
+NEVER = frozenset(
+    {
+        "application/javascript",
+        "application/vnd.jupyter.widget-view+json",
+        "application/vnd.bokehjs_exec.v0+json",
+        "application/vnd.bokehjs_load.v0+json",
+    }
+)
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _SAME = (
     # A frame of the cell shows a magic as it stands there; locally what it was turned into.
     (re.compile(r"get_ipython\(\)\.run_line_magic\('(\w+)', '([^'\n]*)'\)"), r"%\1 \2"),
     (re.compile(r"0x[0-9a-f]{6,}"), "0xADDRESS"),
+    (re.compile(r"\baltair-viz-[0-9a-f]{32}"), "altair-viz-ID"),
     (re.compile(r"Cell In\s?\[\d+\](?: \(\d+\))?"), "Cell In[#]"),
     (re.compile(r"(?:File )?<ipython-input-[^>]*>"), "Cell In[#]"),
     (re.compile(r"/tmp(?:/[^\s:\"]+)?/ipykernel_\d+/\d+\.py"), "Cell In[#]"),
@@ -30,14 +54,22 @@ _SAME = (
     (re.compile(r"(?:\d+ h )?\d+min TIME"), "TIME"),
     (re.compile(r"(?<![\w./~-])[\w./~-]*/(site-packages|lib/python3\.\d+)/"), r"\1/"),
     (re.compile(r"line \d+ in run_code"), "line # in run_code"),
-    # A frame of the local kernel's own in the traceback of a thread.
-    (re.compile(r' *File "site-packages/ipykernel/[^\n]*\n[^\n]*\n'), ""),
     # A terminal's line ends: a local command has a terminal.
     (re.compile(r"\r\n"), "\n"),
     (re.compile(r"\^+"), "^"),
 )
-#: A traceback's lines that say where and what; the others are context.
-_WHERE = re.compile(r"(?:Cell In|File )|-+> ?\d|\s*\^")
+#: What the local kernel says of itself.
+_ITSELF = (
+    # A frame of its own in the traceback of a thread.
+    re.compile(r' *File "site-packages/ipykernel/[^\n]*\n[^\n]*\n'),
+    re.compile(r"site-packages/(?:IPython|ipykernel)/[^\n]*Warning: [^\n]*\n(?:  [^\n]*\n)?"),
+    re.compile(r"Note: you may need to restart the kernel to use updated packages\.\n"),
+)
+#: What a sandbox cell says of an interrupt behind the exception's own message.
+_DONE = re.compile(r"(?:^|; )(?:sent Ctrl-C to the cell|the cell was interrupted)(?:; variables are alive)?$")
+_EXIT_CODE = re.compile(
+    r"(?s)(?:Command .* returned non-zero exit status|the cell ended with exit code) (\d+)\.?$"
+)
 
 
 def normal(case: Case, outcome: Outcome, *, sandbox: bool) -> list[Any]:
@@ -45,10 +77,7 @@ def normal(case: Case, outcome: Outcome, *, sandbox: bool) -> list[Any]:
     items: list[Any] = []
     ids: dict[str, str] = {}
     for kind, content in outcome.messages:
-        item = _item(kind, content, ids, sandbox)
-        if item is None:
-            continue
-        items.append(item)
+        items.append(_item(kind, content, ids, case.cells, sandbox))
     # Questions travel on a channel of their own.
     asked = [item for item in items if item[0] == "input"]
     items = [*asked, *_joined([item for item in items if item[0] != "input"])]
@@ -56,7 +85,8 @@ def normal(case: Case, outcome: Outcome, *, sandbox: bool) -> list[Any]:
         items = _by_stream(items)
     if "plain" in case.options:
         items = [("stream", i[1], _ANSI.sub("", i[2])) if i[0] == "stream" else i for i in items]
-    texts = [("stream", i[1], _same(i[2])) if i[0] == "stream" else i for i in items]
+    items = [_text(item, sandbox) for item in items]
+    texts = [item for item in items if item != ("stream", item[1], "")]
     if "display-error" in case.options and ipykernel.version_info[0] < 7:
         return texts
     return [*texts, ("statuses", outcome.statuses)]
@@ -91,7 +121,25 @@ def _by_stream(items: list[Any]) -> list[Any]:
     return out
 
 
-def _item(kind: str, content: dict[str, Any], ids: dict[str, str], sandbox: bool) -> Any:
+def _text(item: Any, sandbox: bool) -> Any:
+    """A stream's text, or the error that the local kernel prints as one."""
+    if item[0] != "stream":
+        return item
+    text = _same(item[2])
+    if not sandbox:
+        for own in _ITSELF:
+            text = own.sub("", text)
+        usage = re.fullmatch(r"UsageError: (.*)\n", text)
+        if usage and item[1] == "stderr":
+            return _usage(usage.group(1))
+    return ("stream", item[1], text)
+
+
+def _usage(message: str) -> Any:
+    return ("error", "UsageError", message.partition(". ")[0].rstrip("."), [])
+
+
+def _item(kind: str, content: dict[str, Any], ids: dict[str, str], cells: list[str], sandbox: bool) -> Any:
     if kind == "stream":
         return ("stream", content["name"], content["text"])
     if kind in ("display_data", "update_display_data", "execute_result"):
@@ -100,12 +148,27 @@ def _item(kind: str, content: dict[str, Any], ids: dict[str, str], sandbox: bool
         data, metadata = _bundle(content["data"], content["metadata"], sandbox)
         return (kind, data, metadata, known)
     if kind == "error":
-        return ("error", content["ename"], _same(content["evalue"]), _trace(content["traceback"]))
+        return _error(content, cells, sandbox)
     if kind == "clear_output":
         return ("clear", content["wait"])
     if kind == "page":
         return (kind, re.sub(r"[ \t]+(?=\n)", "", _same(_ANSI.sub("", content["text"]))).strip())
     return (kind, content)
+
+
+def _error(content: dict[str, Any], cells: list[str], sandbox: bool) -> Any:
+    name, message = content["ename"], content["evalue"]
+    if (code := _EXIT_CODE.match(message)) and name in ("CalledProcessError", "ExitCodeError"):
+        return ("exit code", int(code.group(1)))
+    if name == "UsageError":
+        return _usage(_same(message))
+    lines = "\n".join(content["traceback"])
+    if sandbox and name == "KeyboardInterrupt":
+        message = _DONE.sub("", message)
+        head, _, last = lines.rpartition("\x1b[0m: ")
+        lines = f"{head}\x1b[0m: {_DONE.sub('', last)}"
+    trace = traces.normal(_same(_ANSI.sub("", lines)), cells, sandbox=sandbox)
+    return ("error", name, _same(message), trace)
 
 
 def _bundle(
@@ -114,7 +177,7 @@ def _bundle(
     # What comes from a sandbox has been sanitised already.
     safe, sizes = (data, metadata) if sandbox else safe_bundle(data, metadata)
     # An SVG is shown as an image: nothing is lost.
-    lost = set(data) - set(safe) - {"image/svg+xml"}
+    lost = set(data) - set(safe) - {"image/svg+xml"} - NEVER
     if lost:
         safe = {**safe, "lost": sorted(lost)}
     return {mime: _same(value) if isinstance(value, str) else value for mime, value in safe.items()}, sizes
@@ -124,19 +187,3 @@ def _same(text: str) -> str:
     for pattern, put in _SAME:
         text = pattern.sub(put, text)
     return text
-
-
-def _trace(lines: list[str]) -> list[str]:
-    """Where each frame is and its line, and everything from the first line of the message on."""
-    text = _same(_ANSI.sub("", "\n".join(lines)))
-    kept: list[str] = []
-    ours = False  # a frame of the local kernel's own machinery
-    for line in text.split("\n"):
-        if line.startswith(("File ", "Cell In")):
-            ours = "site-packages/ipykernel/" in line or "site-packages/IPython/core/" in line
-        if ours and not re.match(r"[A-Z]\w*: ", line):
-            continue
-        context = re.match(r"\s*\d+(?: |$)", line) and not _WHERE.match(line)
-        if not context and line.strip() and not line.strip().startswith("(...)"):
-            kept.append(re.sub(r"^-+> (\d+) *", r"-> \1 ", line.rstrip()))
-    return kept

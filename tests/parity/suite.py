@@ -104,8 +104,9 @@ def _code(case: Case, cell: str, sandbox: bool) -> str:
         return ("%%sandbox bash\n" if sandbox else "%%bash\n") + cell
     if sandbox:
         return "%%sandbox\n" + cell
-    # A first line here too, so that the numbers of the lines are the same.
-    return cell if cell.startswith("%%") else "# a first line\n" + cell
+    # A first line here too, so that the numbers of the lines are the same; as far in as the cell's own.
+    indent = cell[: len(cell) - len(cell.lstrip(" "))]
+    return cell if cell.startswith("%%") else f"{indent}# a first line\n{cell}"
 
 
 def _run_cell(kernel: Kernel, case: Case, code: str, outcome: Outcome) -> None:

@@ -72,6 +72,13 @@ class Asker:
         with self._lock:
             return
 
+    def _answer(self) -> dict[str, Any] | None:
+        """What came in within a moment. An interrupt says so in the kernel's words."""
+        try:
+            return self._commands.next(_LOOK)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Interrupted by user") from None
+
     def ask(self, prompt: str, password: bool) -> str:
         """Ask, and wait for the answer.
 
@@ -92,7 +99,7 @@ class Asker:
             except OSError:
                 raise StdinNotImplementedError(IN_CHILD) from None
             while True:
-                answer = self._commands.next(_LOOK)
+                answer = self._answer()
                 if answer is not None and answer.get("answer") == number:
                     break
                 if cell != self._cell:

@@ -148,7 +148,11 @@ class Looking:
         """``%%svg``: show the cell as an SVG drawing."""
         self._shown("image/svg+xml", body.rstrip("\n"), "SVG")
 
-    cell_HTML, cell_SVG = cell_html, cell_svg
+    def cell_javascript(self, line: str, body: str) -> None:
+        """``%%javascript``: a script for the notebook page, which runs it only for a trusted sandbox."""
+        self._shown("application/javascript", body, "Javascript")
+
+    cell_HTML, cell_SVG, cell_js = cell_html, cell_svg, cell_javascript
 
     def _shown(self, mime: str, body: str, name: str) -> None:
         rich.publish({mime: body, "text/plain": "<IPython.core.display.%s object>" % name})

@@ -39,13 +39,15 @@ _ELSEWHERE = {
     "sandbox": "type it in a cell of its own, without %%sandbox",
     "pdb": "type %debug after an error, or call breakpoint() where it fails",
     "reset": "`%sandbox reset` starts with new workers",
-    "javascript": "a sandbox's scripts never run in the notebook page",
-    "js": "a sandbox's scripts never run in the notebook page",
 }
 
 
 class MagicError(Exception):
-    """A magic that a sandbox cell does not have, or one used wrongly."""
+    """A magic used wrongly, or one that cannot do here what it does in a notebook."""
+
+
+class UsageError(MagicError):
+    """A magic that a sandbox cell does not have; named as IPython names it."""
 
 
 class Lines(list):  # type: ignore[type-arg]
@@ -130,13 +132,19 @@ class Helper(Timing, Looking):
             self._session.namespace["_exit_code"] = 0 if done else 1
             sys.stderr.write("" if done else why + "\n")
             return
-        self._run(self._command(command))
+        self._run(self._command(command), together=True)
 
-    def _run(self, arguments: list[str], text: str | None = None) -> int:
-        child = subprocess.Popen(arguments, stdin=None if text is None else subprocess.PIPE)
+    def _run(self, arguments: list[str], text: str | None = None, *, together: bool = False) -> int:
+        # As at a terminal: one stream, so that the order of what a command says is kept.
+        err = subprocess.STDOUT if together else None
+        # Output that goes into a text of the cell's (%%capture, redirect_stdout) takes the command's along.
+        kept = together and sys.stdout is not sys.__stdout__
+        out, given = subprocess.PIPE if kept else None, None if text is None else subprocess.PIPE
+        child = subprocess.Popen(arguments, stdin=given, stdout=out, stderr=err)
         try:
-            if text is not None:
-                child.communicate(text.encode("utf-8", "surrogateescape"))
+            if text is not None or kept:
+                said, _ = child.communicate(None if text is None else text.encode("utf-8", "surrogateescape"))
+                sys.stdout.write((said or b"").decode("utf-8", "replace"))
             code = child.wait()
         except KeyboardInterrupt:
             # It had the SIGINT as well; it may need a moment, and one that ignores it is ended.
@@ -193,8 +201,9 @@ class Helper(Timing, Looking):
         if hasattr(self, other + name):
             raise MagicError("%s is written %s%s" % (name, "%" if sign == "%%" else "%%", name))
         here = sorted(sign + n[len(prefix) :] for n in dir(self) if n.startswith(prefix))
-        raise MagicError(
-            "%s%s does not work inside a sandbox cell. What works: %s" % (sign, name, ", ".join(here))
+        kind = "Line magic function" if sign == "%" else "Cell magic"
+        raise UsageError(
+            "%s `%s%s` not found. What works inside a sandbox cell: %s" % (kind, sign, name, ", ".join(here))
         )
 
     def misplaced(self, name: str) -> None:
