@@ -1,8 +1,8 @@
-"""``%sandbox`` and ``%%sandbox``: registration.
+"""``%sandbox``, ``%%sandbox`` and ``%%local``: registration.
 
-Loading registers two functions, one input transformer and one completer, and starts importing the SDK in
-the background; everything else waits for its first use. Loading twice changes nothing, unloading takes
-exactly these things out again.
+Loading registers magics, two input transformers and one completer, and starts importing the SDK in the
+background; everything else waits for its first use. Loading twice changes nothing, unloading takes exactly
+these things out again.
 """
 
 from __future__ import annotations
@@ -10,26 +10,28 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from daytona_magics.magics import whole
+from daytona_magics.magics.places import CARRIER
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _ATTRIBUTE = "_daytona_magics"
 _MAGIC = re.compile(r"\s*%%sandbox\b")
-_COMMENTED = re.compile(r"\s*#+\s*%%\s*sandbox\b")
+_COMMENTED = re.compile(r"\s*#+\s*(%%sandbox\b.*)", re.DOTALL)
+#: The title of a cell in the percent format of editors, or a sandbox cell with a blank too many.
+_TITLED = re.compile(r"\s*#+\s*%%\s+sandbox\b")
 _BARE = re.compile(r"\s*%sandbox\s*$")
 #: What a cell becomes that only looks as if it ran in the sandbox: nothing of it runs.
-_REFUSAL = (
-    "raise __import__('daytona_magics.errors', fromlist=['errors']).SandboxUsageError("
-    "'nothing was run: {}')\n"
-)
-_REFUSED_COMMENT = _REFUSAL.format(
-    "write %%sandbox without the # to run this cell in the sandbox, "
+_REFUSED_TITLE = whole.refusal(
+    "write # %%sandbox without a blank before sandbox to run this cell in the sandbox, "
     "or delete that line to run it on this machine"
 )
-_REFUSED_BARE = _REFUSAL.format(
+_REFUSED_BARE = whole.refusal(
     "a lone %sandbox, which shows a card, leaves the lines below to this machine; "
     "write %%sandbox to run them in the sandbox, or %sandbox info for the card"
 )
+_MAGICS = ("sandbox", "local", CARRIER)
 
 
 class _Loaded:
@@ -64,15 +66,34 @@ def register(shell: InteractiveShell) -> None:
 
         return run_cell(shell, line, cell)
 
+    @no_var_expand  # type: ignore[untyped-decorator,unused-ignore]
+    def local(line: str, cell: str | None = None) -> Any:
+        """Run this cell, or line, on the notebook's machine while `%sandbox on` holds."""
+        from daytona_magics.magics.line_whole import local
+
+        return local(shell, line, cell)
+
+    @no_var_expand  # type: ignore[untyped-decorator,unused-ignore]
+    def carried(line: str, cell: str) -> Any:
+        """What a cell becomes while `%sandbox on` holds."""
+        from daytona_magics.magics.cell import run_cell
+
+        return run_cell(shell, line, cell, carried=True)
+
     shell.register_magic_function(sandbox, "line_cell", "sandbox")
+    shell.register_magic_function(local, "line_cell", "local")
+    shell.register_magic_function(carried, "cell", CARRIER)
     shell.configurables.append(config)
-    shell.input_transformers_cleanup.append(transform)
+    # In this order: what says itself where it runs is known before the mode is asked.
+    shell.input_transformers_cleanup.extend([transform, whole.of(shell)])
     matcher = make_matcher()
     if getattr(shell, "Completer", None) is not None:
         shell.Completer.custom_matchers.append(matcher)
     setattr(shell, _ATTRIBUTE, _Loaded(shell, config, matcher))
     if ignored:
         print(ignored)
+    if whole.of(shell).on:
+        print("every cell runs in the sandbox again, as before; %sandbox off ends this")
     _warm_later()
 
 
@@ -82,11 +103,15 @@ def unregister(shell: InteractiveShell) -> None:
     if loaded is None:
         return
     delattr(shell, _ATTRIBUTE)
+    if whole.of(shell).on:
+        print("%sandbox on holds no longer: cells run on this machine until daytona_magics is loaded again")
     for kind in ("line", "cell"):
-        shell.magics_manager.magics[kind].pop("sandbox", None)
+        for name in _MAGICS:
+            shell.magics_manager.magics[kind].pop(name, None)
     for collection, item in (
         (shell.configurables, loaded.config),
         (shell.input_transformers_cleanup, transform),
+        (shell.input_transformers_cleanup, whole.of(shell)),
         (getattr(getattr(shell, "Completer", None), "custom_matchers", []), loaded.matcher),
     ):
         if item in collection:
@@ -94,26 +119,27 @@ def unregister(shell: InteractiveShell) -> None:
 
 
 def transform(lines: list[str]) -> list[str]:
-    """Make two harmless ways of writing a sandbox cell work, and refuse two; pure and idempotent.
+    """Make three harmless ways of writing a sandbox cell work, and refuse two; pure and idempotent.
 
     Comments and blank lines above ``%%sandbox`` are allowed; an empty body becomes a blank line, because
     IPython refuses empty cell magics before they could explain themselves. The number of lines stays the same
-    where line numbers matter. A cell that begins with ``# %%sandbox`` looks as if it ran in the sandbox, and
-    would run on this machine: it is refused. So does one that begins with ``%sandbox``, one sign too few, and
-    goes on with something that is no magic.
+    where line numbers matter. ``# %%sandbox`` is the same, for editors that know nothing of magics. A cell
+    that begins with ``# %% sandbox`` looks as if it ran in the sandbox, and would run on this machine: it is
+    refused. So is one that begins with ``%sandbox``, one sign too few, and goes on with what is no magic.
 
     In:  transform(["# note\\n", "%%sandbox\\n", "x\\n"])
     Out: ['%%sandbox\\n', '\\n', 'x\\n']
     """
     for index, line in enumerate(lines):
-        if _MAGIC.match(line):
-            magic = line.lstrip()
+        commented = _COMMENTED.match(line)
+        if commented or _MAGIC.match(line):
+            magic = commented.group(1) if commented else line.lstrip()
             body = ["\n"] * index + lines[index + 1 :]
             if not body:
                 body = ["\n"]
             return [magic if magic.endswith("\n") else magic + "\n", *body]
-        if _COMMENTED.match(line):
-            return [_REFUSED_COMMENT]
+        if _TITLED.match(line):
+            return [_REFUSED_TITLE]
         if _BARE.match(line) and any(not _harmless(below) for below in lines[index + 1 :]):
             return [_REFUSED_BARE]
         if line.strip() and not line.lstrip().startswith("#"):

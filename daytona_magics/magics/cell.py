@@ -8,25 +8,29 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import CellFailed, SandboxInterrupted, SandboxUsageError
-from daytona_magics.magics import grammar, helptext, secrets
+from daytona_magics.magics import grammar, helptext, secrets, several, whole
 from daytona_magics.magics.parser import HelpWanted, parse
 
 if TYPE_CHECKING:
     from daytona_magics.notebook.outcome import CellOutput
     from daytona_magics.notebook.pump import Pump
+    from daytona_magics.runtime.channel import Channel
+    from daytona_magics.runtime.records import ExecRequest
+    from daytona_magics.sandboxes.binding import Binding
 
 
-def run_cell(shell: Any, line: str, body: str | None) -> Any:
+def run_cell(shell: Any, line: str, body: str | None, *, carried: bool = False) -> Any:
     """Run a cell in the sandbox.
 
     Args:
         shell: the InteractiveShell.
         line: what follows ``%%sandbox`` on its line.
         body: the rest of the cell; None or blank runs nothing.
+        carried: the magic is not in the notebook: the body is the whole cell, and a mark says where it ran.
 
     Returns:
         the last expression's value as a :class:`RemoteValue`, which becomes ``Out[n]``; None without one;
-        a :class:`CellOutput` with ``--no-raise``.
+        a :class:`CellOutput` with ``--no-raise``; with several sandboxes always the outcomes of all.
 
     Raises:
         RemoteError, ExitCodeError, CellTimeout, WorkerDied: the cell failed in the sandbox.
@@ -46,7 +50,11 @@ def run_cell(shell: Any, line: str, body: str | None) -> Any:
         return Help(f"The cell is empty: nothing was run.\n\n{helptext.of(grammar.CELL)}")
 
     try:
-        outcome, pump = _run(shell, options, env, body)
+        ties = several.targets(options)
+        request = _request(shell, options, env, body if carried else "\n" + body, ties[0][0])
+        if several.many(options):
+            return several.run_cell(shell, options, request, ties)
+        outcome, pump = _run(options, request, carried, *ties[0])
     except SandboxInterrupted:
         raise
     except KeyboardInterrupt:
@@ -67,32 +75,31 @@ def run_cell(shell: Any, line: str, body: str | None) -> Any:
     return None if options.out is not None else outcome.result
 
 
-def _run(shell: Any, options: Any, env: dict[str, str], body: str) -> tuple[CellOutput, Pump]:
-    from daytona_magics import sandboxes
-    from daytona_magics.notebook.pump import Pump
-    from daytona_magics.notebook.status import wait
+def _request(shell: Any, options: Any, env: dict[str, str], code: str, binding: Binding) -> ExecRequest:
+    """The cell as it is sent; ``code`` begins with the magic's own line, empty, so that numbers in tracebacks
+    are those of the cell as it stands in the notebook."""
     from daytona_magics.runtime.channel import ExecRequest
 
-    binding = sandboxes.current()
-    channel = binding.open_channel() or wait(
-        binding.ready,
-        "getting a sandbox",
-        quiet=options.quiet,
-        cancelled="cancelled before the cell was sent",
-    )
-    timeout = binding.config.timeout if options.timeout is None else options.timeout
-    request = ExecRequest(
+    return ExecRequest(
         id=uuid.uuid4().hex,
         context=binding.context,
         language=options.language,
-        # The magic's own line: numbers in tracebacks are those of the cell as it stands in the notebook.
-        code="\n" + body,
+        code=code,
         name=f"Cell In[{cell_number(shell)}]",
         cwd=options.cwd,
         env=env,
-        timeout=timeout,
+        timeout=binding.config.timeout if options.timeout is None else options.timeout,
         number=cell_number(shell),
     )
+
+
+def _run(
+    options: Any, request: ExecRequest, carried: bool, binding: Binding, channel: Channel
+) -> tuple[CellOutput, Pump]:
+    from daytona_magics.notebook.pump import Pump
+
+    if carried and not options.quiet:
+        whole.mark(whole.called(binding.bound().name))
     pump = Pump(
         lambda sink, window: binding.run(channel, request, sink, window),
         lambda level: channel.interrupt(request.id, level),
@@ -100,7 +107,7 @@ def _run(shell: Any, options: Any, env: dict[str, str], body: str) -> tuple[Cell
             request.id, number, answer.text, error=answer.error, end=answer.end
         ),
         owner=binding.bound().id,
-        timeout=timeout,
+        timeout=request.timeout,
         capture=options.out is not None,
         quiet=options.quiet,
         trust=binding.config.trust,

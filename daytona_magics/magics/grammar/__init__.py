@@ -8,7 +8,7 @@ verbs; the list of verbs in the help has their order.
 
 from __future__ import annotations
 
-from daytona_magics.magics.grammar import about, files, jobs, lifecycle, network
+from daytona_magics.magics.grammar import about, files, jobs, lifecycle, network, whole
 from daytona_magics.magics.grammar.cell import CELL
 from daytona_magics.magics.grammar.terms import (
     ENV_NAME,
@@ -43,6 +43,7 @@ VERBS: tuple[Command, ...] = (
     *jobs.VERBS,
     *files.VERBS,
     *network.VERBS,
+    *whole.VERBS,
     *about.VERBS,
 )
 
