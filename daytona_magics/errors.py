@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -178,6 +179,35 @@ class WorkerDied(CellFailed):
             more = " (out of memory?)" if name == "SIGKILL" else ""
             return cls(f"the cell's process was ended by {name}{more}", signal_number=signal_number)
         return cls(f"the cell's process ended itself with exit code {exit_code}", exit_code=exit_code)
+
+
+class SeveralFailed(CellFailed):
+    """A cell that ran in several sandboxes failed in some of them; draws the first error whole.
+
+    Attributes:
+        errors: sandbox name to exception, in the order the sandboxes were named.
+        results: everything the cell left behind, by sandbox name.
+    """
+
+    def __init__(self, errors: Mapping[str, BaseException], of: int, results: Any = None) -> None:
+        super().__init__(
+            f"the cell failed in {len(errors)} of {of} sandboxes: {', '.join(errors)}",
+            hint="--out VAR keeps every sandbox's output and error.",
+        )
+        self.errors, self.results, self._of = dict(errors), results, of
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SeveralFailed, (self.errors, self._of)
+
+    def _render_traceback_(self) -> list[str]:
+        (first, error), *others = self.errors.items()
+        render = getattr(error, "_render_traceback_", None)
+        lines = render() if render is not None else [f"{type(error).__name__}: {printable(error)}"]
+        shown = [f"{DIM}in sandbox{RESET} {printable(first, line=True)}", *lines]
+        for name, other in others:
+            said = printable(f"{type(other).__name__}: {other}", line=True)
+            shown.append(f"{DIM}in sandbox{RESET} {printable(name, line=True)}: {said}")
+        return [*shown, *super()._render_traceback_()]
 
 
 class SandboxInterrupted(KeyboardInterrupt):

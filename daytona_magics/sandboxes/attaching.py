@@ -5,6 +5,7 @@ Everything is decided by labels at the endpoint, never by files here, and never 
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from daytona_magics.errors import SandboxGone
@@ -46,11 +47,22 @@ async def get(client: AsyncDaytona, name: str, tell: Reporter) -> AsyncSandbox:
         found: AsyncSandbox = await sdk.retrying(lambda: client.get(name), tell.progress)
     except sdk.error_class() as error:
         if sdk.not_found(error):
+            near = await _nearest(client, name)
             raise SandboxGone(
-                f"there is no sandbox {name!r} here", hint="%sandbox list  shows those that exist."
+                f"there is no sandbox {name!r} here" + (f"; did you mean {near}?" if near else ""),
+                hint="%sandbox list  shows those that exist.",
             ) from None
         raise sdk.translate(error, f"looking for {name}") from None
     return found
+
+
+async def _nearest(client: AsyncDaytona, name: str) -> str:
+    """The name that is most like this one, "" when none is; only ever a hint, so asked for once."""
+    try:
+        known = [box.name for box in await _listed(client, {})]
+    except sdk.error_class():
+        return ""
+    return next(iter(get_close_matches(name, known, n=1)), "")
 
 
 async def own(binding: Binding, client: AsyncDaytona, tell: Reporter) -> AsyncSandbox | None:
@@ -59,7 +71,7 @@ async def own(binding: Binding, client: AsyncDaytona, tell: Reporter) -> AsyncSa
     who = binding.who()
     identity.hold(who.kernel)
     found = await find(client, {labels.KERNEL: who.kernel, labels.HOST: who.host}, tell)
-    usable = [box for box in found if state_of(box) not in ENDED]
+    usable = [box for box in found if state_of(box) not in ENDED and not box.labels.get(labels.GROUP)]
     return max(usable, key=lambda box: str(box.created_at), default=None)
 
 
@@ -104,7 +116,9 @@ async def attach(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:
     if theirs:
         tell.note(f"another kernel is using {found.name}; this one has variables of its own there")
     else:
-        await sdk.asked(labels.merge(found, labels.ours(who, binding.context)), "changing labels")
+        taken = {labels.GROUP: ""} if labels.GROUP in found.labels else {}
+        taken.update(labels.ours(who, binding.context))
+        await sdk.asked(labels.merge(found, taken), "changing labels")
     channel = await binding.opened(tell)
     if not theirs:
         await tell_alive(binding, channel, tell, "attached to")

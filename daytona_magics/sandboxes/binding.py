@@ -53,6 +53,7 @@ class Binding:
         sandbox: the SDK's sandbox; None when none is bound.
         context: name of the guest context cells run in.
         told_open: this kernel has been told what its isolation level leaves open.
+        beside: ties to other sandboxes that cells of this kernel ran in, by id.
     """
 
     def __init__(self, config: SandboxConfig, who: Callable[[], identity.Identity]) -> None:
@@ -64,6 +65,7 @@ class Binding:
         self.channel: Channel | None = None
         self.context = ""
         self.told_open = False
+        self.beside: dict[str, Binding] = {}
         self._gone: SandboxGone | None = None
         self._boot = ""
         self._unseen = False
@@ -164,6 +166,9 @@ class Binding:
     async def disconnect(self) -> None:
         """Let go of sandbox and endpoint; both live on."""
         await self.unbind()
+        beside, self.beside = self.beside, {}
+        for tie in beside.values():
+            await tie.disconnect()
         client, self.client, self.endpoint = self.client, None, None
         if client is not None:
             await client.close()  # type: ignore[no-untyped-call]

@@ -15,10 +15,13 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import socket
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ class Identity:
         kernel: 16 hex digits, the same across restarts of this kernel and of no other kernel.
         notebook: 16 hex digits of the notebook's path, "" when unknown.
         host: 12 hex digits of machine, host name and user.
+        place: 12 hex digits of the folder with the locks of living kernels, "" when it has none.
         title: the notebook's file name without suffix, for naming sandboxes; "sandbox" when unknown.
         batch: nobody sits at the notebook (nbclient, papermill, jupyter execute).
     """
@@ -44,6 +48,7 @@ class Identity:
     host: str
     title: str
     batch: bool
+    place: str = ""
 
     @property
     def context(self) -> str:
@@ -119,6 +124,7 @@ def identify(shell: Any) -> Identity:
         host=host,
         title=Path(notebook).stem if notebook.endswith(".ipynb") else "sandbox",
         batch=kernel is not None and not asks and not notebook,
+        place=place(),
     )
 
 
@@ -128,12 +134,44 @@ def _start_time() -> str:
     return "0"
 
 
+@cache
+def _place(folder: Path) -> str:
+    path = folder / "place"
+    made = folder / f".place-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        made.write_text(secrets.token_hex(6))
+        # Of several kernels that start at once, one's word is the word of all.
+        with suppress(FileExistsError):
+            path.hardlink_to(made)
+        return path.read_text()[:12]
+    except OSError:
+        return ""
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def place() -> str:
+    """Which locks this process sees: a random word kept beside them.
+
+    Two containers may have one host id, and neither sees the other's living kernels; a kernel whose sandboxes
+    carry another word is never called dead.
+    """
+    try:
+        return _place(_lock_folder())
+    except OSError:
+        return ""
+
+
+def _lock_folder() -> Path:
+    folder = places.runtime_dir() / "kernels"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 def _lock_path(kernel: str) -> Path:
     if not kernel.isalnum():
         raise ValueError(f"not a kernel hash: {kernel!r}")
-    folder = places.runtime_dir() / "kernels"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / f"{kernel}.lock"
+    return _lock_folder() / f"{kernel}.lock"
 
 
 def hold(kernel: str) -> None:
@@ -144,10 +182,19 @@ def hold(kernel: str) -> None:
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        # The earlier process of a restarted kernel is still ending; it is the same kernel, and alive.
-        os.close(descriptor)
+        # The earlier process of a restarted kernel is still ending (or somebody is just looking). It is the
+        # same kernel, and alive; once it has ended, the lock has to be ours.
+        threading.Thread(
+            target=_hold_later, args=(kernel, descriptor), name="daytona-magics-lock", daemon=True
+        ).start()
+        _held[kernel] = descriptor
         return
     _held[kernel] = descriptor
+
+
+def _hold_later(kernel: str, descriptor: int) -> None:
+    with suppress(OSError):  # released meanwhile, with its descriptor
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
 
 
 def release(kernel: str) -> None:

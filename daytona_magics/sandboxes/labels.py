@@ -21,6 +21,10 @@ NOTEBOOK = "daytona-magics/notebook"
 HOST = "daytona-magics/host"
 VERSION = "daytona-magics/version"
 ISOLATION = "daytona-magics/isolation"
+#: Set, to a word of their own, for sandboxes a kernel uses beside the one it is bound to.
+GROUP = "daytona-magics/group"
+#: Which folder holds the locks of the living kernels; see :func:`.identity.place`.
+PLACE = "daytona-magics/place"
 #: A random word for each creation: by it a sandbox is known as the one that was just asked for.
 CREATION = "daytona-magics/creation"
 
@@ -32,6 +36,7 @@ def ours(identity: Identity, context: str) -> dict[str, str]:
         KERNEL: identity.kernel,
         CONTEXT: context,
         HOST: identity.host,
+        PLACE: identity.place,
         VERSION: __version__,
     }
     if identity.notebook:
