@@ -189,13 +189,21 @@ class Channel:
 
     # -- executions --------------------------------------------------------------------------------
 
-    async def execute(self, request: ExecRequest, sink: Sink, window: FlowWindow | None = None) -> Done:
+    async def execute(
+        self,
+        request: ExecRequest,
+        sink: Sink,
+        window: FlowWindow | None = None,
+        *,
+        keep_above: float = float("inf"),
+    ) -> Done:
         """Run a cell, once; returns when it has ended and all its output was handed to the sink.
 
         Args:
             request: the cell. Its id must be new.
             sink: called on the loop thread with every event in order, Done last.
             window: flow control with whoever consumes what the sink keeps.
+            keep_above: bytes of output beyond which the sandbox keeps its copy until :meth:`forget`.
 
         Raises:
             SandboxUnreachable: the line broke for good; the message says what is known of the cell.
@@ -204,18 +212,7 @@ class Channel:
 
         Cancelling leaves the cell running in the sandbox; see :meth:`interrupt`.
         """
-        fields: dict[str, Any] = {
-            "id": request.id,
-            "context": request.context,
-            "language": request.language,
-            "code": request.code,
-            "name": request.name,
-            "cwd": request.cwd,
-            "env": dict(request.env),
-            "timeout": request.timeout,
-            "number": request.number,
-        }
-        return await self._carry(Feed(request.id, sink, window), fields)
+        return await self._carry(Feed(request.id, sink, window), request.fields(), keep_above)
 
     async def follow(
         self, exec_id: str, sink: Sink, after: int = 0, window: FlowWindow | None = None
@@ -236,6 +233,18 @@ class Channel:
         self._retained.add(exec_id)
         return await self._carry(feed, None)
 
+    async def skim(self, exec_id: str) -> None:
+        """Have no more of an execution's text sent, only how much there is; the sandbox keeps it."""
+        feed = self._feeds.get(exec_id)
+        if feed is None or feed.done.done():
+            return
+        self._retained.add(exec_id)
+        # A link made later is told when it subscribes.
+        feed.skim = True
+        if feed.acknowledged and self._link is not None and self._link.alive:
+            with contextlib.suppress(LinkLost, Refused, TimeoutError):
+                await self._link.request("skim", id=exec_id)
+
     def retain(self, exec_id: str) -> None:
         """Have the sandbox keep an execution's output after its end (for :meth:`follow`). Any thread.
 
@@ -247,9 +256,11 @@ class Channel:
         """Let the sandbox delete an execution's output; the id stays known and never runs again."""
         self._retained.discard(exec_id)
         with contextlib.suppress(SandboxError):
-            await self._ask("forget", id=exec_id)
+            await self.ask("forget", id=exec_id)
 
-    async def _carry(self, feed: Feed, fields: dict[str, Any] | None) -> Done:
+    async def _carry(
+        self, feed: Feed, fields: dict[str, Any] | None, keep_above: float = float("inf")
+    ) -> Done:
         if feed.id in self._feeds:
             raise SandboxError(f"execution {feed.id} is already being followed")
         self._feeds[feed.id] = feed
@@ -264,7 +275,8 @@ class Channel:
                     ends: list[asyncio.Future[Any]] = [feed.done, link.lost]
                     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             done = await feed.done
-            if link is not None and feed.acknowledged and feed.id not in self._retained:
+            spare = feed.id not in self._retained and feed.volume <= keep_above
+            if link is not None and feed.acknowledged and spare:
                 link.tell_soon("forget", id=feed.id)
             return done
         except SandboxUnreachable as error:
@@ -313,7 +325,7 @@ class Channel:
                 if not decode.boolean(reply, "known"):
                     return
                 # It ran on after its acknowledgement was lost.
-            await link.request("subscribe", going_on, id=feed.id, after=feed.last)
+            await link.request("subscribe", going_on, id=feed.id, after=feed.last, skim=feed.skim)
         except Refused as error:
             if error.code == "unknown-execution":
                 raise SandboxError(f"the sandbox knows no execution {feed.id}") from None
@@ -378,7 +390,7 @@ class Channel:
             SandboxUnreachable: the line broke and did not come back.
         """
         try:
-            await self._ask("answer", id=exec_id, number=number, text=text, error=error, end=end)
+            await self.ask("answer", id=exec_id, number=number, text=text, error=error, end=end)
         except SandboxUnreachable:
             raise
         except SandboxError:
@@ -387,13 +399,19 @@ class Channel:
 
     async def reset(self, contexts: Sequence[str] | None = None) -> None:
         """Give contexts (None: all) new workers; cells running in them are killed. Files stay."""
-        await self._ask("reset", contexts=None if contexts is None else list(contexts))
+        await self.ask("reset", contexts=None if contexts is None else list(contexts))
 
     async def status(self) -> dict[str, Any]:
         """What the guest runs: ``{"contexts": [...], "executions": [...]}``, checked."""
-        return decode.status(await self._ask("status"))
+        return decode.status(await self.ask("status"))
 
-    async def _ask(self, op: str, **fields: Any) -> Reply:
+    async def ask(self, op: str, **fields: Any) -> Reply:
+        """Ask the guest anything; once more on a new line when the first one breaks.
+
+        Raises:
+            SandboxUnreachable: both broke, or no answer came.
+            SandboxError: the guest refused.
+        """
         for last in (False, True):
             link = await self._line()
             try:

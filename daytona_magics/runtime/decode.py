@@ -26,7 +26,7 @@ from daytona_magics.runtime.events import (
     Result,
 )
 from daytona_magics.runtime.guest import frames
-from daytona_magics.runtime.records import GuestInfo
+from daytona_magics.runtime.records import GuestInfo, Look
 
 #: Largest message believed, bytes: a display bundle of 64 MiB and its envelope.
 MAX_MESSAGE = 72 << 20
@@ -183,10 +183,46 @@ def status(message: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def look(message: dict[str, Any]) -> Look:
+    """Check an execution's entry in ``status``, or the answer to ``look``, which has the end of its text."""
+    started, code = message.get("started"), message.get("exit_code")
+    if started is not None and not _finite(started):
+        refuse("started is not a time")
+    if message.get("state") not in ("queued", "running", "done"):
+        refuse("an execution has an unknown state")
+    if not _finite(message.get("seconds", 0.0)):
+        refuse("seconds is not a number")
+    return Look(
+        id=text(message, "id", limit=64),
+        context=text(message, "context", limit=200),
+        language=text(message, "language", limit=40),
+        name=text(message, "name", limit=1000),
+        state=message["state"],
+        job=boolean(message, "job"),
+        started=started,
+        seconds=max(0.0, float(message.get("seconds", 0.0))),
+        printed=integer(message, "printed"),
+        kept=integer(message, "kept"),
+        dropped=boolean(message, "dropped"),
+        status=text(message, "status", "", 20),
+        exit_code=None if code is None else integer(message, "exit_code", -(2**31), 2**31),
+        tail=text(message, "tail", ""),
+        tail_bytes=integer(message, "tail_bytes", 0, MAX_TEXT) if "tail_bytes" in message else 0,
+    )
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def gap(payload: bytes) -> Gap:
     """A GAP frame's payload. In: gap(b'{"bytes": 10, "frames": 2}') Out: Gap(bytes=10, frames=2)"""
     message = json_object(payload, "a gap")
-    return Gap(bytes=integer(message, "bytes"), frames=integer(message, "frames", 1, 2**32))
+    return Gap(
+        bytes=integer(message, "bytes"),
+        frames=integer(message, "frames", 1, 2**32),
+        kept=boolean(message, "kept"),
+    )
 
 
 def event(payload: bytes | bytearray) -> Event | None:

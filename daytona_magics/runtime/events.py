@@ -28,10 +28,14 @@ DoneStatus = Literal["ok", "error", "interrupted", "timeout", "died"]
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Text written to stdout or stderr; pieces that arrived together come as one event (up to 64 KiB)."""
+    """Text written to stdout or stderr; pieces that arrived together come as one event (up to 64 KiB).
+
+    ``size``: the bytes it was made of; over all of an execution's events they add up to what it printed.
+    """
 
     name: Literal["stdout", "stderr"]
     text: str
+    size: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +117,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Output the sandbox's spool could not keep: so many bytes in so many frames are missing here."""
+    """So many bytes of output in so many frames are missing here: the sandbox's spool could not keep them.
+
+    With ``kept`` it has them: they were passed over because this reader skims.
+    """
 
     bytes: int
     frames: int
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +195,17 @@ def weight(event: Event) -> int:
     if isinstance(event, Display | Result | Error):
         return 256 + event.size
     return 256
+
+
+def volume(event: Event) -> int:
+    """Bytes of output an event stands for: what it carried, or what is missing.
+
+    In:  volume(Stream("stdout", "hello", 5)), volume(Gap(500, 8))
+    Out: (5, 500)
+    """
+    if isinstance(event, Stream | Display | Result | Error):
+        return event.size
+    return event.bytes if isinstance(event, Gap) else 0
 
 
 class FlowWindow:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from daytona_magics.errors import SandboxError
 from daytona_magics.runtime import decode
-from daytona_magics.runtime.events import Done, Event, FlowWindow, Stream
+from daytona_magics.runtime.events import Done, Event, FlowWindow, Stream, volume
 from daytona_magics.runtime.guest import frames
 
 Sink = Callable[[Event], None]
@@ -45,6 +45,8 @@ class Feed:
         acknowledged: whether a guest said that it has the request.
         resend: whether this connection was asked again for missing frames, and has answered.
         done: resolved with the Done event, or with what made the execution's output unusable.
+        volume: bytes of output handed on so far, see :func:`~daytona_magics.runtime.events.volume`.
+        skim: only the amount of the text is wanted from now on.
     """
 
     def __init__(self, exec_id: str, sink: Sink, window: FlowWindow | None = None, after: int = 0) -> None:
@@ -61,6 +63,9 @@ class Feed:
         self._bytes = bytearray()
         self._parts = bytearray()
         self._end: int | None = None
+        self._uncounted = 0  # bytes of text taken and in no event yet
+        self.volume = 0
+        self.skim = False
         self._decoders = {n: codecs.getincrementaldecoder("utf-8")("replace") for n in ("stdout", "stderr")}
 
     def ends_at(self, sequence: int) -> None:
@@ -100,6 +105,8 @@ class Feed:
             self._message(frame)
         elif kind == frames.GAP:
             gap = decode.gap(frame.payload)
+            if gap.kept and gap.frames != sequence - self.last:
+                raise OutOfSequence(f"{gap.frames} frames were passed over up to {sequence}, after {self.last}")
             self.last = sequence
             self._parts.clear()
             self.flush()
@@ -129,19 +136,25 @@ class Feed:
         """Hand on the text collected so far; ``final`` also what was left of a cut character."""
         if self._bytes:
             text = self._decoders[self._name].decode(self._bytes)
+            self._uncounted += len(self._bytes)
             self._bytes.clear()
             if text:
-                self.emit(Stream(self._name, text))
+                self._text(self._name, text)
         if final:
             for name in _NAMES.values():
                 rest = self._decoders[name].decode(b"", True)
                 if rest:
-                    self.emit(Stream(name, rest))
+                    self._text(name, rest)
+
+    def _text(self, name: Literal["stdout", "stderr"], text: str) -> None:
+        size, self._uncounted = self._uncounted, 0
+        self.emit(Stream(name, text, size))
 
     def emit(self, event: Event) -> None:
         """Give one event to the sink; whatever the sink raises ends the execution's feed with it."""
         if self.done.done():
             return
+        self.volume += volume(event)
         if self.window is not None:
             self.window.handed(event)
         try:

@@ -311,7 +311,7 @@ class Link:
             if isinstance(error, Refused):
                 feed.fail(ProtocolError(f"the sandbox lost part of this cell's output: {error}"))
 
-        _, future = self._ask("subscribe", answered, {"id": feed.id, "after": feed.last})
+        _, future = self._ask("subscribe", answered, {"id": feed.id, "after": feed.last, "skim": feed.skim})
         future.add_done_callback(ended)
 
     def _control(self, frame: frames.Frame) -> None:

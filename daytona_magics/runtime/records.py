@@ -1,10 +1,11 @@
-"""The two small records that go in and out of a :class:`~daytona_magics.runtime.channel.Channel`."""
+"""The small records that go in and out of a :class:`~daytona_magics.runtime.channel.Channel`."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 def new_id() -> str:
@@ -26,6 +27,7 @@ class ExecRequest:
         env: environment variables for this cell.
         timeout: seconds after which the guest stops it, waiting for input included; 0 for none.
         number: the cell's ``In[number]`` in the notebook; 0 when it has none.
+        job: run it beside the context's cells, in a context that ends with it, and keep its output.
     """
 
     id: str
@@ -37,6 +39,46 @@ class ExecRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 0.0
     number: int = 0
+    job: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        """As the guest is told."""
+        return {name: dict(value) if name == "env" else value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the guest says of one execution, checked.
+
+    Attributes:
+        id, context, language, name, job: as of its :class:`ExecRequest`.
+        state: "queued", "running" or "done".
+        started: seconds since 1970 by the sandbox's clock, None before.
+        seconds: it has run.
+        printed: bytes of text it wrote.
+        kept: bytes of its output that are kept in the sandbox.
+        dropped: whether its output made room for newer output.
+        status: how it ended (see :class:`~daytona_magics.runtime.events.Done`), "" before.
+        exit_code: of a bash cell that has ended.
+        tail: the end of its text, as far as it was asked for. Not sanitised.
+        tail_bytes: how many bytes of its text that is.
+    """
+
+    id: str
+    context: str
+    language: str
+    name: str
+    state: str
+    job: bool = False
+    started: float | None = None
+    seconds: float = 0.0
+    printed: int = 0
+    kept: int = 0
+    dropped: bool = False
+    status: str = ""
+    exit_code: int | None = None
+    tail: str = ""
+    tail_bytes: int = 0
 
 
 @dataclass(frozen=True)

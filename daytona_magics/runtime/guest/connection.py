@@ -132,6 +132,12 @@ class Connection:
         cursor.skim = skim
         self.changed(execution)
 
+    def skim(self, execution: Execution) -> None:
+        """From now on send of an execution's text only how much there is."""
+        cursor = self._cursors.get(execution.stream)
+        if cursor is not None:
+            cursor.skim = True
+
     def unsubscribe(self, execution: Execution) -> None:
         """Send no more of an execution."""
         self._cursors.pop(execution.stream, None)

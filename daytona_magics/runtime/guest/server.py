@@ -58,6 +58,7 @@ class Server:
             "answer": self._answer,
             "reset": self._reset,
             "look": self._look,
+            "skim": self._skim,
             "status": lambda client, request: self.supervisor.status(),
             "forget": self._forget,
             "ping": lambda client, request: {},
@@ -146,6 +147,10 @@ class Server:
         if context is None:
             return endings.did("it had ended already", "kept", 0)
         return context.interrupt(execution, level)
+
+    def _skim(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        client.skim(self._find(request))
+        return {}
 
     def _look(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
         execution, limit = self._find(request), request.get("tail", 0)
