@@ -5,7 +5,6 @@ For what cannot be caused from outside: a database that refuses, a launcher that
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,6 +16,7 @@ from daytona_magics.engine.launch.launcher import Launcher
 from daytona_magics.engine.life.lifecycle import Sandboxes
 from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
+from tests import scraps
 
 D = TypeVar("D", bound=Database)
 L = TypeVar("L", bound=Launcher)
@@ -53,7 +53,7 @@ def folder() -> Iterator[Path]:
     base = Path(tempfile.mkdtemp(prefix="dm-"))
     base.chmod(0o711)
     yield base
-    shutil.rmtree(base)
+    scraps.remove(base)
 
 
 def plain(base: Path) -> House[Database, Launcher]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests import scraps
 
 ROOT = Path(__file__).resolve().parents[1]
 #: On a disk: the usual temporary folder may be in memory, and what is written there counts as memory.
@@ -125,7 +126,7 @@ class IsolatedEngine:
     def close(self) -> None:
         """Stop the engine and remove the folders."""
         done = self.command("stop")
-        shutil.rmtree(self.base, ignore_errors=True)
+        scraps.remove(self.base)
         assert done.returncode == 0, done.stderr
 
 

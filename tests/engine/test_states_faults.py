@@ -21,6 +21,7 @@ from daytona_magics.engine.life import lifecycle
 from daytona_magics.engine.life.registry import MEMORY_LOST
 from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
+from tests import scraps
 from tests.engine_house import House, folder
 from tests.engine_process import IsolatedEngine, isolated_engine, wait_until
 
@@ -123,7 +124,7 @@ def test_what_lost_its_files_says_so() -> None:
         archived.stop()
         archived.archive()
         engine.kill()
-        shutil.rmtree(engine.state / "sandboxes" / sandbox.id)
+        scraps.remove(engine.state / "sandboxes" / sandbox.id)
         (engine.state / "archives" / f"{archived.id}.tar.gz").unlink()
         engine.client_env()
         for one in (sandbox, archived):

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from daytona_magics.engine.launch import calls, namespaces, visible
-from tests import uids
+from tests import scraps, uids
 
 ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -56,7 +56,8 @@ def run_tests(*files: str, timeout: float = 170, as_root: bool = False, **env: s
         env: more environment.
     """
     uid = 0 if as_root else uids.account(1_810_000)
-    with tempfile.TemporaryDirectory(prefix="dm-user-", dir="/tmp") as home:
+    home = tempfile.mkdtemp(prefix="dm-user-", dir="/tmp")
+    try:
         os.chown(home, uid, uid)
         options = ["-q", "-p", "no:cacheprovider", "--no-header", "-rfE", f"--basetemp={home}/pytest"]
         done = subprocess.run(
@@ -68,6 +69,8 @@ def run_tests(*files: str, timeout: float = 170, as_root: bool = False, **env: s
             timeout=timeout,
             check=False,
         )
+    finally:
+        scraps.remove(home)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     return done.stdout
 

@@ -135,4 +135,13 @@ def _memory(first: int, watched: Watched | None) -> tuple[int, int]:
                 stat = (folder / "memory.stat").read_text().splitlines()
                 cache = next((int(text.split()[1]) for text in stat if text.startswith(line)), 0)
                 return max(0, used - cache), cache
-    return sum(processes.share(pid) or 0 for pid in members(first)), 0
+    return sum(_resident(pid) for pid in members(first)), 0
+
+
+def _resident(pid: int) -> int:
+    """Bytes of a process in memory; shared pages are not divided where the kernel does not say how."""
+    share = processes.share(pid)
+    if share is not None:
+        return share
+    fields = stat_fields(pid)
+    return int(fields[21]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 21 else 0

@@ -43,15 +43,36 @@ def used(folder: Path) -> int:
     Raises:
         OSError: ``folder`` cannot be opened.
     """
-    top = os.open(folder, _FOLDER)
+    top = _Folder(os.open(folder, _FOLDER))
     try:
         return _Count(top).run()
     finally:
-        os.close(top)
+        top.close()
+
+
+class _Folder:
+    """A folder held open for a look, whose mode may be lent for as long.
+
+    Args:
+        handle: the descriptor that is read.
+        place: a descriptor for its mode, when that had to be changed.
+        mode: what it was.
+    """
+
+    def __init__(self, handle: int, place: int = -1, mode: int = 0) -> None:
+        self.handle, self._place, self._mode = handle, place, mode
+
+    def close(self) -> None:
+        """Let go of it; a lent mode goes back."""
+        os.close(self.handle)
+        if self._place >= 0:
+            with suppress(OSError):
+                os.chmod(f"/proc/self/fd/{self._place}", self._mode)
+            os.close(self._place)
 
 
 class _Count:
-    def __init__(self, top: int) -> None:
+    def __init__(self, top: _Folder) -> None:
         self._top = top
         self._seen: set[tuple[int, int]] = set()
         self._bytes = 0
@@ -63,27 +84,27 @@ class _Count:
         self._folder(self._top, ())
         while self._deep:
             names = self._deep.pop()
-            handle = self._walk(names)
-            if handle is not None:
+            folder = self._walk(names)
+            if folder is not None:
                 try:
-                    self._folder(handle, names)
+                    self._folder(folder, names)
                 finally:
-                    os.close(handle)
+                    folder.close()
         return self._bytes
 
-    def _walk(self, names: tuple[str, ...]) -> int | None:
-        handle = os.dup(self._top)
+    def _walk(self, names: tuple[str, ...]) -> _Folder | None:
+        folder = _Folder(os.dup(self._top.handle))
         for name in names:
-            inner = _enter(name, handle)
-            os.close(handle)
+            inner = _enter(name, folder)
+            folder.close()
             if inner is None:
                 return None
-            handle = inner
-        return handle
+            folder = inner
+        return folder
 
-    def _folder(self, handle: int, names: tuple[str, ...], depth: int = 0) -> None:
+    def _folder(self, folder: _Folder, names: tuple[str, ...], depth: int = 0) -> None:
         inner: list[str] = []
-        with suppress(OSError), os.scandir(handle) as entries:
+        with suppress(OSError), os.scandir(folder.handle) as entries:
             for entry in entries:
                 with suppress(OSError):
                     info = entry.stat(follow_symlinks=False)
@@ -96,11 +117,11 @@ class _Count:
                 # A path that is so long costs memory; beyond this the folder itself has been counted.
                 if len(self._deep) < _DEEP:
                     self._deep.append(path)
-            elif (opened := _enter(name, handle)) is not None:
+            elif (opened := _enter(name, folder)) is not None:
                 try:
                     self._folder(opened, path, depth + 1)
                 finally:
-                    os.close(opened)
+                    opened.close()
 
     def _add(self, info: os.stat_result) -> None:
         if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode):
@@ -117,34 +138,37 @@ class _Count:
             self._since = time.monotonic()
 
 
-def _enter(name: str, folder: int) -> int | None:
-    """Open folder ``name``; one whose mode forbids that hides nothing: its mode is lent for a moment."""
+def _enter(name: str, folder: _Folder) -> _Folder | None:
+    """Open folder ``name``; one whose mode forbids that hides nothing: it is lent another for the look."""
     with suppress(FileNotFoundError, NotADirectoryError):
         try:
-            return os.open(name, _FOLDER, dir_fd=folder)
+            handle = os.open(name, _FOLDER, dir_fd=folder.handle)
         except PermissionError:
-            return _force(name, folder)
+            return _force(name, folder.handle)
         except OSError:
             return None
+        if os.geteuid() != 0 and not os.fstat(handle).st_mode & stat.S_IXUSR:
+            # What is in it can be listed and not looked at.
+            os.close(handle)
+            return _force(name, folder.handle)
+        return _Folder(handle)
     return None
 
 
-def _force(name: str, folder: int) -> int | None:
+def _force(name: str, folder: int) -> _Folder | None:
     try:
         place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
         return None
+    mode = stat.S_IMODE(os.fstat(place).st_mode)
     try:
-        mode = stat.S_IMODE(os.fstat(place).st_mode)
         os.chmod(f"/proc/self/fd/{place}", mode | 0o500)
-        try:
-            return os.open(".", _FOLDER, dir_fd=place)
-        finally:
-            os.chmod(f"/proc/self/fd/{place}", mode)
+        return _Folder(os.open(".", _FOLDER, dir_fd=place), place, mode)
     except OSError:
-        return None
-    finally:
+        with suppress(OSError):
+            os.chmod(f"/proc/self/fd/{place}", mode)
         os.close(place)
+        return None
 
 
 def forbid_writing(pids: Iterable[int]) -> None:
