@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daytona_magics.magics.grammar.terms import CWD, ENV, NO_RAISE, QUIET, Argument, Command, Option
+from daytona_magics.magics.grammar.terms import CWD, ENV, NO_RAISE, QUIET, SANDBOX, Argument, Command, Option
 
 CELL = Command(
     "%%sandbox",
@@ -18,6 +18,13 @@ CELL = Command(
     ),
     options=(
         Option(
+            ("-s", "--sandbox"),
+            "run in another sandbox, or in several at once: names with commas between, patterns like "
+            "'agent-*', labels KEY=VALUE",
+            "NAME[,NAME...]",
+            values=SANDBOX,
+        ),
+        Option(
             ("--timeout",),
             "stop the cell after SECONDS (default: setting timeout; 0: no limit)",
             "SECONDS",
@@ -31,6 +38,7 @@ CELL = Command(
     ),
     examples=(
         "%%sandbox\n40 + 2",
+        "%%sandbox bash -s agent-1,agent-2\nmake test",
         "%%sandbox bash --timeout 60\nmake test",
         "%%sandbox -e API_TOKEN --out answer\nprint('captured')",
     ),
