@@ -1,8 +1,8 @@
-"""SIGKILL of everything a cell depends on, in several phases of a cell: exact output or one clear error, no hang.
+"""SIGKILL of everything a cell depends on, in several phases: exact output or one clear error, never a hang.
 
 Whatever was killed, what the cell printed before is a true beginning of its output, the cell fails with an
-error that says what is known, the next one runs, and files are intact. The relay between terminal and guest is
-the one thing a cell does not depend on: the line is made anew, and nothing is missing.
+error that says what is known, the next one runs, and files are intact. The relay between terminal and guest
+is the one thing a cell does not depend on: the line is made anew, and nothing is missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CLEAR = {"SandboxUnreachable", "WorkerDied", "SandboxGone"}
 #: Cells that go on for a while after their first output: so many seconds, or so many lines.
 PHASES = {
     "silent": "import time\nprint('go', flush=True)\ntime.sleep({seconds})",
-    "printing": "import time\nfor i in range({lines}):\n    print(i)\n    if i % 1000 == 0: time.sleep(0.005)",
+    "printing": "import time\nfor i in range({lines}): print(i); time.sleep(0 if i % 1000 else 0.005)",
     "displaying": "print('go', flush=True)\nfor i in range({lines} // 50): display(i)",
     "in a child": "import subprocess\nprint('go', flush=True)\nsubprocess.run(['sleep', '{seconds}'])",
 }
