@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import endings, jobs
+from . import endings, jobs, scanning
 from .connection import Connection
 from .execution import Request
 from .supervisor import Supervisor
@@ -57,10 +57,12 @@ class Server:
             "interrupt": self._interrupt,
             "answer": self._answer,
             "reset": self._reset,
-            "look": self._look,
             "skim": self._skim,
             "status": lambda client, request: self.supervisor.status(),
             "forget": self._forget,
+            "names": self._names,
+            "scan": self._scan,
+            "look": self._look,
             "ping": lambda client, request: {},
         }
         loop.add(door.fd, self._accept)
@@ -174,6 +176,16 @@ class Server:
         if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
             raise ValueError("contexts must be a list of names or null")
         return {"contexts": self.supervisor.reset(names)}
+
+    def _names(self, client: Connection, request: dict[str, Any]) -> None:
+        head = {"op": "reply", "req": request.get("req"), "ok": True}
+        self.supervisor.lookups.ask(request, lambda answer: client.send({**answer, **head}))
+
+    def _scan(self, client: Connection, request: dict[str, Any]) -> None:
+        def answer(body: dict[str, Any]) -> None:
+            client.send({"op": "reply", "req": request.get("req"), "ok": "error" not in body, **body})
+
+        scanning.scan(self._loop, scanning.wanted(request), answer)
 
     def _forget(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
         execution = self._find(request)

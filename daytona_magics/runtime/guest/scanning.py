@@ -1,0 +1,161 @@
+"""Listings of folders, a page at a time, for people who look at files.
+
+A folder may hold a hundred thousand files. The kernel's directory entries say what is a folder, so a page costs
+one pass over the names, a sort, and a ``stat`` of those entries only that are on it. That is done in a short
+child process: the daemon serves cells meanwhile, and a file system that hangs holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+
+from . import processes, workers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from .loop import Loop
+
+#: Entries of one page, names looked at in one folder, and seconds one look may take.
+MAX_PAGE, MAX_NAMES, WITHIN = 1000, 1000000, 5.0
+_KINDS = ((stat.S_ISDIR, "dir"), (stat.S_ISREG, "file"), (stat.S_ISLNK, "link"))
+
+
+def page(path: str, offset: int = 0, limit: int = 200, match: str = "", hidden: bool = False) -> dict[str, Any]:
+    """One page of a folder's entries, folders first, then by name.
+
+    Args:
+        path: the folder; ``~`` is the home.
+        match: only names that hold this text, whatever their case.
+        hidden: also names that begin with a dot.
+
+    Returns:
+        ``{"path", "total", "hidden", "more", "entries"}``: the folder's real path, the number of entries that
+        match, how many were left out for their dot, whether there are more than were looked at, and the
+        entries as ``{"name", "kind", "size", "modified", "mode", "target"}`` (bytes, seconds, bits).
+
+    Raises:
+        OSError: it cannot be read.
+
+    In:  page("/usr", limit=1)["entries"][0]["kind"]
+    Out: 'dir'
+    """
+    folder = os.path.realpath(os.path.expanduser(path))
+    wanted, found, left_out, more = match.lower(), [], 0, False
+    with os.scandir(folder) as entries:
+        for count, entry in enumerate(entries):
+            if count >= MAX_NAMES:
+                more = True
+                break
+            name = entry.name
+            if wanted and wanted not in name.lower():
+                continue
+            if name[0] == "." and not hidden:
+                left_out += 1
+                continue
+            try:
+                last = not entry.is_dir()
+            except OSError:
+                last = True
+            found.append((last, name.lower(), name))
+    found.sort()
+    shown = found[offset : offset + limit]
+    return {
+        "path": folder,
+        "total": len(found),
+        "hidden": left_out,
+        "more": more,
+        "entries": [_entry(folder, name, not last) for last, _, name in shown],
+    }
+
+
+def _entry(folder: str, name: str, is_folder: bool) -> dict[str, Any]:
+    path = os.path.join(folder, name)
+    described: dict[str, Any] = {"name": name, "kind": "gone", "size": 0, "modified": 0, "mode": 0, "target": ""}
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return described
+    kind = next((text for test, text in _KINDS if test(info.st_mode)), "special")
+    if kind == "link":
+        try:
+            described["target"] = os.readlink(path)
+        except OSError:
+            return described
+        # A link to a folder opens like one.
+        kind = "dir" if is_folder else "link"
+    described.update(
+        kind=kind, size=info.st_size, modified=int(info.st_mtime), mode=stat.S_IMODE(info.st_mode)
+    )
+    return described
+
+
+def wanted(request: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a ``scan`` request, checked. Raises ValueError."""
+    fields = {key: request.get(key, default) for key, default in (("path", "~"), ("match", ""))}
+    for key, text in fields.items():
+        if not isinstance(text, str) or len(text) > 4096 or "\0" in text:
+            raise ValueError("%s must be text of at most 4096 characters" % key)
+    for key, default, most in (("offset", 0, MAX_NAMES), ("limit", 200, MAX_PAGE)):
+        number = request.get(key, default)
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
+            raise ValueError("%s must be a number from 0 to %d" % (key, most))
+        fields[key] = number
+    return {**fields, "hidden": request.get("hidden") is True}
+
+
+def scan(loop: Loop, fields: dict[str, Any], answer: Callable[[dict[str, Any]], Any]) -> None:
+    """Make a page in a child process, then call ``answer`` with it, or with ``{"error", "message"}``."""
+    read, write = workers.make_pipe()
+
+    def child() -> None:
+        loop.close_in_child()
+        processes.die_with_parent()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            body = page(**fields)
+        except OSError as error:
+            code = "not-found" if isinstance(error, (FileNotFoundError, NotADirectoryError)) else "unreadable"
+            body = {"error": code, "message": "%s: %s" % (fields["path"], error.strerror or error)}
+        view = memoryview(json.dumps(body).encode("ascii"))
+        while view:
+            view = view[os.write(write, view) :]
+
+    pid = workers.fork(child)
+    os.close(write)
+    pieces: list[bytes] = []
+    late = {"error": "too-slow", "message": "%s did not answer within %d s" % (fields["path"], WITHIN)}
+
+    def close() -> None:
+        timer.cancel()
+        loop.remove(read)
+        os.close(read)
+
+    def give_up() -> None:
+        # One that hangs in the kernel does not even end: nobody waits for that.
+        processes.send_child(pid, signal.SIGKILL)
+        close()
+        answer(late)
+
+    timer = loop.later(WITHIN, give_up)
+
+    def readable(events: int) -> None:
+        try:
+            data = os.read(read, 1 << 18)
+        except BlockingIOError:
+            return
+        if data:
+            pieces.append(data)
+            return
+        close()
+        try:
+            body = json.loads(b"".join(pieces))
+        except ValueError:
+            body = {"error": "unreadable", "message": "%s: the look at it was ended" % fields["path"]}
+        answer(body)
+
+    loop.add(read, readable)
