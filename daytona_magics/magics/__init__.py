@@ -56,15 +56,18 @@ def register(shell: InteractiveShell) -> None:
 
     # No $name or {name} of ours is ever filled in: what stands in the cell is what runs.
     @no_var_expand  # type: ignore[untyped-decorator,unused-ignore]
-    def sandbox(line: str, cell: str | None = None) -> Any:
+    def sandbox(line: str, cell: str | None = None, local_ns: Any = None) -> Any:
         """Run cells in a sandbox: %%sandbox. Manage it: %sandbox help."""
         if cell is None:
             from daytona_magics.magics.line import run_line
 
-            return run_line(shell, line)
+            return run_line(shell, line, local_ns)
         from daytona_magics.magics.cell import run_cell
 
         return run_cell(shell, line, cell)
+
+    # `%sandbox push` in a function finds the function's variables.
+    sandbox.needs_local_scope = True  # type: ignore[attr-defined,unused-ignore]
 
     @no_var_expand  # type: ignore[untyped-decorator,unused-ignore]
     def local(line: str, cell: str | None = None) -> Any:

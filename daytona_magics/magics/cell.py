@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import CellFailed, SandboxInterrupted, SandboxUsageError
-from daytona_magics.magics import grammar, helptext, secrets, several, whole
+from daytona_magics.magics import grammar, helptext, secrets, several, variables, whole
 from daytona_magics.magics.parser import HelpWanted, parse
 
 if TYPE_CHECKING:
@@ -43,9 +43,12 @@ def run_cell(shell: Any, line: str, body: str | None, *, carried: bool = False) 
         options = parse(grammar.CELL, line)
     except HelpWanted as wanted:
         return Help(helptext.of(wanted.command))
+    except SandboxUsageError as error:
+        raise variables.explained(line, error) from None
     if options.out is not None and not options.out.isidentifier():
         raise SandboxUsageError(f"--out {options.out}: not a variable name")
     env = secrets.environment(options.env)
+    carrier = variables.carrier(shell, options)
     if body is None or not body.strip():
         return Help(f"The cell is empty: nothing was run.\n\n{helptext.of(grammar.CELL)}")
 
@@ -53,8 +56,10 @@ def run_cell(shell: Any, line: str, body: str | None, *, carried: bool = False) 
         ties = several.targets(options)
         request = _request(shell, options, env, body if carried else "\n" + body, ties[0][0])
         if several.many(options):
-            return several.run_cell(shell, options, request, ties)
-        outcome, pump = _run(options, request, carried, *ties[0])
+            return several.run_cell(shell, options, carrier.loaded(request), ties)
+        outcome, pump = _run(options, carrier.loaded(request, ties[0][0]), carried, carrier, *ties[0])
+        if outcome.error is None:
+            shell.user_ns.update(carrier.taken(ties[0][0]))
     except SandboxInterrupted:
         raise
     except KeyboardInterrupt:
@@ -94,14 +99,22 @@ def _request(shell: Any, options: Any, env: dict[str, str], code: str, binding: 
 
 
 def _run(
-    options: Any, request: ExecRequest, carried: bool, binding: Binding, channel: Channel
+    options: Any,
+    request: ExecRequest,
+    carried: bool,
+    carrier: variables.Carrier,
+    binding: Binding,
+    channel: Channel,
 ) -> tuple[CellOutput, Pump]:
+    from daytona_magics.notebook import flow, spool
     from daytona_magics.notebook.pump import Pump
 
     if carried and not options.quiet:
         whole.mark(whole.called(binding.bound().name))
     pump = Pump(
-        lambda sink, window: binding.run(channel, request, sink, window),
+        lambda sink, window: binding.run(
+            channel, request, carrier.watched(sink, window), window, keep_above=flow.KEEP_ABOVE
+        ),
         lambda level: channel.interrupt(request.id, level),
         lambda number, answer: channel.answer(
             request.id, number, answer.text, error=answer.error, end=answer.end
@@ -111,6 +124,9 @@ def _run(
         capture=options.out is not None,
         quiet=options.quiet,
         trust=binding.config.trust,
+        flow=flow.Flow(
+            flow.limits(binding.config), spool.ChannelSpool(channel, request.id), quiet=options.quiet
+        ),
     )
     outcome = pump.run()
     if options.language == "python":

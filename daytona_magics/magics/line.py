@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -9,12 +10,13 @@ from daytona_magics.magics import helptext
 from daytona_magics.magics.parser import HelpWanted, parse, verb
 
 
-def run_line(shell: Any, line: str) -> Any:
+def run_line(shell: Any, line: str, scope: Mapping[str, Any] | None = None) -> Any:
     """Run one ``%sandbox`` line.
 
     Args:
         shell: the InteractiveShell.
         line: everything after ``%sandbox``.
+        scope: the local variables of the function it stands in, None at the top.
 
     Returns:
         what the verb returns: something that shows itself, or None.
@@ -29,6 +31,7 @@ def run_line(shell: Any, line: str) -> Any:
         from daytona_magics.notebook.card import Help
 
         return Help(helptext.of(wanted.command))
+    options.scope = scope
     module, _, function = command.run.partition(":")
     run = getattr(import_module(f"daytona_magics.magics.{module}"), function)
     return run(shell, options)

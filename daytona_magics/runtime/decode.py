@@ -7,6 +7,7 @@ our guest would send is a :class:`~daytona_magics.errors.ProtocolError`, never i
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -24,6 +25,7 @@ from daytona_magics.runtime.events import (
     Notice,
     Page,
     Result,
+    Variables,
 )
 from daytona_magics.runtime.guest import frames
 from daytona_magics.runtime.records import GuestInfo, Look
@@ -87,7 +89,7 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def too_much(payload: bytes | bytearray) -> bool:
+def too_much(payload: bytes | bytearray, most: int = MAX_VALUES) -> bool:
     """Whether a JSON text has too many values, or has them too deep, to be parsed; looks only at its marks.
 
     In:  too_much(b'{"a": [1, 2]}'), too_much(b"[" * 1000)
@@ -96,10 +98,10 @@ def too_much(payload: bytes | bytearray) -> bool:
     if len(payload) <= MAX_DEPTH:
         return False
     bare = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if bare.count(b'"') > 2 * MAX_VALUES:
+    if bare.count(b'"') > 2 * most:
         return True
     marks = _STRING.sub(b"", bare).translate(None, _UNMARKED)
-    if marks.count(b",") + marks.count(b"[") + marks.count(b"{") > MAX_VALUES:
+    if marks.count(b",") + marks.count(b"[") + marks.count(b"{") > most:
         return True
     depth = 0
     for mark in marks.translate(None, b","):
@@ -203,6 +205,7 @@ def look(message: dict[str, Any]) -> Look:
         seconds=max(0.0, float(message.get("seconds", 0.0))),
         printed=integer(message, "printed"),
         kept=integer(message, "kept"),
+        lost=integer(message, "lost"),
         dropped=boolean(message, "dropped"),
         status=text(message, "status", "", 20),
         exit_code=None if code is None else integer(message, "exit_code", -(2**31), 2**31),
@@ -251,6 +254,8 @@ def event(payload: bytes | bytearray) -> Event | None:
         return Result(data=_bundle(message), metadata=mapping(message, "metadata"), size=len(payload))
     if kind == "error":
         return _error(message, len(payload))
+    if kind == "variables":
+        return _variables(message, len(payload))
     if kind == "notice":
         return Notice(text(message, "text"))
     if kind == "input":
@@ -284,6 +289,17 @@ def _transient(message: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(identity, str) or len(identity) > 200:
         refuse("display_id is not a short string")
     return {"display_id": identity}
+
+
+def _variables(message: dict[str, Any], size: int) -> Variables:
+    path = text(message, "path", "", 4096)
+    if "\0" in path or bool(path) == bool(message.get("data")):
+        refuse("variables are data or a path")
+    try:
+        data = base64.b64decode(text(message, "data", "", MAX_MESSAGE), validate=True)
+    except ValueError:
+        refuse("variables are not base64")
+    return Variables(data, path, size)
 
 
 def _error(message: dict[str, Any], size: int) -> Error:

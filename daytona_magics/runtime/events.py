@@ -109,6 +109,18 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Variables:
+    """The variables asked for: a container, or the path of a file in the sandbox that holds one. Hostile.
+
+    ``size`` as of Display.
+    """
+
+    data: bytes = b""
+    path: str = ""
+    size: int = field(default=0, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A sentence of the guest's own for the reader, e.g. behind which cell this one waits."""
 
@@ -172,6 +184,7 @@ Event = (
     | Clear
     | Input
     | Page
+    | Variables
     | Notice
     | Gap
     | Done
@@ -192,7 +205,7 @@ def weight(event: Event) -> int:
         return 128 + sys.getsizeof(event.text)
     if isinstance(event, Input):
         return 256 + sys.getsizeof(event.prompt)
-    if isinstance(event, Display | Result | Error):
+    if isinstance(event, Display | Result | Error | Variables):
         return 256 + event.size
     return 256
 

@@ -28,6 +28,7 @@ class ExecRequest:
         timeout: seconds after which the guest stops it, waiting for input included; 0 for none.
         number: the cell's ``In[number]`` in the notebook; 0 when it has none.
         job: run it beside the context's cells, in a context that ends with it, and keep its output.
+        variables: what it brings and gives back (see :mod:`~daytona_magics.runtime.guest.variables`).
     """
 
     id: str
@@ -40,6 +41,7 @@ class ExecRequest:
     timeout: float = 0.0
     number: int = 0
     job: bool = False
+    variables: Mapping[str, Any] | None = None
 
     def fields(self) -> dict[str, Any]:
         """As the guest is told."""
@@ -56,7 +58,8 @@ class Look:
         started: seconds since 1970 by the sandbox's clock, None before.
         seconds: it has run.
         printed: bytes of text it wrote.
-        kept: bytes of its output that are kept in the sandbox.
+        kept: bytes of its output that are kept in the sandbox, with what is around them.
+        lost: bytes from the middle of a long output that were more than the sandbox keeps.
         dropped: whether its output made room for newer output.
         status: how it ended (see :class:`~daytona_magics.runtime.events.Done`), "" before.
         exit_code: of a bash cell that has ended.
@@ -74,6 +77,7 @@ class Look:
     seconds: float = 0.0
     printed: int = 0
     kept: int = 0
+    lost: int = 0
     dropped: bool = False
     status: str = ""
     exit_code: int | None = None

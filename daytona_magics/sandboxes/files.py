@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 import shlex
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -25,15 +25,21 @@ GROWTH = 64 << 20
 LOG_LIMIT = 256 << 10
 
 
+#: The home of each sandbox that was asked for it.
+_homes: dict[str, str] = {}
+
+
 async def remote_path(sandbox: Any, path: str) -> str:
     """Expand a leading ``~``; the platform does not."""
     if path == "~" or path.startswith("~/"):
-        home = (await sandbox.get_user_home_dir()).rstrip("/")
+        home = _homes.get(sandbox.id)
+        if home is None:
+            home = _homes[sandbox.id] = (await sandbox.get_user_home_dir()).rstrip("/")
         return f"{home}/{path[2:]}".rstrip("/") if path[2:] else home
     return path
 
 
-async def _of(path: str, call: Awaitable[T]) -> T:
+async def asked(path: str, call: Awaitable[T]) -> T:
     try:
         return await call
     except sdk.error_class() as error:
@@ -57,7 +63,7 @@ async def execute(
     tell.progress("running")
     folder = await remote_path(sandbox, cwd) if cwd else None
     limit = math.ceil(timeout) if timeout else None
-    answer = await _of(
+    answer = await asked(
         "the command", sandbox.process.exec(command, cwd=folder, env=env or None, timeout=limit)
     )
     return int(answer.exit_code or 0), str(answer.result or "")
@@ -67,17 +73,17 @@ async def listed(binding: Binding, tell: Reporter, path: str) -> list[Any]:
     """The entries of a folder, or the one entry of a file."""
     sandbox = await binding.usable(tell)
     where = await remote_path(sandbox, path)
-    info = await _of(path, sandbox.fs.get_file_info(where))
-    return list(await _of(path, sandbox.fs.list_files(where))) if info.is_dir else [info]
+    info = await asked(path, sandbox.fs.get_file_info(where))
+    return list(await asked(path, sandbox.fs.list_files(where))) if info.is_dir else [info]
 
 
-async def _content(sandbox: Any, path: str, where: str) -> AsyncGenerator[bytes, None]:
+async def content(sandbox: Any, path: str, where: str) -> AsyncGenerator[bytes, None]:
     """The pieces of a file as they come. Whoever stops in the middle closes it, which ends the transfer."""
     import aiohttp
 
     some = False
     try:
-        async with aclosing(await sandbox.fs.download_file_stream(where)) as pieces:
+        async with aclosing(await sandbox.fs.download_file_stream(where, timeout=0)) as pieces:
             async for piece in pieces:
                 some = True
                 yield piece
@@ -91,6 +97,21 @@ async def _content(sandbox: Any, path: str, where: str) -> AsyncGenerator[bytes,
         raise SandboxUnreachable(f"{path!r} could not be read to its end ({type(error).__name__})") from None
 
 
+async def info_of(sandbox: Any, path: str) -> Any:
+    """What the sandbox says of a file or folder."""
+    return await asked(path, sandbox.fs.get_file_info(path))
+
+
+async def put_stream(sandbox: Any, pieces: AsyncIterator[Any], where: str) -> None:
+    """Write a file of the sandbox from pieces as they come; it appears whole or not at all."""
+    import httpx
+
+    try:
+        await asked(where, sandbox.fs.upload_file_stream(pieces, where, timeout=0))
+    except httpx.HTTPError as error:
+        raise SandboxUnreachable(f"{where!r} could not be sent to its end ({type(error).__name__})") from None
+
+
 async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> bytes:
     """The content of a file.
 
@@ -101,15 +122,15 @@ async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> by
     """
     sandbox = await binding.usable(tell)
     where = await remote_path(sandbox, path)
-    info = await _of(path, sandbox.fs.get_file_info(where))
+    info = await asked(path, sandbox.fs.get_file_info(where))
     if info.is_dir:
         raise SandboxError(f"{path!r} is a folder", hint=f"%sandbox ls {path}")
-    count, content = info.size, bytearray()
+    count, data = info.size, bytearray()
     if count <= limit:
-        async with aclosing(_content(sandbox, path, where)) as pieces:
+        async with aclosing(content(sandbox, path, where)) as pieces:
             async for piece in pieces:
-                content += piece
-                count = len(content)
+                data += piece
+                count = len(data)
                 if count > limit:
                     break
     if count > limit:
@@ -117,7 +138,7 @@ async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> by
             f"{path!r} has {max(count, info.size):,} bytes or more, more than the {limit:,} that are shown",
             hint=f"%sandbox download {path}",
         )
-    return bytes(content)
+    return bytes(data)
 
 
 async def between_cells(binding: Binding, tell: Reporter, lines: int) -> str:
@@ -153,7 +174,7 @@ async def upload(binding: Binding, tell: Reporter, local: list[Path], target: st
     for path in local:
         name = f"{where.rstrip('/')}/{path.name}" if folder else where
         tell.progress(f"uploading {path.name}")
-        await _of(name, sandbox.fs.upload_file(str(path), name))
+        await asked(name, sandbox.fs.upload_file(str(path), name))
         sent.append((name, path.stat().st_size))
     return sent
 
@@ -175,7 +196,7 @@ async def download(binding: Binding, tell: Reporter, remote: str, target: Path) 
     """
     sandbox = await binding.usable(tell)
     where = await remote_path(sandbox, remote)
-    info = await _of(remote, sandbox.fs.get_file_info(where))
+    info = await asked(remote, sandbox.fs.get_file_info(where))
     if info.is_dir:
         raise SandboxError(f"{remote!r} is a folder", hint="Pack it first:  %sandbox exec tar czf …")
     tell.progress(f"downloading {PurePosixPath(where).name}")
@@ -183,7 +204,7 @@ async def download(binding: Binding, tell: Reporter, remote: str, target: Path) 
     count, most = 0, int(info.size) + GROWTH
     try:
         with part.open("xb") as file:
-            async with aclosing(_content(sandbox, remote, where)) as pieces:
+            async with aclosing(content(sandbox, remote, where)) as pieces:
                 async for piece in pieces:
                     count += len(piece)
                     if count > most:

@@ -28,7 +28,7 @@ class Files:
     async def get_file_info(self, path: str) -> Any:
         return SimpleNamespace(is_dir=False, size=self.said)
 
-    async def download_file_stream(self, path: str) -> AsyncIterator[bytes]:
+    async def download_file_stream(self, path: str, timeout: int) -> AsyncIterator[bytes]:
         async def pieces() -> AsyncIterator[bytes]:
             try:
                 while self.sent < self.pieces:

@@ -8,11 +8,12 @@ verbs; the list of verbs in the help has their order.
 
 from __future__ import annotations
 
-from daytona_magics.magics.grammar import about, files, jobs, lifecycle, network, whole
+from daytona_magics.magics.grammar import about, files, jobs, lifecycle, network, variables, whole
 from daytona_magics.magics.grammar.cell import CELL
 from daytona_magics.magics.grammar.terms import (
     ENV_NAME,
     LOCAL_PATH,
+    NAME,
     REMOTE_PATH,
     SANDBOX,
     SETTING,
@@ -27,6 +28,7 @@ __all__ = [
     "CELL",
     "ENV_NAME",
     "LOCAL_PATH",
+    "NAME",
     "REMOTE_PATH",
     "SANDBOX",
     "SETTING",
@@ -42,6 +44,7 @@ VERBS: tuple[Command, ...] = (
     *lifecycle.VERBS,
     *jobs.VERBS,
     *files.VERBS,
+    *variables.VERBS,
     *network.VERBS,
     *whole.VERBS,
     *about.VERBS,

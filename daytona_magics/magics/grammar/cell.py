@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daytona_magics.magics.grammar.terms import CWD, ENV, NO_RAISE, QUIET, SANDBOX, Argument, Command, Option
+from daytona_magics.magics.grammar.variables import INPUT, OUTPUT, UNSAFE_PICKLE
 
 CELL = Command(
     "%%sandbox",
@@ -32,6 +33,9 @@ CELL = Command(
         ),
         CWD,
         ENV,
+        INPUT,
+        OUTPUT,
+        UNSAFE_PICKLE,
         Option(("--out",), "keep output, errors and result in VAR instead of showing them", "VAR"),
         NO_RAISE,
         QUIET,
@@ -40,6 +44,7 @@ CELL = Command(
         "%%sandbox\n40 + 2",
         "%%sandbox bash -s agent-1,agent-2\nmake test",
         "%%sandbox bash --timeout 60\nmake test",
+        "%%sandbox -i df -o summary\nsummary = df.describe()",
         "%%sandbox -e API_TOKEN --out answer\nprint('captured')",
     ),
 )

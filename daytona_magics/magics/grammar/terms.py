@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 #: What the values of an argument or option are, for completion.
-SANDBOX, LOCAL_PATH, REMOTE_PATH, ENV_NAME, SETTING, VERB = (
+SANDBOX, LOCAL_PATH, REMOTE_PATH, ENV_NAME, SETTING, VERB, NAME = (
     "sandbox",
     "local-path",
     "remote-path",
     "env-name",
     "setting",
     "verb",
+    "variable",
 )
 
 

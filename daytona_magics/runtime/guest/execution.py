@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from . import frames
+from . import frames, variables
 from .journal import Journal
 
 TYPE_CHECKING = False
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 QUEUED, RUNNING, DONE = "queued", "running", "done"
+
+
+#: The kinds of context a cell may name; "fresh" is a Python that knows nothing of earlier cells.
+LANGUAGES = ("python", "fresh", "bash", "node", "ts", "ruby", "R", "perl", "program")
 
 
 class Request:
@@ -30,6 +34,10 @@ class Request:
         timeout: float,
         number: int = 0,
         job: bool = False,
+        argv: list[str] | None = None,
+        interpreter: list[str] | None = None,
+        stdin: bool = False,
+        variables: dict[str, Any] | None = None,
     ) -> None:
         self.id = id
         self.context = context
@@ -41,6 +49,10 @@ class Request:
         self.timeout = timeout
         self.number = number
         self.job = job
+        self.argv = argv or []  # sys.argv[1:], $1 ...
+        self.interpreter = interpreter or []  # of the language "program"
+        self.variables = variables  # see variables.check
+        self.stdin = stdin  # ask for input also when it cannot be seen that a program waits for it
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Request:
@@ -53,8 +65,8 @@ class Request:
                 raise ValueError("%s must be a string" % key)
         if not 1 <= len(text["id"]) <= 64 or not text["id"].isalnum() or not text["id"].isascii():
             raise ValueError("id must be 1 to 64 letters and digits")
-        if text["language"] not in ("python", "bash"):
-            raise ValueError("language must be python or bash")
+        if text["language"] not in LANGUAGES:
+            raise ValueError("language must be one of %s" % ", ".join(LANGUAGES))
         if not 1 <= len(text["context"]) <= 128 or "\0" in text["context"]:
             raise ValueError("context must be 1 to 128 characters")
         cwd, env, timeout = value.get("cwd"), value.get("env") or {}, value.get("timeout") or 0
@@ -68,7 +80,23 @@ class Request:
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 31:
             raise ValueError("number must be the cell's number")
         job = value.get("job") is True
-        return cls(cwd=cwd or None, env=env, timeout=float(timeout), number=number, job=job, **text)
+        words = {key: value.get(key) or [] for key in ("argv", "interpreter")}
+        for key, one in words.items():
+            if not isinstance(one, list) or not all(isinstance(w, str) and "\0" not in w for w in one):
+                raise ValueError("%s must be a list of words" % key)
+        if (text["language"] == "program") != bool(words["interpreter"]):
+            raise ValueError("interpreter belongs to the language program")
+        return cls(
+            cwd=cwd or None,
+            env=env,
+            timeout=float(timeout),
+            number=number,
+            job=job,
+            stdin=value.get("stdin") is True,
+            variables=variables.check(value.get("variables")),
+            **words,
+            **text,
+        )
 
 
 def _env_name(name: object) -> bool:
@@ -122,6 +150,7 @@ class Execution:
             "seconds": round(self.ran(), 3),
             "printed": self.printed,
             "kept": 0 if self.forgotten else self.journal.size,
+            "lost": self.journal.dropped_bytes(0),
             "dropped": self.dropped,
             "status": self.end.get("status", ""),
             "exit_code": self.end.get("exit_code"),

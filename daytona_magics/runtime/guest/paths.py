@@ -27,7 +27,7 @@ def run_folder(create: bool = False) -> str:
     """The run folder; with ``create`` it and its sub-folders exist afterwards, readable by this user only."""
     folder = os.path.join(home(), ".daytona-magics", "run")
     if create:
-        for name in ("", "executions", "contexts"):
+        for name in ("", "executions", "contexts", "variables"):
             path = os.path.join(folder, name)
             os.makedirs(path, mode=0o700, exist_ok=True)
             if os.stat(path).st_uid == os.getuid():

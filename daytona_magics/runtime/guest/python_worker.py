@@ -44,6 +44,7 @@ class PythonWorker(workers.Worker):
         self._on_message = on_message
         self._on_question = on_question
         self._on_done = on_done
+        self._on_look: Callable[[bytes], Any] = lambda body: None
         self._poll_timer: Timer | None = None
         self._last_look = False
         self._run = 0  # stream of the cell it runs
@@ -79,8 +80,17 @@ class PythonWorker(workers.Worker):
                 "cwd": request.cwd,
                 "env": request.env,
                 "number": request.number,
+                "argv": request.argv,
+                "variables": request.variables,
+                "fresh": request.language == "fresh",
             }
         )
+        request.variables = None
+
+    def look(self, query: dict[str, Any], then: Callable[[bytes], Any]) -> None:
+        """Ask about names, between cells; ``then`` is called with the answer's JSON."""
+        self._on_look = then
+        self._tell({"look": query})
 
     def answer(self, message: dict[str, Any]) -> None:
         """Hand over the answer to a question."""
@@ -111,6 +121,8 @@ class PythonWorker(workers.Worker):
         elif body[:1] == b"D":
             self._run = 0
             self._on_done(json.loads(body[1:].decode("utf-8", "replace")))
+        elif body[:1] == b"L":
+            self._on_look(body[1:])
         elif body[:1] == b"Q":
             self._on_question(body[1:])
         else:

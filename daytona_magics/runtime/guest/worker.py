@@ -19,7 +19,7 @@ import sys
 import traceback
 import types
 
-from . import hooks, magics, processes, rich, shell, streams, tracebacks, transform
+from . import hooks, magics, processes, rich, shell, streams, tracebacks, transform, variables
 from .asking import Asker
 from .commands import Commands
 from .history import History
@@ -133,6 +133,10 @@ class Session:
         while True:
             self.tasks.between_cells(self._commands.fd)
             job = self._commands.next()
+            if job is not None and "look" in job:
+                from . import completing
+
+                self._writer.message(b"L" + completing.answer(self.namespace, self._helper, job["look"]))
             if job is None or "code" not in job:
                 continue  # the answer to a question of a cell that has ended
             report = self._guarded(job)
@@ -182,11 +186,20 @@ class Session:
         status: tuple[str, int | None] = ("ok", 0)
         try:
             _apply(job["cwd"], job["env"], restore)
+            carried = job.get("variables") or {}
+            if carried.get("inputs"):
+                self.namespace.update(variables.take_in(carried["inputs"]))
+            if job.get("fresh"):
+                sys.argv[1:] = job["argv"]
             self._execute(job["code"], job["name"])
+            if job.get("fresh"):
+                _end_like_a_program(self._pid)
             if self.display_error is not None:
                 raise self.display_error
             if os.getpid() == self._pid:
                 hooks.cell_ended(rich)
+                if carried.get("outputs"):
+                    self.send(variables.give(self.namespace, carried["outputs"], carried["pickled"]))
         except SystemExit as error:
             status = self._exited(error)
         except KeyboardInterrupt as error:
@@ -228,6 +241,8 @@ class Session:
     # -- running one cell ----------------------------------------------------------------------------------
 
     def _execute(self, code: str, name: str) -> None:
+        if not code:
+            return  # it only carries variables
         if self._helper.reloader is not None:
             self._helper.reloader.look()
         if code[:1].isspace():
@@ -293,6 +308,19 @@ class Session:
 
 def _ignore(number: int, frame: Any) -> None:
     """SIGINT handler between cells."""
+
+
+def _end_like_a_program(pid: int) -> None:
+    """Wait for threads and run what was left for the end, as Python does before it ends."""
+    import atexit
+    import threading
+
+    own = threading.current_thread()
+    if os.getpid() == pid:
+        for thread in threading.enumerate():
+            if thread is not own and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()
 
 
 def _apply(cwd: str | None, env: dict[str, str], restore: list[Any]) -> None:

@@ -1,0 +1,105 @@
+"""Variables to and from the bound sandbox. Coroutines for the loop thread.
+
+A small container travels in the cell's own request and in one message of its output. A large one is a file in
+a private folder of the sandbox for the time of the transfer; the file API carries it in pieces, straight from
+the memory the values are in and straight into the memory they will be in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from collections.abc import AsyncIterator, Collection
+from contextlib import aclosing, suppress
+from typing import Any
+
+from daytona_magics.errors import SandboxError
+from daytona_magics.runtime.events import Variables
+from daytona_magics.runtime.variables import SMALL, CannotCarry, Package, Reader
+from daytona_magics.sandboxes import client as sdk
+from daytona_magics.sandboxes import files
+from daytona_magics.sandboxes.binding import Binding
+from daytona_magics.sandboxes.meter import Meter
+from daytona_magics.sandboxes.report import Reporter
+
+#: Where the guest expects containers, below its folder.
+FOLDER = ".daytona-magics/run/variables"
+
+
+def is_small(package: Package) -> bool:
+    """Whether a package goes in the request itself."""
+    return package.size <= SMALL
+
+
+def inline(package: Package) -> dict[str, str]:
+    """A small package, as the request itself says it."""
+    return {"data": base64.b64encode(package.bytes()).decode("ascii")}
+
+
+async def send(binding: Binding, tell: Reporter, package: Package) -> dict[str, str]:
+    """Bring packed variables to the sandbox; returns what the cell's request says of them.
+
+    Raises:
+        SandboxError: the upload failed, or a variable changed meanwhile; nothing is left there.
+    """
+    if is_small(package):
+        return inline(package)
+    sandbox = binding.bound()
+    where = await files.remote_path(sandbox, f"~/{FOLDER}/{secrets.token_hex(16)}")
+    meter = Meter(tell, _named("sending", package), package.size)
+
+    async def pieces() -> AsyncIterator[Any]:
+        for piece in package.pieces():
+            meter.add(len(piece))
+            yield piece
+
+    try:
+        await files.put_stream(sandbox, pieces(), where)
+    except BaseException as error:
+        with suppress(Exception):
+            await asyncio.shield(sandbox.fs.delete_file(where))
+        if isinstance(error, CannotCarry):
+            raise SandboxError(f"-i: {error}") from None
+        raise
+    return {"path": where}
+
+
+def _named(what: str, package: Package) -> str:
+    names = list(package.about)
+    return f"{what} {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+
+
+async def fetch(
+    binding: Binding, tell: Reporter, event: Variables, names: Collection[str], *, pickled: bool = False
+) -> dict[str, Any]:
+    """The values a cell gave back.
+
+    Args:
+        event: what came with its output.
+        names: the names that were asked for.
+        pickled: unpickle what came as a pickle.
+
+    Raises:
+        SandboxError: they do not fit, need a package that is missing here, or the way broke.
+        ProtocolError: they are not what our guest sends.
+    """
+    reader = Reader(names, pickled)
+    if not event.path:
+        reader.take(event.data)
+        return await asyncio.to_thread(reader.values)
+    sandbox = binding.bound()
+    try:
+        info = await files.info_of(sandbox, event.path)
+        meter = Meter(
+            tell, f"receiving {', '.join(list(names)[:3])}{' …' if len(names) > 3 else ''}", info.size
+        )
+        async with aclosing(files.content(sandbox, event.path, event.path)) as pieces:
+            async for piece in pieces:
+                # Whatever was announced in the header is all that is taken.
+                reader.take(piece)
+                meter.add(len(piece))
+        return await asyncio.to_thread(reader.values)
+    finally:
+        with suppress(sdk.error_class()):
+            await asyncio.shield(sandbox.fs.delete_file(event.path))
