@@ -25,7 +25,9 @@ MAX_PAGE, MAX_NAMES, WITHIN = 1000, 1000000, 5.0
 _KINDS = ((stat.S_ISDIR, "dir"), (stat.S_ISREG, "file"), (stat.S_ISLNK, "link"))
 
 
-def page(path: str, offset: int = 0, limit: int = 200, match: str = "", hidden: bool = False) -> dict[str, Any]:
+def page(
+    path: str, offset: int = 0, limit: int = 200, match: str = "", hidden: bool = False
+) -> dict[str, Any]:
     """One page of a folder's entries, folders first, then by name.
 
     Args:
@@ -36,7 +38,8 @@ def page(path: str, offset: int = 0, limit: int = 200, match: str = "", hidden: 
     Returns:
         ``{"path", "total", "hidden", "more", "entries"}``: the folder's real path, the number of entries that
         match, how many were left out for their dot, whether there are more than were looked at, and the
-        entries as ``{"name", "kind", "size", "modified", "mode", "target"}`` (bytes, seconds, bits).
+        entries as ``{"name", "kind", "size", "modified", "mode", "target"}`` (bytes, seconds, bits). A name that
+        is not UTF-8 is shown with marks in it, and ``odd``: no path can be made of it.
 
     Raises:
         OSError: it cannot be read.
@@ -65,7 +68,7 @@ def page(path: str, offset: int = 0, limit: int = 200, match: str = "", hidden: 
     found.sort()
     shown = found[offset : offset + limit]
     return {
-        "path": folder,
+        "path": _shown(folder),
         "total": len(found),
         "hidden": left_out,
         "more": more,
@@ -73,9 +76,15 @@ def page(path: str, offset: int = 0, limit: int = 200, match: str = "", hidden: 
     }
 
 
+def _shown(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _entry(folder: str, name: str, is_folder: bool) -> dict[str, Any]:
     path = os.path.join(folder, name)
-    described: dict[str, Any] = {"name": name, "kind": "gone", "size": 0, "modified": 0, "mode": 0, "target": ""}
+    described: dict[str, Any] = {"name": _shown(name), "kind": "gone", "size": 0, "modified": 0, "mode": 0}
+    if described["name"] != name:
+        described["odd"] = True
     try:
         info = os.lstat(path)
     except OSError:
@@ -83,7 +92,7 @@ def _entry(folder: str, name: str, is_folder: bool) -> dict[str, Any]:
     kind = next((text for test, text in _KINDS if test(info.st_mode)), "special")
     if kind == "link":
         try:
-            described["target"] = os.readlink(path)
+            described["target"] = _shown(os.readlink(path))
         except OSError:
             return described
         # A link to a folder opens like one.
