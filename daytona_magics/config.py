@@ -78,6 +78,25 @@ class SandboxConfig(Configurable):  # type: ignore[misc]
     heartbeat = Float(
         60.0, help=_help("""Seconds between two signs of activity sent while a cell runs.""")
     ).tag(config=True)
+    show_limit = Float(
+        8.0,
+        help=_help("""MiB of a cell's text, and of its displays, that are shown; what is more is kept in the
+        sandbox (%sandbox logs). 0: no limit."""),
+    ).tag(config=True)
+    pace = Enum(
+        ("auto", "on", "off"),
+        default_value="auto",
+        help=_help("""Show output no faster than a Jupyter server passes on: when there is one (auto), always,
+        or never. A server drops what comes faster."""),
+    ).tag(config=True)
+    pace_rate = Int(
+        800, help=_help("""kB of text per second that are shown where output is paced.""")
+    ).tag(config=True)
+    tooltips = Bool(
+        False,
+        help=_help("""Shift-Tab in a sandbox cell shows the sandbox's names. Off by default: it needs a cover
+        over the kernel's own inspection, because Jupyter has no hook for it."""),
+    ).tag(config=True)
     trust = Bool(
         False,
         help=_help("""Show HTML, SVG and JavaScript from a sandbox as they come, with full access to the
@@ -94,6 +113,18 @@ class SandboxConfig(Configurable):  # type: ignore[misc]
     def _minus_one_or_more(self, proposal: Any) -> int:
         if proposal.value < -1:
             raise TraitError(f"auto_delete is a number of minutes, or -1 for never, not {proposal.value}")
+        return int(proposal.value)
+
+    @validate("show_limit")  # type: ignore[untyped-decorator]
+    def _mebibytes(self, proposal: Any) -> float:
+        if not 0 <= proposal.value <= 1024:
+            raise TraitError(f"show_limit is a number of MiB, 0 (no limit) to 1024, not {proposal.value}")
+        return float(proposal.value)
+
+    @validate("pace_rate")  # type: ignore[untyped-decorator]
+    def _kilobytes(self, proposal: Any) -> int:
+        if not 1 <= proposal.value <= 1_000_000:
+            raise TraitError(f"pace_rate is a number of kB per second, 1 or more, not {proposal.value}")
         return int(proposal.value)
 
     @validate("timeout", "create_timeout", "reconnect_for", "heartbeat")  # type: ignore[untyped-decorator]

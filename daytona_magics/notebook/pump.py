@@ -8,12 +8,16 @@ cell that is running, ``%%capture`` works, and nothing of the kernel is patched 
 then the processes it started are ended; then its worker. Every step says what it did. The cell fails with a
 ``KeyboardInterrupt`` subclass once it has really ended over there; if the sandbox cannot be told within 2 s,
 or does not obey the last step within 5 s, the pump stops waiting and says exactly that. It never hangs.
+
+**Flow** (:mod:`.flow`). What may not be shown yet, because a server would drop it, waits in a short backlog,
+which the flow window bounds; a press is taken past it, and what then still waits is left to the spool.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -23,7 +27,9 @@ from typing import Any
 from daytona_magics.errors import ProtocolError, SandboxInterrupted, SandboxUnreachable
 from daytona_magics.notebook import sinks
 from daytona_magics.notebook.asking import Answer, Questions
+from daytona_magics.notebook.countdown import Countdown
 from daytona_magics.notebook.display import RemoteValue
+from daytona_magics.notebook.flow import Flow
 from daytona_magics.notebook.outcome import CellOutput, failure
 from daytona_magics.notebook.presses import Press, Presses
 from daytona_magics.notebook.status import StatusLine, note
@@ -74,6 +80,7 @@ class Pump:
         capture: keep the output instead of showing it.
         quiet: no notices of ours.
         trust: show mimebundles as they come.
+        flow: how much is shown and how fast; None for everything, at once.
     """
 
     def __init__(
@@ -87,12 +94,16 @@ class Pump:
         capture: bool = False,
         quiet: bool = False,
         trust: bool = False,
+        flow: Flow | None = None,
     ) -> None:
         self._start, self._interrupt, self._reply = start, interrupt, answer
         self._owner, self._timeout, self._quiet, self._trust = owner, timeout, quiet, trust
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._window = events.FlowWindow()
         self._output = sinks.Captured(trust) if capture else sinks.Shown(owner, trust)
+        self._flow = None if capture else flow
+        self._backlog: deque[Any] = deque()  # came, and may not be shown yet
+        self._countdown = Countdown(timeout, quiet=quiet)
         self._status = StatusLine(quiet=quiet)
         self._error: events.Error | None = None
         self._result: RemoteValue | None = None
@@ -125,6 +136,8 @@ class Pump:
             future.add_done_callback(self._ended)
             try:
                 done = self._until_done()
+                self._countdown.close()
+                self._show_end()
                 self._hear_answers()
                 if presses.count and not self._did:
                     self._did.append("interrupted as it ended")
@@ -134,6 +147,7 @@ class Pump:
             finally:
                 self._output.flush()
                 self._status.close()
+                self._countdown.close()
                 if self._missing and self._capture:
                     # Also when we were asked to be quiet: what is kept must not look whole.
                     note(_missing(self._missing))
@@ -166,9 +180,10 @@ class Pump:
     def _until_done(self) -> events.Done:
         while True:
             try:
-                item = self._queue.get(timeout=self._patience())
+                item = self._next()
             except Empty:
-                self._output.flush()
+                self._output.settle()
+                self._countdown.tick()
                 self._say_step(only_if_due=True)
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     raise SandboxInterrupted(self._why) from None
@@ -187,6 +202,38 @@ class Pump:
             if self._queue.empty():
                 self._output.settle()
 
+    def _next(self) -> Any:
+        """What comes next: a press and its answer as soon as they are there, events in their order and pace.
+
+        Raises:
+            Empty: something must be done although nothing happened.
+        """
+        pace = self._flow.pace if self._flow is not None else None
+        if pace is None:
+            return self._queue.get(timeout=self._patience())
+        while True:
+            wait = pace.delay()
+            if self._backlog and not wait:
+                return self._backlog.popleft()
+            patience = self._patience()
+            if self._backlog:
+                patience = wait if patience is None else min(wait, patience)
+            item = self._queue.get(timeout=patience)
+            if isinstance(item, Press | _Told):
+                if isinstance(item, Press) and self._backlog and self._flow is not None:
+                    self._flow.stop()
+                return item
+            if not wait and not self._backlog:
+                return item
+            self._backlog.append(item)
+
+    def _show_end(self) -> None:
+        if self._flow is not None:
+            self._output.flush()
+            end = self._flow.close()
+            if end:
+                self._output.stream("stdout", end)
+
     def _patience(self) -> float | None:
         """Seconds until something must be done even if nothing happens; None for as long as it takes."""
         ends = [] if self._deadline is None else [self._deadline - time.monotonic()]
@@ -194,11 +241,23 @@ class Pump:
             ends.append(sinks.FLUSH_EVERY)
         if self._step is not None:
             ends.append(self._step[1] - time.monotonic())
+        if (left := self._countdown.next()) is not None:
+            ends.append(left)
         return max(0.0, min(ends)) if ends else None
 
     # -- events ----------------------------------------------------------------------------------------
 
     def _handle(self, event: events.Event) -> None:
+        if self._flow is None:
+            self._show(event)
+        elif self._flow.admits(event):
+            before = self._output.messages
+            self._show(event)
+            if self._flow.pace is not None:
+                text = event.text if isinstance(event, events.Stream) else ""
+                self._flow.pace.spend(text, self._output.messages - before)
+
+    def _show(self, event: events.Event) -> None:
         if self._keep_behind(event):
             return
         if isinstance(event, events.Stream | events.Display | events.Clear):

@@ -22,6 +22,7 @@ class Output(ABC):
     """Where a cell's output goes."""
 
     pending = False
+    messages = 0
 
     def __init__(self) -> None:
         self._filters = {"stdout": TerminalFilter(), "stderr": TerminalFilter()}
@@ -70,6 +71,7 @@ class Shown(Output):
         self._waiting: list[str] = []
         self._name = "stdout"
         self._flushed = 0.0
+        self.messages = 0  # sent to the page so far
 
     def _write(self, name: str, text: str) -> None:
         if name != self._name and self._waiting:
@@ -91,6 +93,7 @@ class Shown(Output):
         stream = sys.stdout if self._name == "stdout" else sys.stderr
         stream.write(text)
         stream.flush()
+        self.messages += 1
         self._flushed = time.monotonic()
 
     def display(self, event: events.Display) -> None:
@@ -99,6 +102,7 @@ class Shown(Output):
         self.flush()
         data, metadata = safe_bundle(event.data, event.metadata, trust=self._trust)
         if data:
+            self.messages += 1
             transient = safe_transient(event.transient, self._owner)
             publish_display_data(data, metadata, transient=transient, update=event.update and bool(transient))
 
@@ -119,6 +123,7 @@ class Shown(Output):
         from IPython.display import clear_output
 
         self.flush()
+        self.messages += 1
         clear_output(wait)
 
 

@@ -97,6 +97,11 @@ class StatusLine:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         self._shown = ""
 
+    def insist(self, text: str) -> None:
+        """Like :meth:`become`, also when we were asked to be quiet: for what an output must not hide."""
+        self._quiet = False
+        self.become(text)
+
     def become(self, text: str) -> None:
         """Turn the line into a sentence that stays."""
         if self._quiet:

@@ -27,7 +27,7 @@ from daytona_magics.runtime import decode
 from daytona_magics.runtime.events import Done, Event, FlowWindow, Reconnected, Reconnecting
 from daytona_magics.runtime.feed import Feed, Sink
 from daytona_magics.runtime.link import Link, LinkLost, Refused, Reply
-from daytona_magics.runtime.records import ExecRequest, GuestInfo, new_id
+from daytona_magics.runtime.records import ExecRequest, GuestInfo, Look, new_id
 from daytona_magics.runtime.start import Attacher, explain, plain
 from daytona_magics.runtime.transport import PtyAddress
 
@@ -257,6 +257,19 @@ class Channel:
         self._retained.discard(exec_id)
         with contextlib.suppress(SandboxError):
             await self.ask("forget", id=exec_id)
+
+    def forget_soon(self, exec_id: str) -> None:
+        """Like :meth:`forget`, without waiting and without asking twice; for the loop thread."""
+        if self._link is not None and self._link.alive:
+            self._link.tell_soon("forget", id=exec_id)
+
+    async def look(self, exec_id: str, tail: int = 0) -> Look:
+        """What the guest says of an execution, with the last ``tail`` bytes of its text (up to 1 MiB).
+
+        Raises:
+            SandboxError: the sandbox knows no such execution.
+        """
+        return decode.look(await self.ask("describe", id=exec_id, tail=tail))
 
     async def _carry(
         self, feed: Feed, fields: dict[str, Any] | None, keep_above: float = float("inf")

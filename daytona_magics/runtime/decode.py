@@ -22,6 +22,7 @@ from daytona_magics.runtime.events import (
     Event,
     Gap,
     Input,
+    InputOver,
     Notice,
     Page,
     Result,
@@ -261,6 +262,8 @@ def event(payload: bytes | bytearray) -> Event | None:
     if kind == "input":
         number = integer(message, "number", 1, 2**53)
         return Input(number, text(message, "prompt", "", MAX_PROMPT), boolean(message, "password"))
+    if kind == "input_over":
+        return InputOver(integer(message, "number", 1, 2**53))
     if kind == "page":
         return Page(text(message, "text"))
     if kind == "clear":

@@ -64,8 +64,8 @@ def retire(supervisor: Supervisor, context: Context) -> None:
         supervisor.contexts.pop((context.name, context.language), None)
 
 
-def look(execution: Execution, limit: int) -> dict[str, Any]:
-    """The reply to ``look``: what ``status`` says of it, and the end of its text (at most ``limit`` bytes)."""
+def describe(execution: Execution, limit: int) -> dict[str, Any]:
+    """The reply to ``describe``: what ``status`` says of it, and the end of its text (at most ``limit`` bytes)."""
     data = execution.journal.tail(limit)
     start = 0
     while start < min(4, len(data)) and data[start] & 0xC0 == 0x80 and len(data) < execution.printed:

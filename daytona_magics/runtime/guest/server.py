@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 MAX_CLIENTS = 64
-#: Bytes of text a ``look`` answers with at most.
+#: Bytes of text a ``describe`` answers with at most.
 MAX_TAIL = 1 << 20
 
 
@@ -62,7 +62,7 @@ class Server:
             "forget": self._forget,
             "names": self._names,
             "scan": self._scan,
-            "look": self._look,
+            "describe": self._describe,
             "ping": lambda client, request: {},
         }
         loop.add(door.fd, self._accept)
@@ -154,11 +154,11 @@ class Server:
         client.skim(self._find(request))
         return {}
 
-    def _look(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
+    def _describe(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
         execution, limit = self._find(request), request.get("tail", 0)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= MAX_TAIL:
             raise ValueError("tail must be a number of bytes up to %d" % MAX_TAIL)
-        return jobs.look(execution, limit)
+        return jobs.describe(execution, limit)
 
     def _answer(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
         execution, number = self._find(request), request.get("number")
