@@ -1,8 +1,8 @@
 """Listings of folders, a page at a time, for people who look at files.
 
-A folder may hold a hundred thousand files. The kernel's directory entries say what is a folder, so a page costs
-one pass over the names, a sort, and a ``stat`` of those entries only that are on it. That is done in a short
-child process: the daemon serves cells meanwhile, and a file system that hangs holds up nobody else.
+A folder may hold a hundred thousand files. The kernel's directory entries say what is a folder, so a page
+costs one pass over the names, a sort, and a ``stat`` of those entries only that are on it. That is done in a
+short child process: the daemon serves cells meanwhile, and a file system that hangs holds up nobody else.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def page(
     Returns:
         ``{"path", "total", "hidden", "more", "entries"}``: the folder's real path, the number of entries that
         match, how many were left out for their dot, whether there are more than were looked at, and the
-        entries as ``{"name", "kind", "size", "modified", "mode", "target"}`` (bytes, seconds, bits). A name that
-        is not UTF-8 is shown with marks in it, and ``odd``: no path can be made of it.
+        entries as ``{"name", "kind", "size", "modified", "mode", "target"}`` (bytes, seconds, bits). A
+        name that is not UTF-8 is shown with marks in it, and is ``odd``: no path can be made of it.
 
     Raises:
         OSError: it cannot be read.
