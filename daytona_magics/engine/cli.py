@@ -23,6 +23,8 @@ environment:
   DAYTONA_MAGICS_HOME          state folder (database and files of the sandboxes)
   DAYTONA_MAGICS_ISOLATION     run sandboxes at exactly this level: L3, L2, L1 or L0.5; or L0, without
                                isolation, which is never chosen by itself (default: the best that works)
+  DAYTONA_MAGICS_HOST_PACKAGES 0: new sandboxes get a bare Python, without the packages installed
+                               beside the engine (default 1: they can be imported, read-only)
   DAYTONA_MAGICS_IDLE_SECONDS  end after so long without use (default 600)
   XDG_RUNTIME_DIR              where the lock and the record of the running engine are kept
 

@@ -11,8 +11,8 @@ MAX_PARTS = 50_000
 _NEEDS_FRAME = re.compile(
     r"<\s*(style|script|link|iframe|canvas|video|audio|object|embed|form|input|button)\b", re.I
 )
-#: The style block pandas puts into every table; it only aligns cells, and the page aligns them as well.
-_PANDAS_STYLE = re.compile(r"<style scoped>\s*(?:\.dataframe [^<{}]*\{[^<{}]*\}\s*){0,20}</style>")
+#: The style block pandas and polars put into every table; it only aligns, and the page aligns them as well.
+_TABLE_STYLE = re.compile(r"<style(?: scoped)?>\s*(?:\.dataframe [^<{}]*\{[^<{}]*\}\s*){0,20}</style>")
 _TAGS = frozenset(
     [
         "a",
@@ -157,6 +157,15 @@ _FRAME_SCRIPT = (
     "Math.ceil(document.documentElement.getBoundingClientRect().height)},'*');"
     "new ResizeObserver(tell).observe(document.documentElement);addEventListener('load',tell)})()</script>"
 )
+#: Says in the frame what its policy kept it from loading; else a chart that needs a server is a blank.
+_FRAME_NOTE = (
+    "<script>(()=>{const seen=new Set();addEventListener('securitypolicyviolation',e=>{"
+    "const from=String(e.blockedURI).split(/[?#]/)[0].slice(0,200);"
+    "if(!/^(https?|wss?):/.test(from)||seen.has(from)||seen.size>=5)return;seen.add(from);"
+    "const p=document.createElement('p');p.style.cssText='color:#666;font:12px system-ui,sans-serif';"
+    "p.textContent='not loaded, because output of a sandbox loads nothing: '+from;"
+    "(document.body||document.documentElement).append(p)})})()</script>"
+)
 #: Runs in the page: one listener per page; a frame may set nothing but its own height, within bounds.
 _PAGE_SCRIPT = (
     "<script>(()=>{if(window.__daytonaMagicsFrames)return;window.__daytonaMagicsFrames=true;"
@@ -173,7 +182,7 @@ def safe_html(text: str) -> str:
     In:  safe_html('<p onclick="x()">hi <script>alert(1)</script></p>')[:7]
     Out: '<iframe'
     """
-    text = _PANDAS_STYLE.sub("", text)
+    text = _TABLE_STYLE.sub("", text)
     if _NEEDS_FRAME.search(text) or _takes_long(text):
         return framed(text)
     import nh3
@@ -225,13 +234,14 @@ def framed(text: str) -> str:
 
     Its policy lets it load nothing: no image, script, font or request goes out. One way out is left, because
     no browser closes it: a script may send the frame itself to an address, and with it what the sandbox put
-    into the frame, which is all it can see. ``<meta>``, ``<link>`` and ``<base>`` are disarmed.
+    into the frame, which is all it can see. ``<meta>``, ``<link>`` and ``<base>`` are disarmed. What was not
+    loaded is named in the frame.
     """
     text = _GOING.sub("<x-", text)
     inner = (
         '<!doctype html><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_FRAME_POLICY}">'
-        '<base target="_blank"><style>html{color-scheme:light;background:#fff}'
+        f'{_FRAME_NOTE}<base target="_blank"><style>html{{color-scheme:light;background:#fff}}'
         "body{margin:4px;font:13px/1.4 system-ui,sans-serif}"
         f"table{{border-collapse:collapse}}</style>{text}{_FRAME_SCRIPT}"
     )

@@ -3,6 +3,7 @@
 A file holds cases. A case starts with ``=== name option ...``; a line ``---`` separates its cells, which run
 one after the other. Options:
 
+    lib              the cells use packages that are installed beside the engine
     exact            the order of stdout and stderr pieces counts (the cell flushes, or displays between)
     display-error    a display fails; the status counts from ipykernel 7 on, which no longer calls that ok
     plain            colours do not count
@@ -64,10 +65,8 @@ def _case(head: str, body: str) -> Case:
             case.interrupt = word.partition(":")[2]
         else:
             case.options |= {word}
-    assert case.options <= {"exact", "plain", "display-error", "bash", "nostdin", "interrupt-input"}, (
-        name,
-        case.options,
-    )
+    known = {"lib", "exact", "plain", "display-error", "bash", "nostdin", "interrupt-input"}
+    assert case.options <= known, (name, case.options)
     return case
 
 

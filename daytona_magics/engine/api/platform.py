@@ -12,6 +12,7 @@ from daytona_magics.engine.address import API_VERSION
 from daytona_magics.engine.api.context import Context, context
 from daytona_magics.engine.api.models import DEFAULT_SNAPSHOT, MAX_AUTO_ARCHIVE, ORGANIZATION, REGION
 from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.launch import venv
 from daytona_magics.engine.launch.launcher import Launcher
 from daytona_magics.engine.proxy.settings import HostNetwork
 from daytona_magics.engine.proxy.targets import Target
@@ -81,6 +82,12 @@ async def regions(request: web.Request) -> web.Response:
     return web.json_response([region])
 
 
+_BARE = (
+    "new sandboxes have a bare Python: the engine was started with DAYTONA_MAGICS_HOST_PACKAGES=0, which "
+    "hides the packages installed beside it"
+)
+
+
 def _isolation(launcher: Launcher) -> dict[str, Any]:
     """What the launcher found out about this machine, as of now: a zygote that died was started anew."""
     return {
@@ -89,7 +96,7 @@ def _isolation(launcher: Launcher) -> dict[str, Any]:
         "why_not_higher": launcher.reason,
         "attempts": [asdict(attempt) for attempt in launcher.attempts],
         "open": list(launcher.open),
-        "notes": list(launcher.notes),
+        "notes": [*launcher.notes, *([] if venv.host_packages() else [_BARE])],
         "asked_for": os.environ.get("DAYTONA_MAGICS_ISOLATION", ""),
     }
 

@@ -6,6 +6,9 @@ module the host has installed, and ``_host.pth``, which makes the packages impor
 Python sees, behind the sandbox's own. The host's folders are read-only inside; an upgrade lands in the home
 and is found first.
 
+With ``DAYTONA_MAGICS_HOST_PACKAGES=0`` in the engine's environment new sandboxes get a bare Python: of the
+packages of the machine only ``pip`` can be imported.
+
 The text in it names no place of the sandbox: the home is ``/home/daytona`` at L3 and a path of the host
 below, and the same home may be started at both. ``sudo``, ``apt`` and ``apt-get`` beside it are described in
 ``inside/sudo.py``.
@@ -52,6 +55,15 @@ for path in set(sys.path) - before:
     except OSError:
         continue
 """
+#: One package of the machine and no other, and not seen as installed: pip counts only what is on sys.path.
+_PIP_ONLY = """# Makes pip of the machine importable, and nothing else of its packages.
+import importlib.machinery, sys
+class Pip:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pip":
+            return importlib.machinery.PathFinder.find_spec(name, %(folders)r)
+sys.meta_path.append(Pip())
+"""
 _ACTIVATE = """# Use with: . ~/.venv/bin/activate  (every process of a sandbox starts with it already active)
 VIRTUAL_ENV="$HOME/.venv"
 case ":$PATH:" in *":$VIRTUAL_ENV/bin:"*) ;; *) PATH="$VIRTUAL_ENV/bin:$PATH" ;; esac
@@ -59,6 +71,16 @@ export VIRTUAL_ENV PATH
 unset PYTHONHOME
 hash -r 2>/dev/null || true
 """
+
+
+def host_packages() -> bool:
+    """Whether sandboxes can import the packages of the engine's own Python: unless the environment says 0."""
+    return os.environ.get("DAYTONA_MAGICS_HOST_PACKAGES", "").strip().lower() not in (
+        "0",
+        "no",
+        "false",
+        "off",
+    )
 
 
 def environment(home: str, path: str) -> dict[str, str]:
@@ -166,6 +188,8 @@ def _files(version: str) -> Mapping[str, bytes]:
 
 def _shows_base() -> bool:
     """Whether the engine's Python sees the packages of the one below it; a virtual environment may not."""
+    if not host_packages():
+        return False
     if sys.prefix == sys.base_prefix:
         return True
     base = os.path.realpath(sys.base_prefix) + "/"
@@ -177,4 +201,4 @@ def _shows_base() -> bool:
 def _host_packages(path: list[str]) -> str:
     """The module that ``_host.pth`` imports, for the package folders of `path`, in their order."""
     folders = [folder for folder in path if folder.endswith("-packages")]
-    return _HOST_PACKAGES % {"folders": folders}
+    return (_HOST_PACKAGES if host_packages() else _PIP_ONLY) % {"folders": folders}

@@ -3,7 +3,8 @@
 Read-only inside, at the same paths as outside: ``/usr`` (and ``/bin``, ``/lib`` … where those are not links
 into it), a few files of ``/etc``, the Python prefix the engine runs from and the prefix below it, and the
 folders of ``sys.path`` that hold installed packages. Inside the prefixes the configuration of Jupyter, pip
-and conda is masked, because it may hold passwords. Nothing else of the host exists in a sandbox.
+and conda is masked, because it may hold passwords. Nothing else of the host exists in a sandbox. With
+``DAYTONA_MAGICS_HOST_PACKAGES=0`` the engine's own prefix and the package folders are left out, but for pip.
 """
 
 import contextlib
@@ -181,7 +182,11 @@ def _python_folders() -> list[str]:
     forbidden = {"/", "/home", "/root", "/tmp", "/var", "/etc", "/opt", "/srv", "/mnt"}
     home = os.path.realpath(os.path.expanduser("~"))
     wanted = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
-    wanted += [path for path in sys.path if path.endswith("-packages")]
+    packages = [path for path in sys.path if path.endswith("-packages")]
+    if venv.host_packages():
+        wanted += packages
+    else:
+        wanted = [sys.base_prefix, sys.base_exec_prefix, *(f"{path}/pip" for path in packages)]
     found = []
     for path in wanted:
         real = os.path.realpath(path)
@@ -226,9 +231,8 @@ def base_environment(id: str, home: str) -> Mapping[str, str]:
 
     HOME and SHELL are added inside.
     """
-    folders = dict.fromkeys(
-        [f"{sys.prefix}/bin", f"{sys.base_prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"]
-    )
+    own = [f"{sys.prefix}/bin"] if venv.host_packages() else []
+    folders = dict.fromkeys([*own, f"{sys.base_prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"])
     return {
         "DAYTONA_SANDBOX_ID": id,
         "LANG": "C.UTF-8",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable
 
 #: Values kept in ``Out``; the oldest go first.
 CACHE = 1000
@@ -15,6 +15,7 @@ class History:
 
     def __init__(self, namespace: dict[str, Any]) -> None:
         self._namespace = namespace
+        self.begins: Callable[[], None] = lambda: None  # called when a cell begins
         self.inputs: list[str] = [""]
         self.outputs: dict[int, Any] = {}
         namespace.update(In=self.inputs, Out=self.outputs, _ih=self.inputs, _oh=self.outputs)
@@ -29,6 +30,7 @@ class History:
             self._namespace["_i%d" % number] = code
         self.inputs.append(code)
         self._shift(("_i", "_ii", "_iii"), self.inputs[-2])
+        self.begins()
 
     def value(self, value: Any, number: int) -> None:
         """The running cell's last expression has this value."""

@@ -12,7 +12,7 @@ import os
 import sys
 import types
 
-from . import debugger
+from . import debugger, shell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +76,23 @@ def install(rich: types.ModuleType) -> None:
         if hasattr(module, "DisplayHandle"):
             module.DisplayHandle = rich.DisplayHandle
 
+    def getipython(module: Any) -> None:
+        module.get_ipython = shell.get_ipython
+
+    def interactiveshell(module: Any) -> None:
+        # There is one shell, and it is ours: nobody makes another.
+        module.InteractiveShell.initialized = staticmethod(lambda: True)
+        module.InteractiveShell.instance = staticmethod(lambda *_, **__: shell.get_ipython())
+
+    def notebook(module: Any) -> None:
+        # Its bars are widgets, which a sandbox cannot show.
+        class Bar(module.tqdm_notebook.__base__):  # type: ignore[misc]
+            def __init__(self, *arguments: Any, display: bool = True, **options: Any) -> None:
+                super().__init__(*arguments, **options)
+
+        module.tqdm = module.tqdm_notebook = Bar
+        module.trange = module.tnrange = lambda *numbers, **options: Bar(range(*numbers), **options)
+
     def matplotlib(module: Any) -> None:
         if not os.environ.get("MPLBACKEND"):
             module.rcParams["backend"] = "module://" + BACKEND
@@ -91,7 +108,10 @@ def install(rich: types.ModuleType) -> None:
             {
                 "IPython.core.display_functions": ipython,  # IPython >= 7.23
                 "IPython.core.display": ipython,  # older ones define the functions here
+                "IPython.core.getipython": getipython,
+                "IPython.core.interactiveshell": interactiveshell,
                 "matplotlib": matplotlib,
+                "tqdm.notebook": notebook,
                 "pdb": pdb,
             },
             _BackendLoader(rich),
@@ -152,7 +172,8 @@ def show_figures(rich: Any) -> None:
 
 
 def cell_ended(rich: Any) -> None:
-    """Show the figures a cell left open, when our backend is the one in use."""
+    """Call what waits for the end of cells; show figures left open, when our backend is the one in use."""
+    shell.events("post_execute", "post_run_cell")
     matplotlib = sys.modules.get("matplotlib")
     if matplotlib is None or "matplotlib.pyplot" not in sys.modules:
         return

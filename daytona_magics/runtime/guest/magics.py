@@ -17,7 +17,7 @@ import site
 import subprocess
 import sys
 
-from . import hooks, network, rich, transform
+from . import hooks, network, rich, shell, transform
 from .looking import Looking
 from .reloading import Reloader
 from .timing import Timing
@@ -110,14 +110,15 @@ class Helper(Timing, Looking):
         self._previous = ""
         self.at = 1  # line of the cell that a line magic stands in
         self.reloader: Reloader | None = None
+        self.registered: dict[tuple[str, str], Any] = {}  # magics of the user: kind and name -> function
 
     # -- commands ------------------------------------------------------------------------------------------
 
     def _command(self, text: str) -> list[str]:
-        shell = shutil.which("bash") or shutil.which("sh")
-        if shell is None:
+        program = shutil.which("bash") or shutil.which("sh")
+        if program is None:
             raise MagicError("there is no shell in this sandbox")
-        return [shell, "-c", text]
+        return [program, "-c", text]
 
     def system(self, command: str) -> None:
         """Run a command; its output appears as it comes, its exit code is ``_exit_code``."""
@@ -192,7 +193,8 @@ class Helper(Timing, Looking):
         return self._find("cell_", name, "%%")(line, body)
 
     def _find(self, prefix: str, name: str, sign: str) -> Any:
-        method = getattr(self, prefix + name, None)
+        kind = "line" if prefix == "magic_" else "cell"
+        method = self.registered.get((kind, name)) or getattr(self, prefix + name, None)
         if method is not None:
             return method
         if name in _ELSEWHERE:
@@ -201,9 +203,9 @@ class Helper(Timing, Looking):
         if hasattr(self, other + name):
             raise MagicError("%s is written %s%s" % (name, "%" if sign == "%%" else "%%", name))
         here = sorted(sign + n[len(prefix) :] for n in dir(self) if n.startswith(prefix))
-        kind = "Line magic function" if sign == "%" else "Cell magic"
+        what = "Line magic function" if sign == "%" else "Cell magic"
         raise UsageError(
-            "%s `%s%s` not found. What works inside a sandbox cell: %s" % (kind, sign, name, ", ".join(here))
+            "%s `%s%s` not found. What works inside a sandbox cell: %s" % (what, sign, name, ", ".join(here))
         )
 
     def misplaced(self, name: str) -> None:
@@ -314,10 +316,16 @@ class Helper(Timing, Looking):
             self._reloading()
             return
         module = importlib.import_module(line)
-        if hasattr(module, "load_ipython_extension"):
-            raise MagicError(
-                "the extension %s needs the notebook's own kernel; import what you need of it" % line
-            )
+        load = getattr(module, "load_ipython_extension", None)
+        if load is not None:
+            refused = "the extension %s needs the notebook's own kernel; import what you need of it" % line
+            if line == "daytona_magics":
+                raise MagicError(refused)
+            try:
+                load(shell.get_ipython())
+            except AttributeError as error:
+                raise MagicError("%s (%s)" % (refused, error)) from error
+            return
         print("The %s module is not an IPython extension." % line)
 
     magic_reload_ext = magic_load_ext

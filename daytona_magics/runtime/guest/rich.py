@@ -38,6 +38,11 @@ _session: Session | None = None
 _kept: list[tuple[list[dict[str, Any]] | None]] = []  # where ``%%capture`` puts displays, the innermost last
 
 
+def formatters() -> Any:
+    """IPython's formatters, when somebody has asked for them; replaced by shell."""
+    return None
+
+
 def install(session: Session) -> None:
     """Make ``display`` available in every cell of this worker."""
     global _session
@@ -59,6 +64,13 @@ def _shows_itself(value: Any) -> bool:
     """Let a value with ``_ipython_display_`` show itself; False when it has none, or when that raises."""
     assert _session is not None
     show = _method(value, "_ipython_display_")
+    theirs = formatters()
+    if theirs is not None:
+        try:
+            printer = theirs.ipython_display_formatter.lookup(value)
+            show = lambda: printer(value)  # noqa: E731
+        except KeyError:
+            pass
     if show is None:
         return False
     try:
@@ -117,6 +129,9 @@ def mimebundle(value: Any, include: Any = None, exclude: Any = None) -> tuple[di
     if type(value).__name__ == "Figure" and type(value).__module__ == "matplotlib.figure":
         figure(value, data, metadata)
     bundle = _call(value, "_repr_mimebundle_", include=include, exclude=exclude)
+    theirs = formatters()
+    if theirs is not None:
+        bundle = _by_formatters(theirs, value, data, metadata) or bundle
     if isinstance(bundle, tuple) and len(bundle) == 2:
         bundle, extra = bundle
         metadata.update(extra or {})
@@ -127,6 +142,44 @@ def mimebundle(value: Any, include: Any = None, exclude: Any = None) -> tuple[di
     if exclude:
         data = {k: v for k, v in data.items() if k not in exclude}
     return jsonable(data), metadata
+
+
+def _by_formatters(theirs: Any, value: Any, data: dict[Any, Any], metadata: dict[str, Any]) -> Any:
+    """Put in what functions registered for a value's type make of it; returns a mimebundle made so."""
+    assert _session is not None
+    bundle = None
+    for mime, one in [*theirs.formatters.items(), (None, theirs.mimebundle_formatter)]:
+        if mime == "text/plain":
+            if _printers(one):
+                data[mime] = one(value)
+            continue
+        try:
+            printer = one.lookup(value)
+        except KeyError:
+            continue
+        if not one.enabled:
+            continue
+        try:
+            made = printer(value)
+        except Exception as error:
+            _session.display_failed(error)
+            continue
+        if mime is None:
+            bundle = made
+        else:
+            data.pop(mime, None)
+            _add(data, metadata, mime, made)
+    return bundle
+
+
+def _printers(plain: Any) -> bool:
+    """Whether a type was registered for text; IPython's own printers write what ours write."""
+    from IPython.lib import pretty as usual
+
+    return bool(
+        plain.type_printers != usual._type_pprinters
+        or plain.deferred_printers != usual._deferred_type_pprinters
+    )
 
 
 def _add(data: dict[Any, Any], metadata: dict[str, Any], mime: str, content: Any) -> None:
