@@ -91,4 +91,4 @@ def test_a_file_on_its_way_is_waited_for(tmp_path: Path) -> None:
 
 def test_the_name_says_version_and_content() -> None:
     assert bundle().name.startswith(f"guest-{daytona_magics.__version__}-")
-    assert len(bundle().data) < 400_000
+    assert len(bundle().data) < 800_000

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _DTYPE = re.compile(r"[<>|=]?(?:[biufc][0-9]{1,2}|[SUV][0-9]{1,9}|[mM]8(?:\[[0-9]{0,6}[A-Za-zμ]{1,7}\])?|\?)")
 MAX_DIMENSIONS = 64
+#: Most values of an array whose values have no bytes.
+MAX_EMPTY = 1_000_000
 #: Bytes of one piece of an array that has to be put in order first.
 _CHUNK = 16 << 20
 
@@ -143,8 +145,12 @@ def array_of(unpacker: Unpacker, node: dict[str, Any]) -> Any:
         count *= length
     if count * dtype.itemsize != memoryview(buffer).nbytes or order not in ("C", "F"):
         raise Malformed("an array of another size")
-    if not count or not dtype.itemsize:
+    if not count:
         return np.zeros(shape, dtype, order=order)
+    if not dtype.itemsize:
+        if count > MAX_EMPTY:
+            raise Malformed("an array of too many empty values")
+        return np.ndarray(shape, dtype, order=order)
     found = np.frombuffer(buffer, np.uint8).view(dtype).reshape(shape, order=order)
     if isinstance(buffer, bytearray):
         # A small one gets memory of its own, which can be resized.
