@@ -9,6 +9,9 @@ from typing import Any
 from daytona_magics.magics import helptext
 from daytona_magics.magics.parser import HelpWanted, parse, verb
 
+#: Modules whose verbs work without a key.
+KEYLESS = ("line_about", "line_doctor", "line_login", "line_whole")
+
 
 def run_line(shell: Any, line: str, scope: Mapping[str, Any] | None = None) -> Any:
     """Run one ``%sandbox`` line.
@@ -33,5 +36,9 @@ def run_line(shell: Any, line: str, scope: Mapping[str, Any] | None = None) -> A
         return Help(helptext.of(wanted.command))
     options.scope = scope
     module, _, function = command.run.partition(":")
+    if module not in KEYLESS:
+        from daytona_magics.magics.line_login import ask_if_missing
+
+        ask_if_missing(shell)
     run = getattr(import_module(f"daytona_magics.magics.{module}"), function)
     return run(shell, options)

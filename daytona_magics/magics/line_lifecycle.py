@@ -1,4 +1,4 @@
-"""The verbs about a sandbox's life: create, use, list, info, start, stop, restart, reset, delete, keep."""
+"""The verbs about the notebook's own sandbox: create, use, list, info, restart, reset, keep."""
 
 from __future__ import annotations
 
@@ -40,6 +40,33 @@ class Handle:
     @property
     def state(self) -> str:
         return state_of(self.sandbox)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return dict(self.sandbox.labels or {})
+
+    @property
+    def env(self) -> dict[str, str]:
+        return dict(self.sandbox.env or {})
+
+    @property
+    def cpu(self) -> float:
+        """CPUs."""
+        return float(self.sandbox.cpu)
+
+    @property
+    def memory(self) -> float:
+        """GiB."""
+        return float(self.sandbox.memory)
+
+    @property
+    def disk(self) -> float:
+        """GiB."""
+        return float(self.sandbox.disk)
+
+    @property
+    def gpu(self) -> float:
+        return float(self.sandbox.gpu or 0)
 
     def __repr__(self) -> str:
         return repr(self._card)
@@ -86,7 +113,7 @@ def card(binding: Binding, sandbox: Any) -> Card:
                 else "never by itself",
             ),
             ("deleted", deletes if auto_delete is not None and auto_delete >= 0 else "never by itself"),
-            ("created", _when(sandbox.created_at)),
+            ("created", when(sandbox.created_at)),
         ],
         state=state_of(sandbox),
         foot=()
@@ -127,7 +154,8 @@ def _network(sandbox: Any, facts: Any, *, embedded: bool) -> str:
     return "public addresses, by HTTP and HTTPS through the engine's proxy" if embedded else ""
 
 
-def _when(stamp: Any) -> str:
+def when(stamp: Any) -> str:
+    """In: when("2026-11-21T19:10:50.123Z")  Out: '2026-11-21 19:10:50 UTC'"""
     return (
         re.sub(r"\.\d+", "", str(stamp or ""))
         .replace("T", " ")
@@ -159,7 +187,7 @@ def status(shell: Any, options: Any) -> Any:
     )
 
 
-def create(shell: Any, options: Any) -> Handle:
+def create(shell: Any, options: Any) -> Handle | Table:
     """``%sandbox create``"""
     binding = sandboxes.current()
     params: dict[str, Any] = {
@@ -178,6 +206,11 @@ def create(shell: Any, options: Any) -> Handle:
     chosen = {name: value for name, value in params.items() if value is not None}
     sizes = {name: getattr(options, name) for name in ("cpu", "memory", "disk")}
     size = {name: value for name, value in sizes.items() if value is not None}
+    if options.count is not None:
+        from daytona_magics.magics.several import create_many
+
+        many: Table = create_many(binding, options.count, chosen, size, quiet=options.quiet)
+        return many
     made = wait(
         lambda tell: actions.create(binding, tell, chosen, size),
         "creating a sandbox",
@@ -198,12 +231,31 @@ def pairs(items: list[str] | None, option: str) -> dict[str, str]:
     return made
 
 
+def check_context(name: str) -> None:
+    """Refuse what is no name of a context.
+
+    Raises:
+        SandboxUsageError: it is none.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise SandboxUsageError(
+            f"--context {name!r}: a name has letters, digits, dots and dashes, at most 64 of them"
+        )
+
+
 def use(shell: Any, options: Any) -> Handle:
-    """``%sandbox use NAME``"""
+    """``%sandbox use NAME``, ``%sandbox use --label KEY=VALUE``"""
     binding = sandboxes.current()
+    wanted = pairs(options.label, "--label")
+    if bool(options.name) == bool(wanted):
+        raise SandboxUsageError(
+            "%sandbox use takes a name, or labels", hint="%sandbox list  shows the sandboxes and their names."
+        )
+    if options.context is not None:
+        check_context(options.context)
     found = wait(
-        lambda tell: actions.use(binding, options.name, tell),
-        f"looking for {options.name}",
+        lambda tell: actions.use(binding, options.name, tell, wanted=wanted, context=options.context),
+        f"looking for {options.name or 'the sandbox'}",
         quiet=options.quiet,
     )
     return Handle(binding, found)
@@ -222,7 +274,7 @@ def list_(shell: Any, options: Any) -> Table:
             ("→ " if box.id == bound else "") + box.name,
             state_of(box),
             _owner(binding, box),
-            _when(box.created_at),
+            when(box.created_at),
             f"{duration(box.auto_stop_interval)} idle" if box.auto_stop_interval else "never",
         )
         for box in found
@@ -266,21 +318,6 @@ def info(shell: Any, options: Any) -> Any:
     )
 
 
-def start(shell: Any, options: Any) -> Handle:
-    """``%sandbox start``"""
-    return _change(options, actions.start, "starting", "{} is started")
-
-
-def stop(shell: Any, options: Any) -> Handle:
-    """``%sandbox stop [--force]``"""
-    return _change(
-        options,
-        lambda binding, tell: actions.stop(binding, tell, force=options.force),
-        "stopping",
-        "{} is stopped: variables are lost, files kept; the next cell starts it again",
-    )
-
-
 def restart(shell: Any, options: Any) -> Handle:
     """``%sandbox restart``"""
     return _change(options, actions.restart, "restarting", "{} was restarted: variables are lost, files kept")
@@ -304,17 +341,6 @@ def reset(shell: Any, options: Any) -> None:
     """``%sandbox reset``"""
     binding = sandboxes.current()
     wait(lambda tell: actions.reset(binding, tell), "starting new workers", quiet=options.quiet)
-
-
-def delete(shell: Any, options: Any) -> None:
-    """``%sandbox delete [NAME]``"""
-    binding = sandboxes.current()
-    wait(
-        lambda tell: actions.delete(binding, tell, options.name, sure=options.yes),
-        "deleting the sandbox",
-        quiet=options.quiet,
-        cancelled="stopped waiting while deleting",
-    )
 
 
 def keep(shell: Any, options: Any) -> None:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from daytona_magics.errors import CellFailed, SeveralFailed
+from daytona_magics.errors import CellFailed, SandboxError, SandboxUsageError, SeveralFailed
 
 if TYPE_CHECKING:
     from daytona_magics.notebook.results import Results
@@ -29,6 +29,12 @@ def targets(options: Any) -> Ties:
 
     main = sandboxes.current()
     cancelled = "cancelled before the cell was sent"
+    if main.open_channel() is None:
+        from IPython import get_ipython
+
+        from daytona_magics.magics.line_login import ask_if_missing
+
+        ask_if_missing(get_ipython())
     if options.sandbox is None:
         channel = main.open_channel() or wait(
             main.ready, "getting a sandbox", quiet=options.quiet, cancelled=cancelled
@@ -71,8 +77,9 @@ def run_cell(shell: Any, options: Any, request: ExecRequest, ties: Ties) -> Resu
     """
     from daytona_magics.notebook.several import Several
 
+    context = getattr(options, "context", None)
     made = Several(
-        [_run(request, tie, channel) for tie, channel in ties],
+        [_run(request, context or tie.context, tie, channel) for tie, channel in ties],
         timeout=request.timeout,
         capture=options.out is not None,
         quiet=options.quiet,
@@ -92,11 +99,11 @@ def run_cell(shell: Any, options: Any, request: ExecRequest, ties: Ties) -> Resu
     return results if options.out is None or options.no_raise else None
 
 
-def _run(request: ExecRequest, tie: Binding, channel: Channel) -> Run:
+def _run(request: ExecRequest, context: str, tie: Binding, channel: Channel) -> Run:
     from daytona_magics.notebook.several import Run
     from daytona_magics.runtime.channel import new_id
 
-    own = replace(request, id=new_id(), context=tie.context)
+    own = replace(request, id=new_id(), context=context)
     sandbox = tie.bound()
     return Run(
         name=sandbox.name,
@@ -107,3 +114,41 @@ def _run(request: ExecRequest, tie: Binding, channel: Channel) -> Run:
             own.id, number, answer.text, error=answer.error, end=answer.end
         ),
     )
+
+
+def create_many(
+    binding: Binding, count: int, params: dict[str, Any], size: dict[str, int], *, quiet: bool
+) -> Any:
+    """``%sandbox create -n COUNT``: the sandboxes side by side, as a table of handles.
+
+    Raises:
+        SandboxUsageError: a count or names that cannot be.
+        SandboxError: some could not be created; the message names them, those that exist, and what to do.
+    """
+    from daytona_magics.magics.line_states import table
+    from daytona_magics.notebook.status import wait
+    from daytona_magics.sandboxes import labels, making
+    from daytona_magics.sandboxes.several import MOST
+
+    if not 1 <= count <= MOST:
+        raise SandboxUsageError(f"-n {count}: between 1 and {MOST} sandboxes can be created at once")
+    pattern = params.pop("name", None) or f"{labels.make_name(binding.who().title)}-{{i}}"
+    if "{i}" not in pattern and count > 1:
+        pattern += "-{i}"
+    names = [pattern.replace("{i}", str(number)) for number in range(1, count + 1)]
+    found = wait(
+        lambda tell: making.create_many(binding, tell, names, params, size),
+        f"creating {count} sandboxes",
+        quiet=quiet,
+        cancelled="the creation was cancelled; nothing was left behind",
+    )
+    made = {name: box for name, box in found.items() if not isinstance(box, SandboxError)}
+    failed = {name: error for name, error in found.items() if isinstance(error, SandboxError)}
+    if failed:
+        said = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        exist = f"{', '.join(made)} exist. " if made else ""
+        raise SandboxError(
+            f"{len(failed)} of {count} sandboxes could not be created: {said}",
+            hint=f"{exist}Once more:  " + "  ".join(f"%sandbox create -n 1 --name {name}" for name in failed),
+        )
+    return table(binding, list(made.values()))

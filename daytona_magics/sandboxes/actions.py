@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.engine import address
-from daytona_magics.errors import SandboxUsageError
+from daytona_magics.errors import SandboxError, SandboxUsageError
 from daytona_magics.sandboxes import attaching, labels, making
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.binding import Binding
@@ -56,10 +57,28 @@ async def create(
         return await making.create(binding, tell, params, size=size)
 
 
-async def use(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:
-    """Bind to an existing sandbox."""
+async def use(
+    binding: Binding, name: str | None, tell: Reporter, *, wanted: dict[str, str], context: str | None
+) -> AsyncSandbox:
+    """Bind to an existing sandbox.
+
+    Args:
+        name: of the sandbox, or its id; None for the newest that carries these labels.
+        wanted: labels it must carry.
+        context: the context to work in; None for the one that belongs to this kernel.
+
+    Raises:
+        SandboxError: none carries the labels.
+    """
     async with binding.locked():
-        return await attaching.attach(binding, name, tell)
+        if name is None:
+            found = await listed(binding, tell, wanted, mine=False)
+            usable = [box for box in found if state_of(box) not in attaching.ENDED]
+            if not usable:
+                said = ", ".join(f"{key}={value}" for key, value in wanted.items())
+                raise SandboxError(f"no sandbox carries the label {said}", hint="%sandbox list  shows all.")
+            name = usable[0].id
+        return await attaching.attach(binding, name, tell, context)
 
 
 async def get(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:
@@ -81,24 +100,6 @@ async def listed(
     found = await attaching.find(client, {**own, **wanted}, tell)
     alive = [box for box in found if state_of(box) not in ("destroyed", "destroying")]
     return sorted(alive, key=lambda box: str(box.created_at), reverse=True)
-
-
-async def start(binding: Binding, tell: Reporter) -> AsyncSandbox:
-    """Start the bound sandbox; nothing happens when it is started."""
-    async with binding.locked():
-        sandbox = await refresh(binding, tell)
-        if state_of(sandbox) != "started":
-            await binding.start(tell)
-        return sandbox
-
-
-async def stop(binding: Binding, tell: Reporter, *, force: bool = False) -> AsyncSandbox:
-    """Stop the bound sandbox; nothing happens when it is stopped."""
-    async with binding.locked():
-        sandbox = await refresh(binding, tell)
-        if state_of(sandbox) not in ("stopped", "archived"):
-            await binding.stop(tell, force=force)
-        return sandbox
 
 
 async def restart(binding: Binding, tell: Reporter) -> AsyncSandbox:
@@ -132,12 +133,17 @@ async def reset(binding: Binding, tell: Reporter) -> None:
         tell.note(f"{sandbox.name} has new workers: variables are lost, files kept")
 
 
-async def delete(binding: Binding, tell: Reporter, name: str | None, *, sure: bool) -> None:
-    """Delete the bound sandbox, or another one when ``sure``; waits until it is gone.
+async def delete(binding: Binding, tell: Reporter, names: Sequence[str], *, sure: bool) -> None:
+    """Delete the bound sandbox, or others when ``sure``; waits until they are gone.
+
+    Args:
+        names: names, ids, patterns or labels; none for the bound one.
 
     Raises:
-        SandboxUsageError: it is another one and ``sure`` is not set.
+        SandboxUsageError: another one is named and ``sure`` is not set; nothing was deleted then.
     """
+    from daytona_magics.sandboxes import states
+
     async with binding.locked():
         if binding.gone:
             tell.note(f"{binding.bound().name} is gone already")
@@ -145,25 +151,36 @@ async def delete(binding: Binding, tell: Reporter, name: str | None, *, sure: bo
             return
         await binding.rediscover(tell)
         bound = binding.sandbox
-        if name is None:
-            target = binding.bound()
-        else:
-            target = await get(binding, name, tell)
-        ours = bound is not None and target.id == bound.id
-        if not ours and not sure:
+        targets = (
+            await states.chosen(binding, tell, names, sure=True, doing="delete")
+            if names
+            else [binding.bound()]
+        )
+        others = [box.name for box in targets if bound is None or box.id != bound.id]
+        if others and not sure:
             raise SandboxUsageError(
-                f"{target.name} is not this notebook's sandbox",
-                hint=f"To delete it all the same:  %sandbox delete --yes {target.name}",
+                f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} not this notebook's sandbox",
+                hint=f"To delete it all the same:  %sandbox delete --yes {' '.join(names)}",
             )
-        tell.progress(f"deleting {target.name}")
-        if ours:
-            await binding.unbind()
-        try:
-            await target.delete(timeout=binding.config.create_timeout, wait=True)
-        except sdk.error_class() as error:
-            if not sdk.not_found(error):
-                raise sdk.translate(error, f"deleting {target.name}") from None
-        tell.note(f"{target.name} is deleted with all its files")
+
+        async def one(box: AsyncSandbox) -> None:
+            if bound is not None and box.id == bound.id:
+                await binding.unbind()
+            await states.let_go(binding, box)
+            try:
+                await box.delete(timeout=binding.config.create_timeout, wait=True)
+            except sdk.error_class() as error:
+                if not sdk.not_found(error):
+                    raise sdk.translate(error, f"deleting {box.name}") from None
+
+        tell.progress(f"deleting {', '.join(box.name for box in targets)}")
+        await states.each(targets, one)
+        said = ", ".join(box.name for box in targets)
+        tell.note(
+            f"{said} is deleted with all its files"
+            if len(targets) == 1
+            else f"{said} are deleted with all their files"
+        )
 
 
 async def keep(binding: Binding, tell: Reporter, minutes: int) -> None:

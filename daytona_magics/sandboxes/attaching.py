@@ -93,11 +93,27 @@ async def earlier(binding: Binding, client: AsyncDaytona) -> AsyncSandbox | None
     return max(left, key=lambda box: str(box.created_at), default=None)
 
 
-async def attach(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:
+def _whose(binding: Binding, box: AsyncSandbox) -> str:
+    """Whose a sandbox is: "ours", "another kernel" of this machine, "another machine", "another program"."""
+    who, owner = binding.who(), box.labels.get(labels.KERNEL, "")
+    if owner == who.kernel:
+        return "ours"
+    if owner and box.labels.get(labels.HOST) != who.host:
+        # Whether that kernel is alive cannot be seen from here.
+        return "another machine"
+    if identity.alive(owner):
+        return "another kernel"
+    return "ours" if box.labels.get(labels.CREATED_BY) == labels.CREATOR else "another program"
+
+
+async def attach(binding: Binding, name: str, tell: Reporter, context: str | None = None) -> AsyncSandbox:
     """Bind to a sandbox that exists, by name or id, and start it if it is stopped.
 
     The context of its earlier kernel is continued when that kernel is no longer alive; otherwise this
-    kernel works in a context of its own beside it.
+    kernel works in a context of its own beside it. The labels of another machine's sandbox stay as they are.
+
+    Args:
+        context: the context to work in instead, whoever else does.
     """
     client = await binding.connect(tell)
     tell.progress(f"looking for sandbox {name}")
@@ -105,19 +121,24 @@ async def attach(binding: Binding, name: str, tell: Reporter) -> AsyncSandbox:
     binding.check_isolation(found)
     who = binding.who()
     identity.hold(who.kernel)
-    owner, context = found.labels.get(labels.KERNEL, ""), found.labels.get(labels.CONTEXT, "")
-    theirs = owner != who.kernel and identity.alive(owner)
+    whose, told = _whose(binding, found), found.labels.get(labels.CONTEXT, "")
+    theirs = whose in ("another kernel", "another machine")
     if binding.sandbox is not None and binding.sandbox.id != found.id:
         await binding.release(tell)
     else:
         await binding.unbind()
-    binding.bind(found, who.context if theirs or not context else context)
+    binding.bind(found, context or (who.context if theirs or not told else told))
     await binding.awake(tell)
     if theirs:
-        tell.note(f"another kernel is using {found.name}; this one has variables of its own there")
+        by = "another kernel is using" if whose == "another kernel" else "a kernel of another machine owns"
+        shares = f"; `%sandbox use {found.name} --context {told}` shares its variables" if told else ""
+        tell.note(f"{by} {found.name}; this one has variables of its own there{'' if context else shares}")
+        if whose == "another machine":
+            tell.note(f"after a restart of this kernel, `%sandbox use {found.name}` comes back to it")
     else:
         taken = {labels.GROUP: ""} if labels.GROUP in found.labels else {}
-        taken.update(labels.ours(who, binding.context))
+        tied = labels.guest_of if whose == "another program" else labels.ours
+        taken.update(tied(who, binding.context))
         await sdk.asked(labels.merge(found, taken), "changing labels")
     channel = await binding.opened(tell)
     if not theirs:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 TRUSTED_FOR = 10.0
 #: Seconds a cell waits, once its sandbox is made, for the hint about a sandbox of an earlier kernel.
 HINT_WITHIN = 0.5
+#: States that become another by themselves, soon.
+PASSING = ("creating", "starting", "stopping", "pausing", "resuming", "archiving", "restoring", "resizing")
 #: Seconds one sign of activity may take.
 BEAT_WITHIN = 10.0
 
@@ -53,6 +55,7 @@ class Binding:
         sandbox: the SDK's sandbox; None when none is bound.
         context: name of the guest context cells run in.
         told_open: this kernel has been told what its isolation level leaves open.
+        env: variables every cell gets.
         beside: ties to other sandboxes that cells of this kernel ran in, by id.
     """
 
@@ -66,6 +69,7 @@ class Binding:
         self.context = ""
         self.told_open = False
         self.beside: dict[str, Binding] = {}
+        self.env: dict[str, str] = {}
         self._gone: SandboxGone | None = None
         self._boot = ""
         self._unseen = False
@@ -194,7 +198,9 @@ class Binding:
         if previous is None or was_gone:
             return
         try:
-            await labels.merge(previous, {labels.KERNEL: "released"})
+            # It stays this kernel's as long as it lives; another kernel's label is not ours to change.
+            if previous.labels.get(labels.KERNEL) == self.who().kernel:
+                await labels.merge(previous, {labels.GROUP: "released"})
         except sdk.error_class() as error:
             if not sdk.not_found(error):
                 raise sdk.translate(error, "changing labels") from None
@@ -226,33 +232,52 @@ class Binding:
         state = state_of(sandbox)
         if state == "started":
             return
+        if state in PASSING:
+            tell.progress(f"sandbox {sandbox.name} is {state}")
+            state = await self._settled(sandbox)
+            if state == "started":
+                return
         if state in ("destroyed", "destroying"):
             raise self.lost()
         if state in ("error", "build_failed"):
             why = f": {sandbox.error_reason}" if sandbox.error_reason else ""
+            helps = "%sandbox recover  brings it back." if sandbox.recoverable else ""
             raise SandboxGone(
-                f"sandbox {sandbox.name} is in state {state}{why}", hint="%sandbox create  makes a new one."
+                f"sandbox {sandbox.name} is in state {state}{why}",
+                hint=helps or "%sandbox create  makes a new one.",
             )
         tell.progress(f"starting sandbox {sandbox.name} ({state})")
         await self.start(tell)
-        tell.note(f"{sandbox.name} was {state}: started again; variables were lost, files kept")
+        if state == "paused":
+            tell.note(f"{sandbox.name} was paused: it goes on, and variables are alive")
+        else:
+            tell.note(f"{sandbox.name} was {state}: started again; variables were lost, files kept")
+
+    async def _settled(self, sandbox: AsyncSandbox) -> str:
+        """Wait until a change that somebody else began has come to its end; returns the state then."""
+        until = time.monotonic() + (self.config.create_timeout or float("inf"))
+        while state_of(sandbox) in PASSING and time.monotonic() < until:
+            await asyncio.sleep(0.2)
+            await sdk.asked(sandbox.refresh_data(), f"asking for the state of {sandbox.name}")
+        return state_of(sandbox)
 
     async def start(self, tell: Reporter) -> None:
         """Start the bound sandbox and wait until it is started."""
         sandbox = self.bound()
-        await self._close_channel()
+        await self.close_channel()
         await sdk.asked(sandbox.start(timeout=self.config.create_timeout), f"starting {sandbox.name}")
 
     async def stop(self, tell: Reporter, *, force: bool = False) -> None:
         """Stop the bound sandbox and wait until it is stopped."""
         sandbox = self.bound()
         tell.progress(f"stopping sandbox {sandbox.name}")
-        await self._close_channel()
+        await self.close_channel()
         await sdk.asked(
             sandbox.stop(timeout=self.config.create_timeout, force=force), f"stopping {sandbox.name}"
         )
 
-    async def _close_channel(self) -> None:
+    async def close_channel(self) -> None:
+        """Close the channel to the bound sandbox; the next cell opens another."""
         channel, self.channel, self._boot = self.channel, None, ""
         if channel is not None:
             await channel.close()
@@ -313,7 +338,7 @@ class Binding:
             info = await sdk.asked(self.channel.open(), f"connecting to {self.sandbox.name}")
         except BaseException:
             # A half-open channel is of no use to the next cell, which starts over.
-            await self._close_channel()
+            await self.close_channel()
             raise
         if self._boot and info.boot != self._boot:
             tell.note("the sandbox's workers were started anew; variables were lost, files kept")
@@ -324,7 +349,13 @@ class Binding:
     # -- running a cell --------------------------------------------------------------------------------
 
     async def run(
-        self, channel: Channel, request: ExecRequest, sink: Callable[[Event], None], window: FlowWindow
+        self,
+        channel: Channel,
+        request: ExecRequest,
+        sink: Callable[[Event], None],
+        window: FlowWindow,
+        *,
+        keep_above: float = float("inf"),
     ) -> Done:
         """Execute on the channel, with signs of activity while it runs; errors name the real cause."""
         beating = asyncio.ensure_future(self._heartbeat())
@@ -335,7 +366,7 @@ class Binding:
             sink(event)
 
         try:
-            return await channel.execute(request, watched, window)
+            return await channel.execute(request, watched, window, keep_above=keep_above)
         except SandboxUnreachable as error:
             raise await self._why(error) from None
         finally:
@@ -359,7 +390,7 @@ class Binding:
 
     async def _why(self, error: SandboxUnreachable) -> SandboxError:
         """A channel broke for good: ask the endpoint whether the sandbox stopped or is gone."""
-        await self._close_channel()
+        await self.close_channel()
         if self.sandbox is None:
             return error
         try:

@@ -62,7 +62,7 @@ def open_client(endpoint: Endpoint) -> AsyncDaytona:
         warnings.simplefilter("ignore", UserWarning)
         client = Client(
             DaytonaConfig(
-                api_key=endpoint.api_key,
+                **_proof(endpoint),
                 api_url=endpoint.api_url,
                 target=endpoint.target or None,
                 otel_enabled=False,
@@ -71,6 +71,13 @@ def open_client(endpoint: Endpoint) -> AsyncDaytona:
     # Left empty above, the SDK fills the region from .env files; ours is the only word.
     client._target = endpoint.target or None
     return client
+
+
+def _proof(endpoint: Endpoint) -> dict[str, Any]:
+    """A key, or a token with its organization; the SDK takes one of them."""
+    if endpoint.organization:
+        return {"jwt_token": endpoint.api_key, "organization_id": endpoint.organization}
+    return {"api_key": endpoint.api_key}
 
 
 def error_class() -> type[Exception]:

@@ -2,8 +2,9 @@
 
 In this order: the setting ``endpoint``; ``DAYTONA_API_URL`` (the loopback URL of our own engine means the
 embedded engine); ``DAYTONA_API_KEY`` in the process environment means the cloud; otherwise the embedded
-engine. A key that stands only in a ``.env`` file is offered in a sentence and never used: the cloud bills,
-and a working directory is not always written by the person who opens a notebook in it.
+engine. What ``%sandbox login`` was given counts before the environment. A key that stands only in a ``.env``
+file is offered in a sentence and never used: the cloud bills, and a working directory is not always written
+by the person who opens a notebook in it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 from daytona_magics.config import SandboxConfig, level_at_least
 from daytona_magics.engine import address, loopback, places
 from daytona_magics.errors import EndpointError, IsolationUnavailable
+from daytona_magics.sandboxes import keys
 
 CLOUD_URL = "https://app.daytona.io/api"
 
@@ -49,6 +51,7 @@ class Endpoint:
     Attributes:
         target: region passed with every creation, "" for the endpoint's default.
         isolation: level of the embedded engine ("L3"), "" elsewhere.
+        organization: id that goes with a token instead of a key, "" with a key.
     """
 
     kind: Kind
@@ -57,6 +60,7 @@ class Endpoint:
     api_key: str = field(repr=False)
     target: str = ""
     isolation: str = ""
+    organization: str = ""
 
     @property
     def title(self) -> str:
@@ -68,6 +72,8 @@ class Endpoint:
             if self.kind == "cloud"
             else f"self-hosted Daytona at {urlsplit(self.api_url).netloc}"
         )
+        if self.organization:
+            place += f", organization {self.organization}"
         return place + (f", region {self.target}" if self.target else "")
 
     @property
@@ -89,12 +95,10 @@ def choose(
     In:  choose(SandboxConfig(), {"DAYTONA_API_KEY": "..."})
     Out: Choice(kind='cloud', reason='DAYTONA_API_KEY is set', ...)
     """
-    environ = os.environ if environ is None else environ
-    wanted, url, key = (
-        config.endpoint,
-        environ.get("DAYTONA_API_URL", "").rstrip("/"),
-        environ.get("DAYTONA_API_KEY"),
-    )
+    environ = keys.known(os.environ if environ is None else environ)
+    wanted, url = config.endpoint, environ.get("DAYTONA_API_URL", "").rstrip("/")
+    key = environ.get("DAYTONA_API_KEY") or environ.get("DAYTONA_JWT_TOKEN")
+    typed = "given in this kernel" if keys.given("DAYTONA_API_KEY") else "is set"
     if wanted == "embedded":
         return Choice("embedded", "setting endpoint=embedded")
     if wanted == "cloud":
@@ -102,13 +106,15 @@ def choose(
     if wanted != "auto":
         return _by_url(wanted, f"setting endpoint={wanted}")
     if url:
-        return _by_url(url, "DAYTONA_API_URL is set")
+        where = "given in this kernel" if keys.given("DAYTONA_API_URL") else "is set"
+        return _by_url(url, f"DAYTONA_API_URL {where}")
     if key:
-        return Choice("cloud", "DAYTONA_API_KEY is set", CLOUD_URL)
+        named = "DAYTONA_API_KEY" if environ.get("DAYTONA_API_KEY") else "DAYTONA_JWT_TOKEN"
+        return Choice("cloud", f"{named} {typed}", CLOUD_URL)
     seen = _dotenv_with_key(folder or Path())
     offer = (
-        f"{seen} holds a DAYTONA_API_KEY. It was not used, because the cloud bills: to run there, set it in "
-        "the environment of the notebook's kernel."
+        f"{seen} holds a DAYTONA_API_KEY. It was not used, because the cloud bills: to run there, "
+        f"`%sandbox login --env-file {seen}`."
         if seen
         else ""
     )
@@ -140,7 +146,7 @@ def connect(config: SandboxConfig, environ: Mapping[str, str] | None = None) -> 
         EndpointError: no key for the cloud, or the engine cannot be started.
         IsolationUnavailable: the engine's level is lower than the setting min_isolation.
     """
-    environ = os.environ if environ is None else environ
+    environ = keys.known(os.environ if environ is None else environ)
     choice = choose(config, environ)
     target = config.target or environ.get("DAYTONA_TARGET", "")
     if choice.kind == "embedded":
@@ -155,16 +161,37 @@ def connect(config: SandboxConfig, environ: Mapping[str, str] | None = None) -> 
             ) from None
         check_level(engine.isolation, config.min_isolation)
         return Endpoint("embedded", engine.api_url, choice.reason, engine.api_key, target, engine.isolation)
-    key = environ.get("DAYTONA_API_KEY", "")
-    if not key:
+    key, token = environ.get("DAYTONA_API_KEY", ""), environ.get("DAYTONA_JWT_TOKEN", "")
+    organization = environ.get("DAYTONA_ORGANIZATION_ID", "")
+    if not key and not token:
         raise EndpointError(
             f"{choice.url} needs an API key, and DAYTONA_API_KEY is not set in this kernel's environment",
-            hint="Set it there, or run without an account:  %sandbox config endpoint=embedded",
+            hint="%sandbox login  asks for it; without an account:  %sandbox config endpoint=embedded",
         )
-    made = Endpoint(choice.kind, choice.url, choice.reason, key, target)
+    if not key and not organization:
+        raise EndpointError(
+            "DAYTONA_JWT_TOKEN needs DAYTONA_ORGANIZATION_ID beside it",
+            hint="Set both in this kernel's environment, or a DAYTONA_API_KEY.",
+        )
+    made = Endpoint(
+        choice.kind,
+        choice.url,
+        choice.reason,
+        key or token,
+        target,
+        organization="" if key else organization,
+    )
     if made.loopback:
         loopback.add_no_proxy(os.environ, urlsplit(made.api_url).hostname)
     return made
+
+
+def key_missing(config: SandboxConfig, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the settings name an endpoint that needs a key, and none is known."""
+    environ = keys.known(os.environ if environ is None else environ)
+    if environ.get("DAYTONA_API_KEY") or environ.get("DAYTONA_JWT_TOKEN"):
+        return False
+    return choose(config, environ).kind != "embedded"
 
 
 def revive() -> str:

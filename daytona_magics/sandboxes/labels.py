@@ -25,6 +25,8 @@ ISOLATION = "daytona-magics/isolation"
 GROUP = "daytona-magics/group"
 #: Which folder holds the locks of the living kernels; see :func:`.identity.place`.
 PLACE = "daytona-magics/place"
+#: "15>120": minutes of auto-stop before a job raised it, and since.
+AUTO_STOP = "daytona-magics/auto-stop"
 #: A random word for each creation: by it a sandbox is known as the one that was just asked for.
 CREATION = "daytona-magics/creation"
 
@@ -42,6 +44,11 @@ def ours(identity: Identity, context: str) -> dict[str, str]:
     if identity.notebook:
         made[NOTEBOOK] = identity.notebook
     return made
+
+
+def guest_of(identity: Identity, context: str) -> dict[str, str]:
+    """The labels for a sandbox that another program made: found again after a restart, never reaped."""
+    return {KERNEL: identity.kernel, CONTEXT: context, HOST: identity.host}
 
 
 async def merge(sandbox: Any, changes: dict[str, str]) -> dict[str, str]:

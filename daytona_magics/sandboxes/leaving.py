@@ -66,6 +66,8 @@ def farewell(binding: Any) -> str:
         method=method,
         headers={"Authorization": f"Bearer {endpoint.api_key}", "Content-Length": "0"},
     )
+    if getattr(endpoint, "organization", ""):
+        request.add_header("X-Daytona-Organization-ID", endpoint.organization)
     handlers: list[Any] = [urllib.request.ProxyHandler({})] if endpoint.loopback else []
     if endpoint.api_url.startswith("https:"):
         handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context()))

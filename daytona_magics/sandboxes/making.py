@@ -16,7 +16,7 @@ from daytona_magics.errors import SandboxError
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint as endpoints
 from daytona_magics.sandboxes import identity, labels, sizing
-from daytona_magics.sandboxes.report import Reporter, openness, state_of
+from daytona_magics.sandboxes.report import Reporter, Silent, openness, state_of
 
 if TYPE_CHECKING:
     from daytona import AsyncDaytona, AsyncSandbox
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Seconds the deletion of a sandbox whose creation was cancelled or failed may take.
 CLEANUP = 30.0
+#: Sandboxes that are created at the same time, of several.
+AT_ONCE = 8
+#: Seconds after which a creation that failed at the endpoint is tried again, once.
+AGAIN_AFTER = 2.0
 
 
 async def create(
@@ -46,8 +50,32 @@ async def create(
         size: ``cpu``, ``memory`` and ``disk`` it shall have, where the endpoint's choice will not do.
     """
     client = client or await binding.connect(tell)
-    endpoint = binding.endpoint
-    assert endpoint is not None
+    start = time.monotonic()
+    sandbox = await _made(binding, tell, params, client, size or {})
+    await binding.release(tell)
+    binding.bind(sandbox, binding.who().context, fresh=True)
+    assert binding.endpoint is not None
+    tell.note(f"created sandbox {sandbox.name} in {_shown(start)} · {binding.endpoint.title}")
+    await _tell_more(binding, sandbox, tell)
+    return sandbox
+
+
+def _shown(start: float) -> str:
+    took = time.monotonic() - start
+    return f"{took:.1f} s" if took >= 1 else f"{took * 1000:.0f} ms"
+
+
+async def _tell_more(binding: Binding, sandbox: AsyncSandbox, tell: Reporter) -> None:
+    await _tell_open(binding, sandbox, tell)
+    offer = endpoints.choose(binding.config).offer
+    if offer:
+        tell.note(offer)
+
+
+async def _made(
+    binding: Binding, tell: Reporter, params: dict[str, Any], client: AsyncDaytona, size: dict[str, int]
+) -> AsyncSandbox:
+    """A new sandbox with this kernel's labels and the settings' times, not bound to."""
     from daytona import CreateSandboxFromSnapshotParams
 
     who, config = binding.who(), binding.config
@@ -65,25 +93,74 @@ async def create(
         },
     }
     tell.progress(f"creating sandbox {wanted['name']}")
-    start = time.monotonic()
     creation = _Creation(client, CreateSandboxFromSnapshotParams(**wanted), config.create_timeout, tell)
     sandbox = await creation.run()
     try:
         binding.check_isolation(sandbox)
-        await sizing.fit(sandbox, size or {}, config.create_timeout)
+        await sizing.fit(sandbox, size, config.create_timeout)
     except SandboxError:
         await sandbox.delete()
         raise
-    await binding.release(tell)
-    binding.bind(sandbox, who.context, fresh=True)
-    took = time.monotonic() - start
-    shown = f"{took:.1f} s" if took >= 1 else f"{took * 1000:.0f} ms"
-    tell.note(f"created sandbox {sandbox.name} in {shown} · {endpoint.title}")
-    await _tell_open(binding, sandbox, tell)
-    offer = endpoints.choose(config).offer
-    if offer:
-        tell.note(offer)
     return sandbox
+
+
+async def create_many(
+    binding: Binding, tell: Reporter, names: list[str], params: dict[str, Any], size: dict[str, int]
+) -> dict[str, AsyncSandbox | SandboxError]:
+    """Create several sandboxes side by side; the kernel is bound to none of them.
+
+    Args:
+        names: one for each.
+        params, size: as of :func:`create`, without a name.
+
+    Returns:
+        by name the sandbox, or why there is none.
+
+    Cancelled, it removes those that were made.
+    """
+    client = await binding.connect(tell)
+    start, room = time.monotonic(), asyncio.Semaphore(AT_ONCE)
+    group = {labels.GROUP: secrets.token_hex(4)}
+    found: dict[str, AsyncSandbox | SandboxError] = {}
+
+    def count() -> str:
+        failed = sum(isinstance(one, SandboxError) for one in found.values())
+        made = len(found) - failed
+        return f"{made} of {len(names)} created" + (f", {failed} failed" if failed else "")
+
+    async def one(name: str) -> None:
+        wanted = {**params, "name": name, "labels": {**(params.get("labels") or {}), **group}}
+        async with room:
+            try:
+                found[name] = await _made(binding, Silent(), wanted, client, size)
+            except SandboxError as error:
+                found[name] = error
+        tell.progress(f"creating {len(names)} sandboxes: {count()}")
+
+    tell.progress(f"creating {len(names)} sandboxes")
+    tasks = [asyncio.ensure_future(one(name)) for name in names]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.shield(asyncio.ensure_future(_remove_made(tasks, found)))
+        raise
+    assert binding.endpoint is not None
+    tell.note(f"{count()} in {_shown(start)} · {binding.endpoint.title}")
+    made = [box for box in found.values() if not isinstance(box, SandboxError)]
+    if made:
+        await _tell_more(binding, made[0], tell)
+    return {name: found[name] for name in names}
+
+
+async def _remove_made(
+    tasks: list[asyncio.Task[None]], found: dict[str, AsyncSandbox | SandboxError]
+) -> None:
+    """The creation of several was given up: delete those that are ready; the others undo themselves."""
+    await asyncio.gather(*tasks, return_exceptions=True)
+    made = [box for box in found.values() if not isinstance(box, SandboxError)]
+    await asyncio.gather(*(box.delete(timeout=CLEANUP) for box in made), return_exceptions=True)
 
 
 async def _tell_open(binding: Binding, sandbox: AsyncSandbox, tell: Reporter) -> None:
@@ -108,7 +185,7 @@ class _Creation:
     def __init__(self, client: AsyncDaytona, params: Any, timeout: float, tell: Reporter) -> None:
         self._client, self._params, self._timeout, self._tell = client, params, timeout, tell
         self._word = params.labels[labels.CREATION]
-        self._asked_before = False
+        self._asked_before = self._again = False
 
     async def run(self) -> AsyncSandbox:
         """Create it; made again when the endpoint could not be reached.
@@ -127,6 +204,7 @@ class _Creation:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            self._again = True  # not once more
             self._tell.progress("cancelled; removing what was begun")
             await asyncio.shield(asyncio.ensure_future(self._undo("was cancelled", task)))
             raise
@@ -144,6 +222,11 @@ class _Creation:
             if not sdk.connection_failed(error) and not sdk.refused(error):
                 # It may stand there half made, in a state nothing can be done with.
                 await self._undo("failed")
+                if not self._again:
+                    self._again = True
+                    self._tell.progress(f"the creation failed; trying again in {AGAIN_AFTER:g} s")
+                    await asyncio.sleep(AGAIN_AFTER)
+                    return await self._create()
             raise
 
     async def _ask(self) -> AsyncSandbox:
@@ -189,7 +272,8 @@ class _Creation:
                     sandbox = None
             sandbox = sandbox or await self._found()
             if sandbox is not None:
-                await sandbox.delete(timeout=CLEANUP)
+                # Until it is gone: a second try asks for the same name.
+                await sandbox.delete(timeout=CLEANUP, wait=True)
 
         try:
             await asyncio.wait_for(undo(), CLEANUP)

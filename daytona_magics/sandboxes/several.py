@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from daytona_magics.errors import SandboxError, SandboxGone, SandboxUsageError
+from daytona_magics.errors import SandboxError, SandboxUsageError
 from daytona_magics.sandboxes import attaching, identity, labels
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.binding import Binding
@@ -231,15 +231,19 @@ def ours(main: Binding, box: Any) -> bool:
     return bool(made_by == labels.CREATOR and host == main.who().host)
 
 
-async def matching(main: Binding, patterns: Sequence[str], tell: Reporter) -> list[AsyncSandbox]:
+async def matching(
+    main: Binding, patterns: Sequence[str], tell: Reporter, *, ended: bool = False
+) -> list[AsyncSandbox]:
     """The sandboxes made by these magics on this machine that match any of these, by name.
 
     Args:
         patterns: globs of names, or labels ``KEY=VALUE``.
+        ended: also those in a state nothing can be run in.
     """
     client = await main.connect(tell)
     made = {labels.CREATED_BY: labels.CREATOR, labels.HOST: main.who().host}
-    alive = [box for box in await attaching.find(client, made, tell) if state_of(box) not in attaching.ENDED]
+    gone = ("destroyed", "destroying") if ended else attaching.ENDED
+    alive = [box for box in await attaching.find(client, made, tell) if state_of(box) not in gone]
     found = {box.id: box for box in alive if any(_matches(box, pattern) for pattern in patterns)}
     return sorted(found.values(), key=lambda box: _natural(box.name))
 
@@ -256,4 +260,4 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
 
 
-__all__ = ["Beside", "SandboxGone", "is_pattern", "matching", "names", "open_now", "ours", "ready"]
+__all__ = ["Beside", "is_pattern", "matching", "names", "open_now", "ours", "ready"]

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from daytona import AsyncSandbox
 
 
+def grows(sandbox: AsyncSandbox, wanted: Mapping[str, int]) -> bool:
+    """Whether a running sandbox can be given this size: CPUs and memory may grow, its disk may not change."""
+    return "disk" not in wanted and all(value > getattr(sandbox, name) for name, value in wanted.items())
+
+
 async def fit(sandbox: AsyncSandbox, size: Mapping[str, int], timeout: float) -> None:
     """Resize a sandbox that was just created.
 
@@ -32,9 +37,7 @@ async def fit(sandbox: AsyncSandbox, size: Mapping[str, int], timeout: float) ->
     from daytona import Resources
 
     async def resize() -> None:
-        running = "disk" not in wanted and all(
-            value > getattr(sandbox, name) for name, value in wanted.items()
-        )
+        running = grows(sandbox, wanted)
         if not running:
             await sandbox.stop(timeout=timeout)
         await sandbox.resize(Resources(**wanted), timeout=timeout)

@@ -71,7 +71,7 @@ class Channel:
     def __init__(self, error: Exception | None = None, seconds: float = 0.0) -> None:
         self.error, self.seconds = error, seconds
 
-    async def execute(self, *_: Any) -> Done:
+    async def execute(self, *_: Any, **__: Any) -> Done:
         await asyncio.sleep(self.seconds)
         if self.error is not None:
             raise self.error
@@ -321,7 +321,7 @@ class Endpoint:
         return self.boxes[params.name]
 
     def put(self, name: str, tags: dict[str, str]) -> Any:
-        async def delete(timeout: float = 60) -> None:
+        async def delete(timeout: float = 60, wait: bool = False) -> None:
             self.deleted.append(name)
             del self.boxes[name]
 
@@ -356,6 +356,7 @@ class TestCreation:
     @pytest.fixture(autouse=True)
     def no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sdk.retrying, "__defaults__", ((0.0, 0.0),))
+        monkeypatch.setattr(making, "AGAIN_AFTER", 0.0)
 
     async def run(self, endpoint: Endpoint) -> Any:
         params = SimpleNamespace(name="lab", labels={labels.CREATION: "word"})
@@ -368,11 +369,21 @@ class TestCreation:
             await self.run(endpoint)
         assert endpoint.deleted == ["lab"] and endpoint.boxes == {} and endpoint.outcomes == []
 
-    async def test_one_that_fails_half_way_is_removed(self) -> None:
-        endpoint = Endpoint((True, DaytonaError("state: error")))
+    async def test_one_that_fails_half_way_is_removed_and_tried_once_more(self) -> None:
+        endpoint = Endpoint((True, DaytonaError("state: error")), (True, DaytonaError("state: error")))
         with pytest.raises(SandboxError, match="state: error"):
             await self.run(endpoint)
-        assert endpoint.boxes == {}
+        assert endpoint.boxes == {} and endpoint.deleted == ["lab", "lab"] and endpoint.outcomes == []
+
+    async def test_a_failure_that_does_not_come_back_costs_one_pause(self) -> None:
+        endpoint = Endpoint((True, DaytonaError("state: error")), (True, None))
+        assert (await self.run(endpoint)).name == "lab" and endpoint.deleted == ["lab"]
+
+    async def test_what_was_refused_is_not_tried_again(self) -> None:
+        endpoint = Endpoint((False, DaytonaError("quota", status_code=403)), (True, None))
+        with pytest.raises(SandboxError, match="quota"):
+            await self.run(endpoint)
+        assert len(endpoint.outcomes) == 1
 
     async def test_what_cannot_be_removed_is_named(self) -> None:
         endpoint = Endpoint((True, LATE))

@@ -8,7 +8,7 @@ verbs; the list of verbs in the help has their order.
 
 from __future__ import annotations
 
-from daytona_magics.magics.grammar import about, files, jobs, lifecycle, network, variables, whole
+from daytona_magics.magics.grammar import about, files, jobs, lifecycle, network, states, variables, whole
 from daytona_magics.magics.grammar.cell import CELL
 from daytona_magics.magics.grammar.terms import (
     ENV_NAME,
@@ -42,6 +42,7 @@ __all__ = [
 
 VERBS: tuple[Command, ...] = (
     *lifecycle.VERBS,
+    *states.VERBS,
     *jobs.VERBS,
     *files.VERBS,
     *variables.VERBS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from daytona_magics.magics.grammar.states import NAMES, YES
 from daytona_magics.magics.grammar.terms import ENV, NAME_OPTIONAL, QUIET, SANDBOX, Argument, Command, Option
 
 VERBS: tuple[Command, ...] = (
@@ -10,7 +11,13 @@ VERBS: tuple[Command, ...] = (
         "Create a sandbox and bind this notebook to it.",
         "line_lifecycle:create",
         options=(
-            Option(("--name",), "name to give it (default: after the notebook)", "NAME"),
+            Option(
+                ("-n", "--count"),
+                "create COUNT of them side by side, for cells with -s; this notebook is bound to none",
+                "COUNT",
+                "int",
+            ),
+            Option(("--name",), "name to give it, {i} is 1, 2, ... (default: after the notebook)", "NAME"),
             Option(("--snapshot",), "snapshot to start from (default: setting snapshot)", "NAME"),
             Option(
                 ("--language",),
@@ -21,7 +28,7 @@ VERBS: tuple[Command, ...] = (
             ENV,
             Option(("--label",), "put a label on it; may be repeated", "KEY=VALUE", repeat=True),
             Option(
-                ("--auto-stop",),
+                ("--idle-stop", "--auto-stop"),
                 "minutes without activity until it stops; 0: never (default: 15)",
                 "MINUTES",
                 "minutes",
@@ -48,6 +55,7 @@ VERBS: tuple[Command, ...] = (
         ),
         examples=(
             "%sandbox create --name lab --auto-stop 60",
+            "%sandbox create -n 4 --name agent-{i}",
             "%sandbox create --domain-allow-list pypi.org,files.pythonhosted.org",
         ),
     ),
@@ -55,9 +63,13 @@ VERBS: tuple[Command, ...] = (
         "use",
         "Bind this notebook to a sandbox that exists already; a stopped one is started.",
         "line_lifecycle:use",
-        (Argument("name", "name or id of the sandbox", values=SANDBOX),),
-        (QUIET,),
-        examples=("%sandbox use lab",),
+        (Argument("name", "name or id of the sandbox", "?", values=SANDBOX),),
+        (
+            Option(("--label",), "the newest one with this label; may be repeated", "KEY=VALUE", repeat=True),
+            Option(("--context",), "work in this context, whoever else does (default: its own)", "NAME"),
+            QUIET,
+        ),
+        examples=("%sandbox use lab", "%sandbox use --label project=mvp"),
     ),
     Command(
         "list",
@@ -75,12 +87,13 @@ VERBS: tuple[Command, ...] = (
         ),
     ),
     Command("info", "Show the card of a sandbox.", "line_lifecycle:info", (NAME_OPTIONAL,)),
-    Command("start", "Start the notebook's sandbox.", "line_lifecycle:start", (), (QUIET,)),
+    Command("start", "Start a sandbox.", "line_states:start", (NAMES,), (YES, QUIET)),
     Command(
         "stop",
-        "Stop the notebook's sandbox: variables are lost, files kept.",
-        "line_lifecycle:stop",
-        options=(Option(("--force",), "kill what runs in it instead of asking it to end"), QUIET),
+        "Stop a sandbox: variables are lost, files kept.",
+        "line_states:stop",
+        (NAMES,),
+        (Option(("--force",), "kill what runs in it instead of asking it to end"), YES, QUIET),
     ),
     Command(
         "restart", "Stop and start: variables are lost, files kept.", "line_lifecycle:restart", (), (QUIET,)
@@ -94,9 +107,13 @@ VERBS: tuple[Command, ...] = (
     Command(
         "delete",
         "Delete a sandbox with all its files.",
-        "line_lifecycle:delete",
-        (NAME_OPTIONAL,),
-        (Option(("-y", "--yes"), "needed for a sandbox that is not this notebook's"), QUIET),
+        "line_reaping:delete",
+        (NAMES,),
+        (
+            Option(("-y", "--yes"), "needed for a sandbox that is not this notebook's"),
+            Option(("--all",), "all that this kernel or dead kernels of this machine made; needs --yes"),
+            QUIET,
+        ),
     ),
     Command(
         "keep",
