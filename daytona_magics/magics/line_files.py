@@ -18,8 +18,6 @@ from daytona_magics.sandboxes import files
 
 #: ``exec`` without --timeout, seconds.
 EXEC_TIMEOUT = 600
-#: Lines ``logs`` shows unless told otherwise.
-LOG_LINES = 200
 #: The largest file ``cat`` shows, bytes.
 CAT_LIMIT = 1 << 20
 
@@ -61,19 +59,6 @@ def exec_(shell: Any, options: Any) -> ExecResult:
     if code != 0 and not options.no_raise:
         raise ExitCodeError(code, what="command")
     return ExecResult(code, text)
-
-
-def logs(shell: Any, options: Any) -> None:
-    """``%sandbox logs [-n LINES]``"""
-    binding = sandboxes.current()
-    lines = LOG_LINES if options.lines is None else options.lines
-    if lines < 1:
-        raise SandboxUsageError(f"-n {lines}: at least one line")
-    text = clean(wait(lambda tell: files.between_cells(binding, tell, lines), "reading the log"))
-    if text:
-        sys.stdout.write(text)
-    else:
-        note("Nothing was printed between cells.")
 
 
 def ls(shell: Any, options: Any) -> Table:

@@ -81,6 +81,7 @@ class Pump:
         quiet: no notices of ours.
         trust: show mimebundles as they come.
         flow: how much is shown and how fast; None for everything, at once.
+        detach: what is said when an interrupt only ends the watching; "": it interrupts the cell.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class Pump:
         quiet: bool = False,
         trust: bool = False,
         flow: Flow | None = None,
+        detach: str = "",
     ) -> None:
+        self._detach = detach
         self._start, self._interrupt, self._reply = start, interrupt, answer
         self._owner, self._timeout, self._quiet, self._trust = owner, timeout, quiet, trust
         self._queue: SimpleQueue[Any] = SimpleQueue()
@@ -341,6 +344,10 @@ class Pump:
 
     def _ask(self, question: events.Input) -> None:
         assert self._questions is not None
+        if self._detach:
+            # Who only watches cannot know whether it was answered long ago.
+            self._output.stream("stdout", clean(question.prompt) + "\n")
+            return
         self._output.flush()
         if len(self._answers) >= MOST_ANSWERS:
             raise ProtocolError("the sandbox asks for input without waiting for the answers")
@@ -366,6 +373,8 @@ class Pump:
     # -- interrupts ------------------------------------------------------------------------------------
 
     def _pressed(self, number: int) -> None:
+        if self._detach:
+            raise SandboxInterrupted(self._detach)
         if number > TOP:
             raise SandboxInterrupted(
                 "stopped waiting; the cell may still be running in the sandbox: `%sandbox reset` ends it"

@@ -44,3 +44,10 @@ class ChannelSpool:
     def release(self) -> None:
         """The copy is not needed."""
         loop_thread().loop.call_soon_threadsafe(self._channel.forget_soon, self._id)
+
+
+class Kept(ChannelSpool):
+    """The copy that is being shown again, and stays."""
+
+    def release(self) -> None:
+        """It is kept."""

@@ -214,8 +214,41 @@ class Channel:
         """
         return await self._carry(Feed(request.id, sink, window), request.fields(), keep_above)
 
+    async def submit(self, request: ExecRequest) -> None:
+        """Hand over a cell that runs as a job, once; returns when the guest has it.
+
+        Raises:
+            SandboxUnreachable: it is not known whether it runs.
+        """
+        boot = ""
+        while True:
+            link = await self._line()
+            assert link.info is not None
+            if boot and link.info.boot != boot:
+                raise SandboxUnreachable(
+                    "the sandbox's side was started anew; it is not known whether the job ran"
+                )
+            boot = link.info.boot
+            try:
+                # Sent again after a cut it is the same job: the guest runs an id once.
+                await link.request("execute", **request.fields())
+                return
+            except LinkLost:
+                continue
+            except Refused as error:
+                raise SandboxError(f"the sandbox refused the job: {error}") from None
+            except TimeoutError as error:
+                raise SandboxUnreachable(f"{error}; it is not known whether the job runs") from None
+
     async def follow(
-        self, exec_id: str, sink: Sink, after: int = 0, window: FlowWindow | None = None
+        self,
+        exec_id: str,
+        sink: Sink,
+        after: int = 0,
+        window: FlowWindow | None = None,
+        *,
+        so_far: bool = False,
+        errors: str = "replace",
     ) -> Done:
         """Take part in an execution that runs, or ran, in the sandbox; like :meth:`execute` otherwise.
 
@@ -224,11 +257,14 @@ class Channel:
             sink: see :meth:`execute`.
             after: sequence number of the last frame not wanted; 0 gives all that the sandbox kept.
             window: see :meth:`execute`.
+            so_far: end with what there is now, with the status "running" when it runs on.
+            errors: what becomes of bytes that are no UTF-8, as in :meth:`bytes.decode`.
 
         Raises:
             SandboxError: the sandbox knows no such execution.
         """
-        feed = Feed(exec_id, sink, window, after)
+        feed = Feed(exec_id, sink, window, after, errors)
+        feed.so_far = so_far
         feed.acknowledged = True
         self._retained.add(exec_id)
         return await self._carry(feed, None)
@@ -331,6 +367,8 @@ class Channel:
             link.carry(feed, decode.integer(reply, "stream", 1, 2**32 - 1))
             if reply.get("state") == "done":
                 feed.ends_at(decode.integer(reply, "last", 0, 2**32 - 1))
+            elif feed.so_far:
+                feed.stops_at(decode.integer(reply, "last", 0, 2**32 - 1))
 
         try:
             if not feed.acknowledged and fields is not None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-DoneStatus = Literal["ok", "error", "interrupted", "timeout", "died"]
+DoneStatus = Literal["ok", "error", "interrupted", "timeout", "died", "running"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,13 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class InputOver:
+    """The question with this number, and any before it, is not asked any more: nobody waits for its answer."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """A text for the notebook's pager (``name?``). Not sanitised."""
 
@@ -144,7 +151,8 @@ class Done:
     """The end of an execution; always the last event.
 
     Attributes:
-        status: "ok", "error" (an exception, or a non-zero exit code), "interrupted", "timeout", "died".
+        status: "ok", "error" (an exception, or a non-zero exit code), "interrupted", "timeout", "died";
+            "running" when only what there was so far had been asked for. The guest never says that.
         exit_code: of a bash cell or an ended process; None otherwise.
         signal: number of the signal that ended the process, or None.
         seconds: run time inside the sandbox.
@@ -183,6 +191,7 @@ Event = (
     | Error
     | Clear
     | Input
+    | InputOver
     | Page
     | Variables
     | Notice

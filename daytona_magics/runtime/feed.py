@@ -37,6 +37,7 @@ class Feed:
         sink: called on the loop thread with every event, in order.
         window: flow control with the consumer, None when the sink keeps nothing.
         after: last sequence number the consumer already has.
+        errors: what becomes of bytes that are no UTF-8, as in :meth:`bytes.decode`.
 
     Attributes:
         last: sequence number of the last frame taken.
@@ -47,9 +48,17 @@ class Feed:
         done: resolved with the Done event, or with what made the execution's output unusable.
         volume: bytes of output handed on so far, see :func:`~daytona_magics.runtime.events.volume`.
         skim: only the amount of the text is wanted from now on.
+        so_far: what comes later than the first answer is not wanted.
     """
 
-    def __init__(self, exec_id: str, sink: Sink, window: FlowWindow | None = None, after: int = 0) -> None:
+    def __init__(
+        self,
+        exec_id: str,
+        sink: Sink,
+        window: FlowWindow | None = None,
+        after: int = 0,
+        errors: str = "replace",
+    ) -> None:
         self.id = exec_id
         self.window = window
         self.last = after
@@ -65,13 +74,26 @@ class Feed:
         self._end: int | None = None
         self._uncounted = 0  # bytes of text taken and in no event yet
         self.volume = 0
+        self.so_far = False
         self.skim = False
-        self._decoders = {n: codecs.getincrementaldecoder("utf-8")("replace") for n in ("stdout", "stderr")}
+        self._stop: int | None = None
+        self._decoders = {n: codecs.getincrementaldecoder("utf-8")(errors) for n in ("stdout", "stderr")}
 
     def ends_at(self, sequence: int) -> None:
         """The guest says that the execution has ended and that this was its last frame."""
         self._end = sequence
         self._check_end()
+
+    def stops_at(self, sequence: int) -> None:
+        """What comes after this frame is not wanted; the feed then ends with the status "running"."""
+        if self._stop is None:
+            self._stop = sequence
+        self._check_stop()
+
+    def _check_stop(self) -> None:
+        if self._stop is not None and self.last >= self._stop and not self.done.done():
+            self.flush(final=True)
+            self.done.set_result(Done("running"))
 
     def _check_end(self) -> None:
         if self._end is not None and self.last >= self._end and not self.done.done():
@@ -106,7 +128,9 @@ class Feed:
         elif kind == frames.GAP:
             gap = decode.gap(frame.payload)
             if gap.kept and gap.frames != sequence - self.last:
-                raise OutOfSequence(f"{gap.frames} frames were passed over up to {sequence}, after {self.last}")
+                raise OutOfSequence(
+                    f"{gap.frames} frames were passed over up to {sequence}, after {self.last}"
+                )
             self.last = sequence
             self._parts.clear()
             self.flush()
@@ -114,6 +138,8 @@ class Feed:
             self._check_end()
         else:
             decode.refuse(f"a frame of type {kind:#x} in an execution's stream")
+        if self._stop is not None:
+            self._check_stop()
 
     def _message(self, frame: frames.Frame) -> None:
         self._parts += frame.payload

@@ -20,7 +20,8 @@ class ExecRequest:
     Attributes:
         id: what makes the execution unique; the guest runs an id at most once. See :func:`new_id`.
         context: name of the worker whose variables the cell sees.
-        language: "python" or "bash".
+        language: "python", "fresh" (a Python of its own), "bash", or a program for this cell alone: "node",
+            "ts", "ruby", "R", "perl", or "program", which ``interpreter`` names.
         code: the body.
         name: the file name tracebacks show.
         cwd: folder to run in; None leaves the context's own.
@@ -28,6 +29,10 @@ class ExecRequest:
         timeout: seconds after which the guest stops it, waiting for input included; 0 for none.
         number: the cell's ``In[number]`` in the notebook; 0 when it has none.
         job: run it beside the context's cells, in a context that ends with it, and keep its output.
+        argv: the program's words; for "fresh" the whole ``sys.argv``.
+        interpreter: the program's name and words; "{}" among them is the cell's file, "-" at the end makes
+            the cell its standard input, else the file comes last.
+        stdin: ask for input also where it cannot be seen that a program waits for it.
         variables: what it brings and gives back (see :mod:`~daytona_magics.runtime.guest.variables`).
     """
 
@@ -42,6 +47,9 @@ class ExecRequest:
     number: int = 0
     job: bool = False
     variables: Mapping[str, Any] | None = None
+    argv: tuple[str, ...] = ()
+    interpreter: tuple[str, ...] = ()
+    stdin: bool = False
 
     def fields(self) -> dict[str, Any]:
         """As the guest is told."""

@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
-from daytona_magics.magics.grammar.terms import Command, Option
+from daytona_magics.magics.grammar.terms import LOCAL_PATH, Argument, Command, Option
+
+#: Values that are ids of jobs.
+_ID = Argument("id", "the job or cell, by the first characters of its id (`%sandbox jobs`)")
+_ID_OPTIONAL = Argument(
+    "id", "a job or cell, by the first characters of its id (default: what runs, the cell first)", "?"
+)
 
 VERBS: tuple[Command, ...] = (
     Command(
+        "jobs",
+        "List background jobs, cells that run or wait, and cells whose output is kept.",
+        "line_jobs:listed",
+        options=(Option(("-a", "--all"), "also those of other kernels and contexts"),),
+    ),
+    Command(
         "logs",
-        "Show what was printed between cells, by threads and by programs that outlived theirs.",
-        "line_files:logs",
-        options=(Option(("-n", "--lines"), "show the last LINES lines (default: 200)", "LINES", "int"),),
-        examples=("%sandbox logs -n 20",),
+        "Show a job's or a cell's output from its beginning; without an id what was printed between cells.",
+        "line_jobs:logs",
+        (Argument("id", "a job or cell, by the first characters of its id", "?"),),
+        (
+            Option(
+                ("-f", "--follow"),
+                "show what is still to come, too; without an id of what runs now. An interrupt ends only that",
+            ),
+            Option(("-n", "--lines"), "show the last LINES lines (between cells: 200)", "LINES", "int"),
+            Option(("--all",), "also what is more than the setting show_limit"),
+            Option(("--to",), "write the text, byte for byte, to FILE on this machine", "FILE", values=LOCAL_PATH),
+            Option(("--force",), "with --to: overwrite a file that exists"),
+            Option(("--forget",), "let the sandbox delete the output of what has ended"),
+        ),
+        examples=("%sandbox logs -n 20", "%sandbox logs --follow", "%sandbox logs 3f9a --to output.txt"),
+    ),
+    Command(
+        "wait",
+        "Wait for a job's end and return its value; an interrupt ends only the waiting.",
+        "line_jobs:wait_",
+        (_ID_OPTIONAL,),
+        (
+            Option(
+                ("--timeout",), "stop waiting after SECONDS; the job runs on (default: never)", "SECONDS", "seconds"
+            ),
+        ),
+    ),
+    Command(
+        "cancel",
+        "End a job or a cell and what it started: Ctrl-C first, after 2 s harder.",
+        "line_jobs:cancel",
+        (_ID,),
+    ),
+    Command(
+        "interrupt",
+        "Send Ctrl-C to what runs in the sandbox, for instance to a cell of the kernel before a restart.",
+        "line_jobs:interrupt",
+        (_ID_OPTIONAL,),
     ),
 )
