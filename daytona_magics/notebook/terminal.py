@@ -39,17 +39,6 @@ _SAFE_URL = re.compile(r"(?:https?://|mailto:)[!-~]*\Z|\Z", re.IGNORECASE)
 _SUSPECT = re.compile("[\x00-\x06\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def _keep(match: re.Match[str]) -> str:
-    text = match.group()
-    if match["csi"]:
-        return text if _SAFE_CSI.match(text) else ""
-    if match["osc"]:
-        link = _LINK.match(text)
-        return text if link and _SAFE_URL.match(link["url"]) else ""
-    # Half a surrogate pair is no text: the kernel's messages could not be encoded with it.
-    return "\N{REPLACEMENT CHARACTER}" if match["surrogate"] else ""
-
-
 class TerminalFilter:
     """Filters one stream of text, piece by piece.
 
@@ -59,6 +48,7 @@ class TerminalFilter:
 
     def __init__(self) -> None:
         self._rest = ""
+        self._linked = False  # text that is shown now belongs to a link that was kept
 
     def feed(self, text: str) -> str:
         """Return what may be shown of ``text``; the start of an unfinished sequence waits for its end."""
@@ -69,7 +59,21 @@ class TerminalFilter:
         if open_end:
             self._rest = open_end.group()
             text = text[: open_end.start()]
-        return _ESCAPE.sub(_keep, text)
+        return _ESCAPE.sub(self._keep, text)
+
+    def _keep(self, match: re.Match[str]) -> str:
+        text = match.group()
+        if match["csi"]:
+            return text if _SAFE_CSI.match(text) else ""
+        if match["osc"]:
+            link = _LINK.match(text)
+            if link is None or not _SAFE_URL.match(link["url"]):
+                return ""
+            # The end of a link that was taken out goes as well.
+            ends, self._linked = not link["url"] and not self._linked, bool(link["url"])
+            return "" if ends else text
+        # Half a surrogate pair is no text: the kernel's messages could not be encoded with it.
+        return "\N{REPLACEMENT CHARACTER}" if match["surrogate"] else ""
 
 
 def clean(text: str) -> str:

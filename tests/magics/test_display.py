@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pandas
+import polars
 import pytest
 
 from daytona_magics.notebook.display import RemoteValue, safe_bundle, safe_html, safe_transient
@@ -65,6 +66,15 @@ class TestHtml:
         assert "<iframe" not in cleaned and "<style" not in cleaned
         assert '<table border="1" class="dataframe">' in cleaned
         assert "&lt;i&gt;" in cleaned and "text-align" in cleaned
+
+    def test_polars_tables_stay_inline(self) -> None:
+        cleaned = safe_html(polars.DataFrame({"a": [1], "b": ["<i>"]})._repr_html_())
+        assert "<iframe" not in cleaned and "<style" not in cleaned and '<table border="1"' in cleaned
+
+    def test_what_a_frame_does_not_load_is_named_in_it(self) -> None:
+        framed = html.unescape(safe_html('<script src="https://cdn.example/x.js"></script>'))
+        assert framed.index("Content-Security-Policy") < framed.index("securitypolicyviolation")
+        assert framed.index("securitypolicyviolation") < framed.index("cdn.example")
 
     def test_a_style_block_that_only_pretends_to_be_pandas_is_framed(self) -> None:
         assert safe_html("<style scoped>body{display:none}</style>").startswith("<iframe")
@@ -382,7 +392,7 @@ class TestTerminal:
                 "\x1b]8;;https://a.example/\x1b\\L\x1b]8;;\x1b\\",
                 "\x1b]8;;https://a.example/\x1b\\L\x1b]8;;\x1b\\",
             ),
-            ("\x1b]8;;javascript:alert(1)\x1b\\L\x1b]8;;\x1b\\", "L\x1b]8;;\x1b\\"),
+            ("\x1b]8;;javascript:alert(1)\x1b\\L\x1b]8;;\x1b\\", "L"),
             ("\x1b]8;id=x;JaVascript:1\x07L", "L"),
             ("\x00\x07bell", "bell"),
             ("\x1bcreset\x1b7\x1b8", "reset"),

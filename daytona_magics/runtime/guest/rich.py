@@ -230,9 +230,9 @@ def emit(message: dict[str, Any]) -> None:
         return
     size = sum(len(v) for v in message["data"].values() if isinstance(v, str))
     if size > MAX_BUNDLE:
-        text = "an output of %.0f MiB was not shown: the limit is %d MiB" % (size / 2**20, MAX_BUNDLE >> 20)
-        _session.send({"msg": "notice", "text": text})
-        return
+        text = "an output of %.0f MiB is not shown: the limit is %d MiB" % (size / 2**20, MAX_BUNDLE >> 20)
+        # In its place, so that it is said also where notices are not shown.
+        message = dict(message, data={"text/plain": "(%s)" % text}, metadata={})
     try:
         _session.send(message)
     except OSError:

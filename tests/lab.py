@@ -1,0 +1,143 @@
+"""A JupyterLab of its own, and pages of it in a browser without a window.
+
+The server gets folders of its own, as a kernel of :mod:`tests.kernel_client` does. The notebook is run by the
+page itself, as by "Run All Cells": what it shows is then trusted by JupyterLab, like any output of a cell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Browser, Page
+
+from tests.kernel_client import environment, stop_engine
+
+#: Settings of the page: no news, no dialogs about them.
+_SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+class Lab:
+    """The server. ``open`` shows a notebook in a page and runs all of its cells."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.work = home / "work"
+        self.work.mkdir()
+        self._token = secrets.token_hex(16)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.env = environment(home)
+        overrides = home / "settings"
+        overrides.mkdir()
+        (overrides / "overrides.json").write_text(json.dumps(_SETTINGS))
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser"]
+        options = {
+            "ServerApp.ip": "127.0.0.1",
+            "ServerApp.port": self.port,
+            "ServerApp.root_dir": self.work,
+            "ServerApp.allow_root": True,
+            "IdentityProvider.token": self._token,
+            "LabApp.app_settings_dir": overrides,
+            "LabApp.news_url": "",
+        }
+        self.log = (home / "lab.log").open("wb")
+        self._process = subprocess.Popen(
+            [*command, *(f"--{name}={value}" for name, value in options.items())],
+            env=self.env,
+            cwd=self.work,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+        self._wait()
+
+    def _wait(self) -> None:
+        until = time.monotonic() + 90
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api", timeout=5):
+                    return
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError((self.home / "lab.log").read_text()[-3000:]) from None
+                time.sleep(0.2)
+
+    def open(self, browser: Browser, name: str, *cells: str, dark: bool = False) -> Page:
+        """A page with the notebook, whose cells have all run."""
+        made = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        )
+        nbformat.write(made, self.work / f"{name}.ipynb")
+        context = browser.new_context(viewport={"width": 1200, "height": 4200})
+        page = context.new_page()
+        address = f"http://127.0.0.1:{self.port}/lab/workspaces/{name}/tree/{name}.ipynb"
+        page.goto(f"{address}?token={self._token}&reset")
+        page.wait_for_function("window.jupyterapp && window.jupyterapp.restored")
+        page.evaluate("() => window.jupyterapp.restored.then(() => true)")
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
+        if dark:
+            page.evaluate(_DARK)
+            page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
+        page.wait_for_function(_IDLE, timeout=60_000)
+        page.evaluate(f"() => {{ {_RUN} }}")
+        page.wait_for_function(_ALL_RAN, arg=len(cells), timeout=120_000)
+        return page
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.log.close()
+
+
+_IDLE = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+_DARK = "() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
+_RUN = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
+#: Every code cell has a number, and the kernel has nothing to do.
+_ALL_RAN = """count => {
+  const panel = window.jupyterapp.shell.currentWidget;
+  const cells = Array.from(panel.content.model.cells);
+  return cells.filter(cell => cell.executionCount).length >= count
+    && panel.sessionContext.session.kernel.status === 'idle';
+}"""
+
+
+@contextmanager
+def lab() -> Iterator[Lab]:
+    """Start a JupyterLab; it, its kernels and its engine end with the block."""
+    home = Path(tempfile.mkdtemp(prefix="dm-lab-"))
+    made: Lab | None = None
+    try:
+        made = Lab(home)
+        yield made
+    finally:
+        if made is not None:
+            made.close()
+            stop_engine(made.env)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Keep a picture of the page where ``DAYTONA_MAGICS_PICTURES`` names a folder; else nothing."""
+    folder = os.environ.get("DAYTONA_MAGICS_PICTURES")
+    if folder:
+        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
