@@ -8,7 +8,17 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import CellFailed, SandboxInterrupted, SandboxUsageError
-from daytona_magics.magics import grammar, helptext, secrets, several, variables, whole
+from daytona_magics.magics import (
+    background,
+    cell_files,
+    grammar,
+    helptext,
+    languages,
+    secrets,
+    several,
+    variables,
+    whole,
+)
 from daytona_magics.magics.parser import HelpWanted, parse
 
 if TYPE_CHECKING:
@@ -39,25 +49,50 @@ def run_cell(shell: Any, line: str, body: str | None, *, carried: bool = False) 
     """
     from daytona_magics.notebook.card import Help
 
+    if cell_files.is_verb(line):
+        return cell_files.run_verb(shell, line, body)
     try:
         options = parse(grammar.CELL, line)
     except HelpWanted as wanted:
         return Help(helptext.of(wanted.command))
     except SandboxUsageError as error:
         raise variables.explained(line, error) from None
+    body = languages.prepare(options, body)
+    if body is None or not body.strip():
+        _checked(shell, options)
+        return Help(f"The cell is empty: nothing was run.\n\n{helptext.of(grammar.CELL)}")
+    code = body if carried else "\n" + body
+    return run_prepared(shell, options, code, f"Cell In[{cell_number(shell)}]", carried=carried)
+
+
+def _checked(shell: Any, options: Any) -> tuple[dict[str, str], variables.Carrier]:
+    """The cell's environment and what it carries; wrong options are found before anything is done."""
     if options.out is not None and not options.out.isidentifier():
         raise SandboxUsageError(f"--out {options.out}: not a variable name")
-    env = secrets.environment(options.env)
-    carrier = variables.carrier(shell, options)
-    if body is None or not body.strip():
-        return Help(f"The cell is empty: nothing was run.\n\n{helptext.of(grammar.CELL)}")
+    background.check(options)
+    return secrets.environment(options.env), variables.carrier(shell, options)
 
+
+def run_prepared(shell: Any, options: Any, code: str, name: str, *, carried: bool = False) -> Any:
+    """Run code under settled options (see :func:`.languages.prepare`); returns and raises as :func:`run_cell`.
+
+    Args:
+        code: begins with the magic's own line, empty, where there is one, so that numbers in tracebacks are
+            those of the cell as it stands in the notebook.
+        name: the file name tracebacks show.
+    """
+    env, carrier = _checked(shell, options)
     try:
-        ties = several.targets(options)
-        request = _request(shell, options, env, body if carried else "\n" + body, ties[0][0])
+        ties = languages.tried(options, lambda: several.targets(options))
+        request = _request(shell, options, env, code, name, ties[0][0])
         if several.many(options):
             return several.run_cell(shell, options, carrier.loaded(request), ties)
-        outcome, pump = _run(options, carrier.loaded(request, ties[0][0]), carried, carrier, *ties[0])
+        loaded = carrier.loaded(request, ties[0][0])
+        if options.bg:
+            return background.start(shell, options, loaded, *ties[0])
+        outcome, pump = languages.tried(
+            options, lambda: _run(options, loaded, carried, carrier, *several.targets(options)[0])
+        )
         if outcome.error is None:
             shell.user_ns.update(carrier.taken(ties[0][0]))
     except SandboxInterrupted:
@@ -69,7 +104,7 @@ def run_cell(shell: Any, line: str, body: str | None, *, carried: bool = False) 
         shell.user_ns[options.out] = outcome
     if outcome.error is not None:
         if options.no_raise and isinstance(outcome.error, CellFailed):
-            _show_error(outcome.error)
+            show_error(outcome.error)
             pump.show_behind()
             return outcome
         if pump.behind:
@@ -80,19 +115,19 @@ def run_cell(shell: Any, line: str, body: str | None, *, carried: bool = False) 
     return None if options.out is not None else outcome.result
 
 
-def _request(shell: Any, options: Any, env: dict[str, str], code: str, binding: Binding) -> ExecRequest:
-    """The cell as it is sent; ``code`` begins with the magic's own line, empty, so that numbers in tracebacks
-    are those of the cell as it stands in the notebook."""
+def _request(
+    shell: Any, options: Any, env: dict[str, str], code: str, name: str, binding: Binding
+) -> ExecRequest:
     from daytona_magics.runtime.channel import ExecRequest
 
     return ExecRequest(
         id=uuid.uuid4().hex,
-        context=binding.context,
-        language=options.language,
+        context=options.context or binding.context,
+        **languages.fields(options),
         code=code,
-        name=f"Cell In[{cell_number(shell)}]",
+        name=name,
         cwd=options.cwd,
-        env=env,
+        env={**binding.env, **env},
         timeout=binding.config.timeout if options.timeout is None else options.timeout,
         number=cell_number(shell),
     )
@@ -129,7 +164,7 @@ def _run(
         ),
     )
     outcome = pump.run()
-    if options.language == "python":
+    if options.language in ("python", "fresh"):
         outcome.exit_code = None
     return outcome, pump
 
@@ -151,7 +186,7 @@ def cell_number(shell: Any) -> int:
     return len(history) - 1 if history else int(getattr(shell, "execution_count", 0))
 
 
-def _show_error(error: CellFailed) -> None:
+def show_error(error: BaseException) -> None:
     render = getattr(error, "_render_traceback_", None)
     lines = render() if render else traceback.format_exception_only(error)
     print("\n".join(lines), file=sys.stderr)

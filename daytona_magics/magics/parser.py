@@ -35,7 +35,7 @@ class HelpWanted(Exception):
 
 def spelled(command: Command) -> str:
     """The command as a person types it: ``%%sandbox`` or ``%sandbox VERB``."""
-    return command.name if command is grammar.CELL else f"%sandbox {command.name}"
+    return command.name if command.name.startswith("%") else f"%sandbox {command.name}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -154,12 +154,19 @@ def _parse(command: Command, line: str) -> argparse.Namespace:
         words = split(line, command)
     else:
         words = split(strip_comment(line), command)
+    after: list[str] = []
+    if command.rest and "--" in words:
+        at = words.index("--")
+        words, after = words[:at], words[at + 1 :]
     if any(word in ("-h", "--help") for word in words):
         raise HelpWanted(command)
     _refuse_unknown(command, words)
     if rest:
         words += ["--", rest]
-    return _parser(command).parse_args(words)
+    found = _parser(command).parse_args(words)
+    if command.rest:
+        setattr(found, command.rest, after)
+    return found
 
 
 _parsed = lru_cache(maxsize=64)(_parse)
@@ -259,6 +266,9 @@ def verb(line: str) -> tuple[Command, str]:
     stripped = line.strip()
     if not stripped or stripped.startswith("#"):
         return grammar.STATUS, ""
+    if stripped.startswith("?"):
+        source = "--source " if stripped.startswith("??") else ""
+        return grammar.BY_NAME["inspect"], source + stripped.strip("? ")
     name, _, rest = stripped.partition(" ")
     if name in ("-h", "--help"):
         return grammar.BY_NAME["help"], rest

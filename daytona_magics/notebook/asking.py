@@ -2,7 +2,7 @@
 
 The kernel's own ``input()`` and ``getpass`` show the box, on the thread that runs the magic. While they wait,
 the stop button raises a ``KeyboardInterrupt`` in them, which counts as a press like any other. When the cell
-ends meanwhile (a time-out), the loop thread sends this thread a SIGINT that means "over" and is no press.
+ends meanwhile (a time-out), or whoever asked does not wait any more, the loop thread sends this thread a SIGINT that means "over" and is no press.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from daytona_magics.notebook.presses import Press, Presses
 from daytona_magics.notebook.terminal import clean
-from daytona_magics.runtime.events import Done, Input
+from daytona_magics.runtime.events import Done, Input, InputOver
 
 
 class _Over(BaseException):
@@ -44,6 +44,8 @@ class Questions:
         self._presses = presses
         self._thread = threading.get_ident()
         self._open = False
+        self._number = 0  # of the question that is shown
+        self._gone = 0  # number of the last question that is not asked any more
         self._over = 0  # signals of ours on their way
         self._lock = threading.Lock()
         presses.judge = self._judge
@@ -52,14 +54,16 @@ class Questions:
         """Show the box and wait.
 
         Returns:
-            the answer; a press when it was interrupted; None when the cell has ended meanwhile.
+            the answer; a press when it was interrupted; None when it is not asked any more.
         """
         prompt = clean(question.prompt)
         before = self._presses.count
         try:
             try:
                 with self._lock:
-                    self._open = True
+                    if question.number <= self._gone:
+                        return None
+                    self._open, self._number = True, question.number
                 if question.password:
                     return Answer(getpass.getpass(prompt))
                 return Answer(str(builtins.input(prompt)))
@@ -83,11 +87,13 @@ class Questions:
             self._open = False
 
     def saw(self, event: Any) -> None:
-        """Look at what comes in (on the loop thread): the end of the cell takes the box away."""
-        if not isinstance(event, Done) or not self._presses.possible:
+        """Look at what comes in (on the loop thread): the end of cell or question takes the box away."""
+        if not isinstance(event, Done | InputOver) or not self._presses.possible:
             return
         with self._lock:
-            if not self._open:
+            if isinstance(event, InputOver):
+                self._gone = max(self._gone, event.number)
+            if not self._open or (isinstance(event, InputOver) and event.number < self._number):
                 return
             self._over += 1
         signal.pthread_kill(self._thread, signal.SIGINT)

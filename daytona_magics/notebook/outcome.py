@@ -107,7 +107,7 @@ def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> Ba
         return SandboxInterrupted(f"{how.rstrip('.')}; {lives}" if lives else how, frames)
     if done.status == "timeout":
         return CellTimeout(
-            f"the cell was stopped after its timeout of {timeout:g} s; {lives}", hint=done.text
+            f"the cell was stopped after its timeout of {timeout:g} s{lives and '; '}{lives}", hint=done.text
         )
     if done.status == "died":
         # The guest's own words for it say no more than ours, unless it knows of a limit.

@@ -7,6 +7,7 @@ from daytona_magics.magics.grammar.terms import (
     ENV,
     LOCAL_PATH,
     NO_RAISE,
+    QUIET,
     REMOTE_PATH,
     Argument,
     Command,
@@ -27,6 +28,34 @@ VERBS: tuple[Command, ...] = (
         ),
         raw=True,
         examples=("%sandbox exec --cwd /tmp ls -la | head -5",),
+    ),
+    Command(
+        "run",
+        "Run a file of this machine in the sandbox, as a program of its own; words after -- are its arguments.",
+        "cell_files:run",
+        (
+            Argument(
+                "file", "the file; its ending says what runs it (.py, .sh, .js, .ts, ...)", values=LOCAL_PATH
+            ),
+        ),
+        (
+            Option(("--remote",), "FILE is a file of the sandbox"),
+            Option(("-i", "--interactive"), "Python: in the notebook's context, with its variables"),
+            Option(
+                ("--timeout",),
+                "stop it after SECONDS (default: setting timeout; 0: no limit)",
+                "SECONDS",
+                "seconds",
+            ),
+            CWD,
+            ENV,
+            Option(("--stdin",), "ask for input also where it cannot be seen that a program waits for it"),
+            Option(("--out",), "keep output, errors and result in VAR instead of showing them", "VAR"),
+            NO_RAISE,
+            QUIET,
+        ),
+        rest="argv",
+        examples=("%sandbox run train.py -- --epochs 3", "%sandbox run --remote ~/app/setup.sh"),
     ),
     Command(
         "ls",

@@ -65,6 +65,7 @@ class Command:
         summary: one sentence, shown in the list of verbs.
         run: "module:function" below ``daytona_magics.magics``.
         raw: the text after the options is taken verbatim as the last argument (shell commands).
+        rest: name of what gets the words after ``--``, as they are.
         examples: lines shown at the end of the help.
     """
 
@@ -74,6 +75,7 @@ class Command:
     arguments: tuple[Argument, ...] = ()
     options: tuple[Option, ...] = ()
     raw: bool = False
+    rest: str = ""
     examples: tuple[str, ...] = field(default=())
 
 

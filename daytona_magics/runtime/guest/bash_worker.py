@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 
-from . import processes, workers
+from . import cell_worker, processes, shell_variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
     from .execution import Execution
+    from .keyboard import Keyboard
     from .loop import Loop
 
 #: The longest text given as an argument; Linux allows 128 KiB for one.
@@ -57,6 +57,7 @@ __dm_exit() {
   [[ $BASHPID == "$$" ]] || return
   # The command that failed last is named only if its exit code is the cell's.
   [[ $__dm_failed == "$__dm_code "* ]] && printf '%s' "$__dm_failed" > "$__dm_state.failed"
+  declare -F __dm_give > /dev/null && __dm_give
   { builtin trap '' INT TERM; __dm_save; builtin trap - INT TERM; } 2>/dev/null
   eval "$__dm_user_exit"
 }
@@ -75,12 +76,13 @@ trap() {
 _ON_ERROR = """builtin trap '{ __dm_failed="$? $LINENO $BASH_COMMAND"; } 2>/dev/null' ERR"""
 
 
-class BashWorker(workers.Worker):
+class BashWorker(cell_worker.CellWorker):
     """One bash process running one cell.
 
     Args:
         state: file of the saved state; ``state + ".new"`` is what the shell writes.
         late: where output goes that comes after the cell's end.
+        keyboard: its standard input.
     """
 
     def __init__(
@@ -91,11 +93,11 @@ class BashWorker(workers.Worker):
         execution: Execution,
         sink: Callable[[int, bytes], Any],
         late: Callable[[int, bytes], Any],
+        keyboard: Keyboard,
     ) -> None:
-        super().__init__(loop, mark, sink)
+        super().__init__(loop, mark, execution, sink, late)
         self._state = state
-        self._late = late
-        self.failed = ""
+        self._outputs: list[list[str]] = (execution.request.variables or {}).get("outputs") or []
         request = execution.request
         # The prelude and a long cell are files of the context: bash reads them by name.
         with open(state + ".prelude", "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -105,26 +107,9 @@ class BashWorker(workers.Worker):
             with open(state + ".cell", "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(code)
             code = "source %s" % shlex.quote(state + ".cell")
-        environment = dict(os.environ, BASH_ENV=state + ".prelude")
-        environment[processes.MARK] = mark
-        out, err = workers.make_pipe(), workers.make_pipe()
-
-        def child() -> None:
-            loop.close_in_child()
-            processes.die_with_parent()
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):
-                signal.signal(number, signal.SIG_DFL)
-            workers.isolate_child({out[1]: 1, err[1]: 2}, os.environ.get("HOME", "/"))
-            try:
-                os.execvpe("bash", ["bash", "-c", code, request.name], environment)
-            except OSError as error:
-                os.write(2, ("bash could not be started in this sandbox: %s\n" % error.strerror).encode())
-                os._exit(127)
-
-        self.pid = workers.fork(child)
-        os.close(out[1])
-        os.close(err[1])
-        self.watch_raw(out[0], err[0])
+        environment = dict(self.environment({}), BASH_ENV=state + ".prelude")
+        argv = ["bash", "-c", code, request.name, *request.argv]
+        self.start(argv, environment, os.environ.get("HOME", "/"), keyboard)
 
     def _prelude(self, env: dict[str, str], cwd: str | None) -> str:
         lines = [_PRELUDE]
@@ -138,12 +123,16 @@ class BashWorker(workers.Worker):
         if cwd is not None:
             lines.append("__dm_cwd=$PWD")
             lines.append("cd -- %s || builtin exit 1" % shlex.quote(cwd))
+        lines.append(shell_variables.prelude(self._outputs))
         lines.append("__dm_failed=; builtin trap __dm_exit EXIT")
         lines.append(_ON_ERROR)
         # Last, because `set -e` among the options would end the shell at the first failure above.
         if os.path.exists(self._state + ".options"):
             lines.append("source %s 2>/dev/null" % shlex.quote(self._state + ".options"))
         return "\n".join(lines) + "\n"
+
+    def given(self) -> dict[str, Any] | None:
+        return shell_variables.read(self._state + ".given", self._outputs) if self._outputs else None
 
     def _read_failed(self) -> None:
         """The command that failed and ended the cell with its exit code, as a sentence in ``failed``."""
@@ -171,5 +160,4 @@ class BashWorker(workers.Worker):
             else:
                 # Killed while it wrote: the state from before the cell stays.
                 os.unlink(new)
-        self.read_raw()
-        self.sink = self._late
+        super().leave()

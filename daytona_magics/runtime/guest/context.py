@@ -15,11 +15,15 @@ import signal
 import time
 import zlib
 
-from . import endings, jobs, limits, processes
+from . import endings, jobs, limits, processes, tracebacks
 from .bash_worker import BashWorker
+from .cell_worker import CellWorker, Missing
 from .execution import QUEUED, RUNNING
+from .keyboard import Keyboard
+from .languages import ProgramWorker
 from .late import LateLog
 from .python_worker import PythonWorker
+from .variables import TransferError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ GRACE = 0.2
 TIMEOUT_STEPS = (2.0, 4.0)
 #: Bytes of output a stopped cell's reader may be behind; of more it is only told how much there is.
 BACKLOG = 8 << 20
+#: Languages whose worker is a Python process of ours; the others' is a program for one cell.
+PERSISTENT = ("python", "fresh")
 #: How many of its workers a context remembers, to end at a reset what they left behind.
 WORKERS_KNOWN = 10_000
 
@@ -124,6 +130,9 @@ class Context:
         self._news = ""
         try:
             self._launch(execution)
+        except Missing as error:
+            self._complete("error", None, None, str(error))
+            return
         except OSError as error:
             self._complete("error", None, None, "the worker could not be started: %s" % endings.why(error))
             return
@@ -135,10 +144,8 @@ class Context:
     def _launch(self, execution: Execution) -> None:
         self._fresh = self.worker is None
         mark = "%d.%d" % (os.getpid(), execution.stream)
-        if self.language == "bash":
-            self._adopt(
-                BashWorker(self._loop, mark, self.file + ".state", execution, self._sink, self._late)
-            )
+        if self.language not in PERSISTENT:
+            self._adopt(self._cell_worker(mark, execution))
             return
         worker = self.worker
         if not isinstance(worker, PythonWorker):
@@ -147,6 +154,18 @@ class Context:
             )
             self._adopt(worker)
         worker.run(execution)
+
+    def _cell_worker(self, mark: str, execution: Execution) -> CellWorker:
+        def keyboard() -> Keyboard:
+            return Keyboard(self._loop, self._keyboard_asks, execution.request.name, execution.request.stdin)
+
+        common = (execution, self._sink, self._late)
+        if self.language == "bash":
+            return BashWorker(self._loop, mark, self.file + ".state", *common, keyboard())
+        return ProgramWorker(self._loop, mark, os.path.dirname(self.file), *common, keyboard)
+
+    def _keyboard_asks(self, message: dict[str, Any]) -> None:
+        self._asks(json.dumps(message).encode("utf-8", "surrogatepass"))
 
     def _adopt(self, worker: Worker) -> None:
         self.worker = worker
@@ -170,11 +189,12 @@ class Context:
         if self.current is None:
             return  # the cell has ended, and the worker finds that out by itself
         try:
-            number = json.loads(body.decode("utf-8", "replace")).get("number")
+            message = json.loads(body.decode("utf-8", "replace"))
+            number = message.get("number") if message.get("msg") == "input" else 0
         except (ValueError, AttributeError):
             return
         self._asked = number if isinstance(number, int) else 0
-        if self.current.request.job:
+        if self._asked and self.current.request.job:
             self.answer(self.current, self._asked, {"error": jobs.NO_INPUT})
             return
         self.current.raw_message(body)
@@ -184,7 +204,7 @@ class Context:
         worker = self.worker
         if execution is not self.current or not number or number != self._asked:
             return False
-        if not isinstance(worker, PythonWorker) or self._ending:
+        if worker is None or self._ending:
             return False
         self._asked = 0
         worker.answer({**message, "answer": number})
@@ -197,7 +217,7 @@ class Context:
 
     def _python_done(self, report: dict[str, Any]) -> None:
         cwd, code = report.get("cwd"), report.get("exit_code")
-        if isinstance(cwd, str):
+        if isinstance(cwd, str) and self.language == "python":
             self.directory = cwd
         if self.current is not None and not self._ending:
             status = report.get("status")
@@ -211,10 +231,10 @@ class Context:
         assert worker is not None
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         code = os.WEXITSTATUS(status) if number is None else None
-        if isinstance(worker, BashWorker):
+        if isinstance(worker, CellWorker):
             worker.leave()
             if self.current is not None:
-                self._bash_done(code, number, worker.failed)
+                self._cell_done(worker, code, number)
             return
         worker.close()
         if self.current is None and not doomed:
@@ -225,7 +245,7 @@ class Context:
             self._ended("died", code, number, endings.death(code, number, told))
         self._next()
 
-    def _bash_done(self, code: int | None, number: int | None, failed: str) -> None:
+    def _cell_done(self, worker: CellWorker, code: int | None, number: int | None) -> None:
         execution = self.current
         assert execution is not None
         if execution.interrupted and (number is not None or code):
@@ -235,9 +255,16 @@ class Context:
         else:
             status = "error" if code else "ok"
         killed = number == signal.SIGKILL and not (execution.interrupted or execution.timed_out)
-        told = limits.reason(self._last_pid) if killed else ""
+        told = limits.reason(worker.program) if killed else ""
         if status == "error":
-            told = "\n".join(filter(None, (failed, limits.disk())))
+            told = "\n".join(filter(None, (worker.failed, limits.disk())))
+        if status == "ok":
+            try:
+                given = worker.given()
+            except TransferError as error:
+                status, given = "error", tracebacks.render(error)
+            if given is not None:
+                execution.message(given)
         self._ended(status, code, number, told)
 
     def _ended(self, status: str, code: int | None, number: int | None, text: str) -> None:
@@ -270,12 +297,17 @@ class Context:
         if execution.interrupted or execution.timed_out:
             # Whoever stopped it does not want to watch the rest of a flood.
             execution.journal.skim_backlog(BACKLOG)
-        lost = self.worker is None and self.language == "python"
-        fate = "killed" if lost else "new" if self._fresh and self.language == "python" else "kept"
+        fate = "kept" if self.language == "bash" else "none"
+        if self.language == "python":
+            fate = "killed" if self.worker is None else "new" if self._fresh else "kept"
         fate = "ended" if execution.request.job else fate
         execution.finish(status, code, number, fate, text)
         self.current = None
         self._supervisor.finished(execution)
+        if self.language == "fresh" and self.worker is not None:
+            # The next cell of this kind has a worker of its own.
+            self._doomed = True
+            self.worker.kill()
         self._next()
 
     def _cancel_timers(self) -> None:
@@ -289,7 +321,9 @@ class Context:
         """What the current cell started and still runs."""
         own = self._supervisor.worker_pids()
         alone = self._supervisor.busy_contexts() <= 1
-        return processes.started_by(self._last_pid, self._last_mark, self._since, own, alone)
+        found = processes.started_by(self._last_pid, self._last_mark, self._since, own, alone)
+        program = self.worker.program if isinstance(self.worker, CellWorker) else 0
+        return [process for process in found if process.pid != program]
 
     def _end_processes(self, found: list[Process], then: Callable[[], Any], over: bool = False) -> None:
         """TERM, after 200 ms KILL; calls ``then`` as soon as all are gone.
@@ -350,27 +384,33 @@ class Context:
             )
         if level == 2:
             found = self._left_behind()
-            processes.send_group(worker.pid, signal.SIGINT)
-            if self.language == "bash":
-                processes.send_child(worker.pid, signal.SIGTERM)
+            processes.send_group(worker.group, signal.SIGINT)
+            if isinstance(worker, CellWorker):
+                worker.terminate()
                 self._loop.later(2 * GRACE, lambda: self._kill_bash(worker))
             self._end_processes(found, lambda: None)
             return endings.did(
                 "ended %s that the cell had started" % endings.count(found), "kept", len(found)
             )
-        processes.send_group(worker.pid, signal.SIGINT)
-        if self.language == "bash":
-            self._press_again(worker, 5)
+        processes.send_group(worker.group, signal.SIGINT)
+        if isinstance(worker, CellWorker):
+            self._press_again(worker, 8)
         return endings.did("sent Ctrl-C to the cell", "kept", 0)
 
-    def _press_again(self, worker: Worker, times: int) -> None:
-        """A command that bash was just starting can miss the SIGINT, and bash then waits for it: repeat."""
+    def _press_again(
+        self, worker: Worker, times: int, before: frozenset[tuple[int, int]] = frozenset()
+    ) -> None:
+        """A command that bash was just starting can miss the SIGINT, and bash then waits for it: repeat.
+
+        Only for one that was seen twice: a second SIGINT would end a bash that is about to save its state.
+        """
 
         def look() -> None:
             if self.worker is worker and times:
-                if any(processes.missed_sigint(p) for p in self._left_behind()):
-                    processes.send_group(worker.pid, signal.SIGINT)
-                self._press_again(worker, times - 1)
+                missed = {(p.pid, p.start) for p in self._left_behind() if processes.missed_sigint(p)}
+                if missed & before:
+                    processes.send_group(worker.group, signal.SIGINT)
+                self._press_again(worker, times - 1, frozenset(missed - before))
 
         self._loop.later(0.05, look)
 

@@ -100,6 +100,18 @@ class Worker:
         self._taken: dict[int, int] = {}  # kind -> bytes read so far
         self._resume: dict[int, Timer] = {}
 
+    @property
+    def group(self) -> int:
+        """The process group that Ctrl-C goes to."""
+        return self.pid
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Hand over the answer to a question of the cell's."""
+
+    def terminate(self) -> None:
+        """SIGTERM to the cell's own process."""
+        processes.send_child(self.pid, signal.SIGTERM)
+
     def watch_raw(self, out: int, err: int) -> None:
         """Start reading the raw pipes."""
         self.raw = {out: frames.STDOUT, err: frames.STDERR}
