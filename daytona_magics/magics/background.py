@@ -35,9 +35,7 @@ def check(options: Any) -> None:
         raise SandboxUsageError("--bg starts one job: name one sandbox with -s")
 
 
-def start(
-    shell: Any, options: Any, request: ExecRequest, binding: Binding, channel: Channel
-) -> Job | None:
+def start(shell: Any, options: Any, request: ExecRequest, binding: Binding, channel: Channel) -> Job | None:
     """Hand the cell over; returns its handle, which shows its card, at once."""
     from daytona_magics.notebook.job import Job
     from daytona_magics.notebook.status import wait

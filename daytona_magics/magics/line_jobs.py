@@ -12,7 +12,6 @@ from daytona_magics import sandboxes
 from daytona_magics.errors import SandboxError, SandboxUsageError
 from daytona_magics.notebook.card import Table, size
 from daytona_magics.notebook.job import Job, length
-from daytona_magics.notebook.spool import NAME
 from daytona_magics.notebook.status import note, wait
 from daytona_magics.notebook.terminal import clean
 from daytona_magics.runtime.events import Event, Gap, Stream
@@ -33,11 +32,7 @@ def listed(shell: Any, options: Any) -> Table:
             return []
         return await jobs.listed(await binding.ready(tell))
 
-    known = [
-        one
-        for one in wait(ask, "asking what runs")
-        if options.all or one.context == binding.context or one.job and one.context.startswith(binding.context)
-    ]
+    known = [one for one in wait(ask, "asking what runs") if options.all or one.context == binding.context]
     handles = [Job(binding, one) for one in known]
     rows = [_row(job, one, options.all) for job, one in zip(handles, known, strict=True)]
     head = ("id", "cell", "kind", "state", "started", "time", "printed", "output")
@@ -46,8 +41,10 @@ def listed(shell: Any, options: Any) -> Table:
         rows,
         handles,
         empty="Nothing runs, and no output is kept.",
-        foot="%sandbox logs ID  shows output, %sandbox cancel ID  ends what runs. The newest GiB of output that"
-        " is kept stays; older output makes room." if rows else "",
+        foot="%sandbox logs ID  shows output, %sandbox cancel ID  ends what runs. The newest GiB of output"
+        " is kept; what is older makes room."
+        if rows
+        else "",
     )
 
 
@@ -94,7 +91,9 @@ def _show(job: Job, options: Any) -> None:
     job.refresh()
     if job.state in ("running", "queued") and not options.follow:
         note(f"{job.name} ({job.id}) is still {job.state}: `%sandbox logs --follow {job.id}` shows the rest.")
-    elif outcome is not None and outcome.error is not None and not isinstance(outcome.error, KeyboardInterrupt):
+    elif (
+        outcome is not None and outcome.error is not None and not isinstance(outcome.error, KeyboardInterrupt)
+    ):
         from daytona_magics.magics.cell import show_error
 
         show_error(outcome.error)
@@ -119,7 +118,7 @@ def _forget(job: Job) -> None:
 
 
 def _save(job: Job, name: str, force: bool) -> None:
-    """Write all of the text that the sandbox has so far, byte for byte; a file is there whole or not at all."""
+    """Write all of the text that the sandbox has so far, byte for byte; a file is whole or not there."""
     target = Path(name).expanduser()
     if target.exists() and not force:
         raise SandboxUsageError(f"{str(target)!r} exists on this machine", hint="--force overwrites it.")
@@ -141,7 +140,7 @@ def _save(job: Job, name: str, force: bool) -> None:
                 f"fetching the output of {job.id}",
                 cancelled="cancelled; nothing was written",
             )
-        os.replace(part, target)
+        part.replace(target)
     except OSError as error:
         raise SandboxError(f"{str(target)!r} cannot be written: {error.strerror or error}") from None
     finally:

@@ -1,4 +1,4 @@
-"""The time a cell with ``--timeout`` has left, said only when it matters: after a while, and past its half."""
+"""The time a cell with ``--timeout`` has left, said only when it matters: after a while, past its half."""
 
 from __future__ import annotations
 

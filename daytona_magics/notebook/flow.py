@@ -6,8 +6,8 @@ hundred megabytes is of no use to anybody. So of each cell
 - the first :attr:`Limits.show` bytes of text are shown, and as many bytes of displays; ``clear_output`` makes
   room again, and what ``\\r`` overwrites takes none;
 - with a server in front, they are shown no faster than it passes on;
-- of the rest the sandbox only tells how much there is. It keeps the text, whose end is shown when the cell has
-  ended, and the command that fetches it whole.
+- of the rest the sandbox only tells how much there is. It keeps the text, whose end is shown when the cell
+  has ended, and the command that fetches it whole.
 
 Every byte is counted once: shown above + shown at the end + only in the sandbox + lost there (beyond what a
 sandbox keeps of one cell, 256 MiB) = printed.
@@ -58,7 +58,7 @@ def limits(config: Any) -> Limits:
 
 
 def behind_server() -> bool:
-    """Whether a Jupyter server stands between this kernel and the page; it names the notebook to its kernels."""
+    """Whether a Jupyter server stands between this kernel and the page; it tells its kernels the notebook."""
     return bool(os.environ.get("JPY_SESSION_NAME")) and in_kernel() is not None
 
 
@@ -219,7 +219,7 @@ class Flow:
         if count:
             plural = "display was" if count == 1 else "displays were"
             told.append(
-                f"{count:,} {plural} not shown ({size(total)}; the limit is {size(self.limits.show)} a cell): "
+                f"{count:,} {plural} not shown ({size(total)}; the limit is {size(self.limits.show)}): "
                 f"`%sandbox logs {name} --all` shows what is kept."
             )
         return told

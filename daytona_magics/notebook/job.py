@@ -1,9 +1,9 @@
 """A background job's handle, and its card.
 
 The handle holds an id and asks the sandbox for everything else, so one made in another kernel, or after a
-restart, is as good as the first. While somebody may be looking at its card, a watcher on the loop thread looks
-at the job, and the card is redrawn from the kernel's own main loop between cells: a display updated there
-belongs to its display id on every ipykernel, whatever cell came last.
+restart, is as good as the first. While somebody may be looking at its card, a watcher on the loop thread
+looks at the job, and the card is redrawn from the kernel's own main loop between cells: a display updated
+there belongs to its display id on every ipykernel, whatever cell came last.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Job:
         self._displays: list[str] = []
         self._main: asyncio.AbstractEventLoop | None = None
         self._drawing = False
+        self._drawn: dict[str, str] = {}
         self._watching = False
+        self._tidying: asyncio.Future[None] | None = None
 
     @property
     def id(self) -> str:
@@ -71,7 +73,7 @@ class Job:
 
     @property
     def state(self) -> str:
-        """"queued", "running", "ok", "failed", "stopped", or "lost"; as last seen, see :meth:`refresh`."""
+        """ "queued", "running", "ok", "failed", "stopped", or "lost"; as last seen, see :meth:`refresh`."""
         if self._lost:
             return "lost"
         return _ENDS.get(self._look.status, "failed") if self._look.state == "done" else self._look.state
@@ -136,6 +138,17 @@ class Job:
                 raise TimeoutError(f"job {self.id} has not ended within {timeout:g} s; it runs on")
             await asyncio.sleep(min(pause, max(0.0, until - loop.time())))
             pause = min(0.5, pause * 1.5)
+        self._tidy_soon()
+
+    def _tidy_soon(self) -> None:
+        """It has ended: when it was the last job, its sandbox need not stay up for it any more."""
+
+        async def tidy() -> None:
+            with suppress(SandboxError):
+                await jobs.put_back(self._binding, await self._channel())
+
+        if self._look.job and self._tidying is None:
+            self._tidying = asyncio.ensure_future(tidy())
 
     def cancel(self) -> str:
         """End it and what it started: Ctrl-C first, then harder. Returns what was done."""
@@ -143,6 +156,7 @@ class Job:
         async def end() -> str:
             did = await jobs.cancel(await self._channel(), self._look)
             await self._refresh()
+            self._tidy_soon()
             return did
 
         did = clean(wait(lambda tell: end(), f"cancelling job {self.id}", cancelled="it may be running on"))
@@ -166,6 +180,7 @@ class Job:
             # Displays shown again are others than those on the page.
             owner=f"{self._sandbox.id}-log-{_serial}",
             capture=capture,
+            quiet=capture,
             trust=config.trust,
             flow=flow.Flow(limits, Kept(channel, self._look.id)),
             detach=f"stopped following; {self.name} ({self.id}) is not touched by that",
@@ -238,7 +253,8 @@ class Job:
 
     def _card(self) -> Card:
         look = self._look
-        code = f"exit code {look.exit_code}" if look.exit_code is not None else ""
+        ours = look.exit_code is None or look.language in ("python", "fresh")
+        code = "" if ours else f"exit code {look.exit_code}"
         facts: list[tuple[str, object]] = [
             ("job", self.id),
             ("sandbox", self._sandbox.name),
@@ -302,8 +318,7 @@ class Job:
                     beat = time.monotonic()
                     await jobs.stay_awake(self._binding)
                 self._draw_soon()
-            with suppress(SandboxError):
-                await jobs.put_back(self._binding, await self._channel())
+            self._tidy_soon()
         finally:
             self._watching = False
             self._draw_soon()
@@ -322,8 +337,11 @@ class Job:
         shell = in_kernel()
         if shell is None:
             return
-        for name in self._displays:
-            shell.display_pub.publish(self._bundle(), transient={"display_id": name}, update=True)
+        bundle = self._bundle()
+        if bundle != self._drawn:
+            self._drawn = bundle
+            for name in self._displays:
+                shell.display_pub.publish(bundle, transient={"display_id": name}, update=True)
 
 
 def _plain(text: str) -> str:

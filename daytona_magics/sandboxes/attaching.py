@@ -9,8 +9,9 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from daytona_magics.errors import SandboxGone
+from daytona_magics.runtime import decode
 from daytona_magics.sandboxes import client as sdk
-from daytona_magics.sandboxes import identity, labels
+from daytona_magics.sandboxes import identity, jobs, labels
 from daytona_magics.sandboxes.report import Reporter, state_of
 
 if TYPE_CHECKING:
@@ -173,11 +174,20 @@ async def tell_alive(binding: Binding, channel: Channel, tell: Reporter, verb: s
     ]
     if not alive:
         tell.note(f"{verb} {name}: no variables are alive there, files are kept")
-        return
-    tell.note(f"{verb} {name}: variables of the earlier kernel are alive, `%sandbox reset` for a clean start")
-    for run in status.get("executions", ()):
-        if run.get("context") == binding.context and run.get("state") in ("running", "queued"):
-            cell = run.get("name") or "a cell"
+    else:
+        tell.note(
+            f"{verb} {name}: variables of the earlier kernel are alive, `%sandbox reset` for a clean start"
+        )
+    jobs.look_after(binding)
+    for one in status.get("executions", ()):
+        run = decode.look(one)
+        if run.context != binding.context or run.state == "done":
+            continue
+        shown = f"`%sandbox logs --follow {run.id[:8]}` shows its output"
+        if run.job:
+            tell.note(f"{run.name}, a job of the earlier kernel, is still {run.state}: {shown}")
+        else:
             tell.note(
-                f"{cell} of the earlier kernel is still {run['state']} there; a new cell waits behind it"
+                f"a cell of the earlier kernel, {run.name}, is still {run.state}: {shown}; "
+                "a new cell waits behind it"
             )

@@ -1,8 +1,8 @@
-"""Background jobs of the bound sandbox: handing over, listing, ending, and keeping the sandbox awake for them.
+"""Background jobs of the bound sandbox: handing over, listing, ending, keeping the sandbox awake for them.
 
 A job lives in its sandbox, not here: everything that is known of it is asked for. What this kernel adds are
-signs of activity while it lives, and before that the time the sandbox may stay up without it: ``--keep`` raises
-auto-stop, a label remembers what it was, and whoever finds that no job runs any more puts it back.
+signs of activity while it lives, and before that the time the sandbox may stay up without it: ``--keep``
+raises auto-stop, a label remembers what it was, and whoever finds that no job runs any more puts it back.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import labels
 
 if TYPE_CHECKING:
+    from daytona import AsyncSandbox
+
     from daytona_magics.runtime.channel import Channel
     from daytona_magics.runtime.records import ExecRequest, Look
     from daytona_magics.sandboxes.binding import Binding
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 #: Seconds each step of the ladder is given before :func:`cancel` climbs on; between two looks.
 STEP, LOOK_EVERY = 2.0, 0.05
+#: Seconds between two looks at the jobs of an earlier kernel where the setting heartbeat is 0.
+BEAT = 60.0
+_watchers: set[asyncio.Future[None]] = set()
 
 
 async def submit(
@@ -38,6 +43,7 @@ async def submit(
     tell.progress("handing the job over")
     if keep:
         await _raise_auto_stop(binding, math.ceil(keep / 60))
+    binding.jobs = True
     await channel.submit(request)
     return await channel.look(request.id)
 
@@ -58,7 +64,9 @@ async def find(binding: Binding, tell: Reporter, name: str) -> tuple[Channel, Lo
     if not name:
         running = [one for one in known if one.state == "running" and one.context == binding.context]
         if not running:
-            raise SandboxUsageError("nothing of this notebook is running", hint="%sandbox jobs  lists what ran.")
+            raise SandboxUsageError(
+                "nothing of this notebook is running", hint="%sandbox jobs  lists what ran."
+            )
         # A cell comes before jobs: it is what the notebook waits for.
         return channel, max(running, key=lambda one: (not one.job, one.started or 0.0))
     found = [one for one in known if one.id.startswith(name)]
@@ -100,14 +108,14 @@ async def cancel(channel: Channel, job: Look) -> str:
 
 async def _raise_auto_stop(binding: Binding, minutes: int) -> None:
     sandbox = binding.bound()
-    await sandbox.refresh_data()
+    await sdk.asked(sandbox.refresh_data(), "asking for the auto-stop time")
     before = int(sandbox.auto_stop_interval or 0)
     if not before or before >= minutes:
         return
     first = (_raised(sandbox.labels.get(labels.AUTO_STOP, "")) or (before, 0))[0]
     await sdk.asked(labels.merge(sandbox, {labels.AUTO_STOP: f"{first}>{minutes}"}), "changing labels")
     await sdk.asked(sandbox.set_autostop_interval(minutes), "setting the auto-stop time")
-    await sandbox.refresh_data()
+    await sdk.asked(sandbox.refresh_data(), "asking for the auto-stop time")
 
 
 def _raised(label: str) -> tuple[int, int] | None:
@@ -118,16 +126,35 @@ def _raised(label: str) -> tuple[int, int] | None:
 async def put_back(binding: Binding, channel: Channel) -> None:
     """Put auto-stop back as it was before jobs raised it, once none of them runs any more."""
     sandbox = binding.sandbox
-    if sandbox is None:
+    if sandbox is None or any(one.job and one.state != "done" for one in await listed(channel)):
         return
-    await sandbox.refresh_data()
+    binding.jobs = False
+    await sdk.asked(sandbox.refresh_data(), "asking for the auto-stop time")
     raised = _raised(sandbox.labels.get(labels.AUTO_STOP, ""))
-    if raised is None or any(one.job and one.state != "done" for one in await listed(channel)):
+    if raised is None:
         return
     # Somebody who has set another time since meant it.
     if int(sandbox.auto_stop_interval or 0) == raised[1]:
         await sdk.asked(sandbox.set_autostop_interval(raised[0]), "setting the auto-stop time")
     await sdk.asked(labels.merge(sandbox, {labels.AUTO_STOP: ""}), "changing labels")
+
+
+def look_after(binding: Binding) -> None:
+    """From now on look after the jobs an earlier kernel left, as long as some run. On the loop thread."""
+    if binding.sandbox is not None and binding.channel is not None:
+        _watchers.add(task := asyncio.ensure_future(_look_after(binding, binding.sandbox, binding.channel)))
+        task.add_done_callback(_watchers.discard)
+
+
+async def _look_after(binding: Binding, sandbox: AsyncSandbox, channel: Channel) -> None:
+    with suppress(SandboxError):
+        while binding.sandbox is sandbox and not channel.closed:
+            if not any(one.job and one.state != "done" for one in await listed(channel)):
+                await put_back(binding, channel)
+                return
+            binding.jobs = True
+            await stay_awake(binding)
+            await asyncio.sleep(binding.config.heartbeat or BEAT)
 
 
 async def stay_awake(binding: Binding) -> None:

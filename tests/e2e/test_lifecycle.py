@@ -125,7 +125,7 @@ def test_a_forced_restart_also_re_attaches_and_a_running_cell_is_announced(
             (running / "may").touch()
 
     cell = kernel.run("%%sandbox\nx", on=on)
-    assert "still running there" in cell.notes and "waits behind" in cell.notes
+    assert "is still running" in cell.notes and "waits behind" in cell.notes
     assert cell.result == "3", cell
 
 

@@ -25,11 +25,13 @@ VERBS: tuple[Command, ...] = (
         (
             Option(
                 ("-f", "--follow"),
-                "show what is still to come, too; without an id of what runs now. An interrupt ends only that",
+                "show what is still to come, too; without an id of what runs. An interrupt ends only that",
             ),
             Option(("-n", "--lines"), "show the last LINES lines (between cells: 200)", "LINES", "int"),
             Option(("--all",), "also what is more than the setting show_limit"),
-            Option(("--to",), "write the text, byte for byte, to FILE on this machine", "FILE", values=LOCAL_PATH),
+            Option(
+                ("--to",), "write the text, byte for byte, to FILE on this machine", "FILE", values=LOCAL_PATH
+            ),
             Option(("--force",), "with --to: overwrite a file that exists"),
             Option(("--forget",), "let the sandbox delete the output of what has ended"),
         ),
@@ -42,7 +44,10 @@ VERBS: tuple[Command, ...] = (
         (_ID_OPTIONAL,),
         (
             Option(
-                ("--timeout",), "stop waiting after SECONDS; the job runs on (default: never)", "SECONDS", "seconds"
+                ("--timeout",),
+                "stop waiting after SECONDS; the job runs on (default: never)",
+                "SECONDS",
+                "seconds",
             ),
         ),
     ),

@@ -1,9 +1,9 @@
 """Background jobs: cells that run beside the notebook's own, each in a context that begins and ends with it.
 
-A job starts where its notebook is: in the folder its Python cells are in, or, in bash, from the whole state the
-last bash cell left. From there on it is on its own: it sees no variable of the notebook's Python, changes
-nothing of the notebook's, and what it started and left running ends with it. Nobody sits at its keyboard, so a
-question fails at once. Its output is kept until it is forgotten or makes room for newer output.
+A job starts where its notebook is: in the folder its Python cells are in, or, in bash, from the whole state
+the last bash cell left. From there on it is on its own: it sees no variable of the notebook's Python, changes
+nothing of the notebook's, and what it started and left running ends with it. Nobody sits at its keyboard, so
+a question fails at once. Its output is kept until it is forgotten or makes room for newer output.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 NO_INPUT = "a background job has no keyboard; hand in what it needs with -e or as a file"
 #: Files of a context that its next bash cell starts from, and all there may be.
 _STATE = (".state", ".state.options")
-_FILES = (*_STATE, ".state.new", ".state.options.new", ".state.prelude", ".state.cell", ".state.failed", ".log")
+_FILES = (
+    *_STATE,
+    ".state.new",
+    ".state.options.new",
+    ".state.prelude",
+    ".state.cell",
+    ".state.failed",
+    ".log",
+)
 
 
 def key(request: Request) -> tuple[str, str]:
@@ -65,7 +73,7 @@ def retire(supervisor: Supervisor, context: Context) -> None:
 
 
 def describe(execution: Execution, limit: int) -> dict[str, Any]:
-    """The reply to ``describe``: what ``status`` says of it, and the end of its text (at most ``limit`` bytes)."""
+    """The reply to ``describe``: what ``status`` says, and the last ``limit`` bytes of its text."""
     data = execution.journal.tail(limit)
     start = 0
     while start < min(4, len(data)) and data[start] & 0xC0 == 0x80 and len(data) < execution.printed:

@@ -177,15 +177,15 @@ class Server:
             raise ValueError("contexts must be a list of names or null")
         return {"contexts": self.supervisor.reset(names)}
 
-    def _names(self, client: Connection, request: dict[str, Any]) -> None:
-        head = {"op": "reply", "req": request.get("req"), "ok": True}
-        self.supervisor.lookups.ask(request, lambda answer: client.send({**answer, **head}))
-
     def _scan(self, client: Connection, request: dict[str, Any]) -> None:
         def answer(body: dict[str, Any]) -> None:
             client.send({"op": "reply", "req": request.get("req"), "ok": "error" not in body, **body})
 
         scanning.scan(self._loop, scanning.wanted(request), answer)
+
+    def _names(self, client: Connection, request: dict[str, Any]) -> None:
+        head = {"op": "reply", "req": request.get("req"), "ok": True}
+        self.supervisor.lookups.ask(request, lambda answer: client.send({**answer, **head}))
 
     def _forget(self, client: Connection, request: dict[str, Any]) -> dict[str, Any]:
         execution = self._find(request)
