@@ -89,10 +89,13 @@ def register(shell: InteractiveShell) -> None:
     shell.configurables.append(config)
     # In this order: what says itself where it runs is known before the mode is asked.
     shell.input_transformers_cleanup.extend([transform, whole.of(shell)])
-    matcher = make_matcher()
+    matcher = make_matcher(shell)
     if getattr(shell, "Completer", None) is not None:
         shell.Completer.custom_matchers.append(matcher)
     setattr(shell, _ATTRIBUTE, _Loaded(shell, config, matcher))
+    config.observe(lambda change: _tooltips(shell, change.new), "tooltips")
+    if config.tooltips:
+        _tooltips(shell, True)
     if ignored:
         print(ignored)
     if whole.of(shell).on:
@@ -106,6 +109,8 @@ def unregister(shell: InteractiveShell) -> None:
     if loaded is None:
         return
     delattr(shell, _ATTRIBUTE)
+    if loaded.config.tooltips:
+        _tooltips(shell, False)
     if whole.of(shell).on:
         print("%sandbox on holds no longer: cells run on this machine until daytona_magics is loaded again")
     for kind in ("line", "cell"):
@@ -157,6 +162,12 @@ def _harmless(line: str) -> bool:
 # Tells IPython to leave it out when it only asks whether a cell is complete: the empty body's blank line
 # would end a typed `%%sandbox` at once in a terminal, and the lines after it would run on this machine.
 transform.has_side_effects = True  # type: ignore[attr-defined]
+
+
+def _tooltips(shell: Any, on: bool) -> None:
+    from daytona_magics.magics.line_inspect import set_tooltips
+
+    set_tooltips(shell, on)
 
 
 def _warm_later() -> None:

@@ -1,8 +1,9 @@
-"""Tab completion for ``%sandbox`` and ``%%sandbox``, from the grammar that parses them.
+"""Tab completion for ``%sandbox`` and ``%%sandbox``, from the grammar that parses them, and in sandbox cells.
 
 One matcher of IPython's second matcher protocol, added to the completer's own list. Verbs, options and
-choices need no sandbox and come at once; names and remote paths ask the endpoint with a cap of 300 ms, and
-only when this kernel is connected already: pressing Tab never starts anything.
+choices need no sandbox and come at once. Sandboxes, remote paths and the names of a sandbox cell ask the
+endpoint or the sandbox with a cap of 300 ms, and only when this kernel is connected already: pressing Tab
+never starts anything. In a sandbox cell names of this machine are never offered.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from typing import Any
 
 from daytona_magics.magics import grammar
 from daytona_magics.magics.grammar import Command
+from daytona_magics.magics.grammar.cell import CELL_VERBS
+from daytona_magics.magics.inside import CAP, Place, asked, place_of
 
-#: Seconds a completion may ask the endpoint.
-CAP = 0.3
-
-_LINE = re.compile(r"^\s*(?:[\w.,\s]+=\s*)?(?P<percent>%{1,2})sandbox\s(?P<rest>.*)$", re.DOTALL)
+_LINE = re.compile(r"^\s*(?:#+\s*(?=%%)|[\w.,\s]+=\s*)?(?P<percent>%{1,2})sandbox\s(?P<rest>.*)$", re.DOTALL)
 
 Found = list[tuple[str, str]]
 
@@ -42,7 +42,11 @@ def candidates(text: str) -> tuple[str, Found] | None:
     current = word.group() if word else ""
     before = rest[: len(rest) - len(current)].split()
     if found["percent"] == "%%":
-        return current, _starting(current, _for(grammar.CELL, before, current))
+        verb = CELL_VERBS.get(before[0]) if before else None
+        if verb is not None:
+            return current, _starting(current, _for(verb, before[1:], current))
+        verbs = [] if before else [(name, "verb") for name in CELL_VERBS]
+        return current, _starting(current, [*_for(grammar.CELL, before, current), *verbs])
     if not before:
         return current, _starting(current, [(command.name, "verb") for command in grammar.VERBS])
     command = grammar.BY_NAME.get(before[0])
@@ -162,16 +166,41 @@ async def _paths(binding: Any, word: str) -> Found:
     ]
 
 
-def make_matcher() -> Any:
-    """The matcher to add to ``ip.Completer.custom_matchers``."""
+def in_cell(place: Place) -> tuple[str, Found]:
+    """The word being typed in a sandbox cell, and what may become of it."""
+    before = place.code[: place.cursor]
+    word = re.search(r"[^\s'\"=(){}\[\];|&<>]*\Z", before)
+    typed = word.group() if word else ""
+    if place.language == "python":
+        matches = asked(place, _complete)
+        return (matches.word, matches.found) if matches is not None else (typed, [])
+    known = place.language and not place.sandbox
+    return typed, _starting(typed, _remote(grammar.REMOTE_PATH, typed)) if known else []
+
+
+async def _complete(channel: Any, context: str, code: str, cursor: int) -> Any:
+    from daytona_magics.runtime import looking
+
+    return await looking.complete(channel, context, code, cursor)
+
+
+def make_matcher(shell: Any) -> Any:
+    """The matcher to add to ``ip.Completer.custom_matchers`` of a shell."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
     @context_matcher(identifier="daytona_magics", priority=1000)  # type: ignore[untyped-decorator,unused-ignore]
     def daytona_magics_matcher(context: Any) -> dict[str, Any]:
-        line = context.full_text.split("\n")[context.cursor_line][: context.cursor_position]
+        lines = context.full_text.split("\n")
+        line = lines[context.cursor_line][: context.cursor_position]
         found = candidates(line)
         if found is None:
-            return {"completions": [], "suppress": False}
+            cursor = sum(len(one) + 1 for one in lines[: context.cursor_line]) + context.cursor_position
+            place = place_of(shell, context.full_text, cursor)
+            if place is None:
+                return {"completions": [], "suppress": False}
+            word, texts = in_cell(place)
+            # An empty list would let the others offer names of this machine; the word itself changes nothing.
+            found = word, texts or [(word, "")]
         word, texts = found
         return {
             "completions": [SimpleCompletion(text=text, type=kind) for text, kind in texts],

@@ -51,7 +51,7 @@ def carried(options: Any) -> str:
         SandboxUsageError: they are none of a cell.
     """
     command = grammar.BY_NAME["on"]
-    words = [] if options.language == grammar.CELL.arguments[0].default else [str(options.language)]
+    words = [options.language] if options.language else []
     for option in command.options:
         value = getattr(options, option.dest)
         if option.dest == "tagged" or value in (None, False, []):

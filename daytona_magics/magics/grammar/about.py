@@ -13,6 +13,21 @@ VERBS: tuple[Command, ...] = (
         examples=("%sandbox config auto_stop=60 timeout=300",),
     ),
     Command(
+        "inspect",
+        "Show what a name in the sandbox is: signature, documentation, type. Short: %sandbox ?NAME",
+        "line_inspect:inspect",
+        (Argument("name", "a name, or one with attributes: df.groupby"),),
+        (Option(("--source",), "with its source"),),
+        examples=("%sandbox inspect df.groupby",),
+    ),
+    Command(
+        "asyncio",
+        "Let asyncio.run(main()) work in cells of this machine; in sandbox cells it always does.",
+        "line_asyncio:asyncio",
+        (Argument("switch", "on or off; nothing to show which", "?", ("on", "off")),),
+        examples=("%sandbox asyncio on",),
+    ),
+    Command(
         "doctor",
         "Check every part of the way to the sandbox; say what is isolated, limited, open and missing here.",
         "line_doctor:doctor",

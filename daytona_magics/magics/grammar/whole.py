@@ -6,7 +6,7 @@ from daytona_magics.magics.grammar.cell import CELL
 from daytona_magics.magics.grammar.terms import QUIET, Command, Option
 
 #: Options of a cell that make sense for every cell of a notebook.
-_EVERY = ("timeout", "cwd", "env", "context", "sandbox", "stdin")
+_EVERY = ("timeout", "cwd", "env", "context", "sandbox", "stdin", "retries")
 
 VERBS: tuple[Command, ...] = (
     Command(

@@ -13,6 +13,7 @@ from . import jobs
 from .context import Context
 from .execution import DONE, Execution
 from .journal import Journal
+from .lookups import Lookups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Supervisor:
         self._limits = (head, tail)
         self.executions: collections.OrderedDict[str, Execution] = collections.OrderedDict()
         self.contexts: dict[tuple[str, str], Context] = {}
+        self.lookups = Lookups(loop, self.contexts)
         self._streams = 0
         self._finished: collections.deque[Execution] = collections.deque()  # and not forgotten
         self._memory = 0  # bytes of theirs in memory

@@ -19,7 +19,7 @@ import sys
 import traceback
 import types
 
-from . import hooks, magics, processes, rich, shell, streams, tracebacks, transform, variables
+from . import completing, hooks, magics, processes, rich, shell, streams, tracebacks, transform, variables
 from .asking import Asker
 from .commands import Commands
 from .history import History
@@ -134,8 +134,6 @@ class Session:
             self.tasks.between_cells(self._commands.fd)
             job = self._commands.next()
             if job is not None and "look" in job:
-                from . import completing
-
                 self._writer.message(b"L" + completing.answer(self.namespace, self._helper, job["look"]))
             if job is None or "code" not in job:
                 continue  # the answer to a question of a cell that has ended
