@@ -74,7 +74,7 @@ def _checked(shell: Any, options: Any) -> tuple[dict[str, str], variables.Carrie
 
 
 def run_prepared(shell: Any, options: Any, code: str, name: str, *, carried: bool = False) -> Any:
-    """Run code under settled options (see :func:`.languages.prepare`); returns and raises as :func:`run_cell`.
+    """Run code under settled options (:func:`.languages.prepare`); returns and raises as :func:`run_cell`.
 
     Args:
         code: begins with the magic's own line, empty, where there is one, so that numbers in tracebacks are

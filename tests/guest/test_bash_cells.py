@@ -58,12 +58,12 @@ def test_cwd_and_env_are_for_that_cell_only(client: Client, guest: Guest) -> Non
     assert client.bash("pwd").text == guest.home + "\n"
 
 
-def test_no_input_no_tty_and_own_session(client: Client) -> None:
-    run = client.bash(
-        "cat; (echo x > /dev/tty) 2>/dev/null || echo notty; ps -o sid= -p $$ | tr -d ' '; echo $$"
-    )
-    lines = run.text.split()
-    assert lines[0] == "notty" and lines[1] == lines[2]
+def test_own_session_and_a_terminal_that_is_not_the_protocols(client: Client) -> None:
+    run = client.bash("ps -o sid=,pgid=,ppid=,pid=,tty= -p $$; tty; echo to the terminal > /dev/tty")
+    session, group, parent, own, terminal = run.text.splitlines()[0].split()
+    # A leader of its own, so that background jobs live on when bash ends.
+    assert session == parent and group == own and session != own
+    assert run.text.splitlines()[1] == "/dev/" + terminal and run.err == b"to the terminal\n"
 
 
 def test_long_cell_and_verbose_shell(client: Client) -> None:

@@ -31,7 +31,7 @@ VERBS: tuple[Command, ...] = (
     ),
     Command(
         "run",
-        "Run a file of this machine in the sandbox, as a program of its own; words after -- are its arguments.",
+        "Run a file of this machine in the sandbox as a program; words after -- are its arguments.",
         "cell_files:run",
         (
             Argument(

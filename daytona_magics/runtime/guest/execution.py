@@ -94,7 +94,8 @@ class Request:
             job=job,
             stdin=value.get("stdin") is True,
             variables=variables.check(value.get("variables")),
-            **words,
+            argv=words["argv"],
+            interpreter=words["interpreter"],
             **text,
         )
 

@@ -4,7 +4,8 @@ Nothing is asked before a process of the cell really waits for input (see :mod:`
 row. What a program wrote to the terminal itself (``/dev/tty``) since its last line end is the question's
 prompt; a terminal that does not echo asks for a password. Only fd 0 is a terminal: stdout and stderr are
 pipes, so nothing pages or draws colours. Nobody there to answer: whoever reads gets the end of the input at
-once, and who goes on reading finds the terminal hung up. Where no terminal can be opened (isolation below L3), fd 0 is a pipe and all else is the same.
+once, and who goes on reading finds the terminal hung up. Where no terminal can be opened (isolation below
+L3), fd 0 is a pipe, and all else is the same.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Keyboard:
             return
         if self._echo:
             # The front end shows what was typed.
-            same = len(os.path.commonprefix([data, self._echo]))
+            same = _alike(data, self._echo)
             data, self._echo = data[same:], self._echo[same:] if same == len(data) else b""
         whole, _, rest = (self._held + data).rpartition(b"\n")
         if whole or (self._held + data)[:1] == b"\n":
@@ -274,3 +275,9 @@ class Keyboard:
         if self.is_terminal and self._worker is not None:
             self._loop.remove(end)
         os.close(end)
+
+
+def _alike(one: bytes, other: bytes) -> int:
+    """How many bytes both begin with."""
+    pairs = zip(one, other)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -48,7 +48,8 @@ def waits(shown: int, names: Collection[str]) -> bool:
 
 def _held(shown: int, names: Collection[str]) -> set[int]:
     """The process's descriptors of the keyboard."""
-    folder, held = "/proc/%d/fd" % shown, set()
+    folder = "/proc/%d/fd" % shown
+    held: set[int] = set()
     try:
         listed = os.listdir(folder)
     except OSError:
