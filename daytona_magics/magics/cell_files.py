@@ -89,6 +89,16 @@ def run(shell: Any, options: Any) -> Any:
     return cell.run_prepared(shell, typed, code, name)
 
 
+def debug(shell: Any, options: Any) -> Any:
+    """``%sandbox debug``"""
+    from daytona_magics.magics import cell
+
+    typed = parse(grammar.CELL, "python")
+    typed.context = options.context
+    languages.prepare(typed, None)
+    return cell.run_prepared(shell, typed, "%debug", f"Cell In[{cell.cell_number(shell)}]")
+
+
 def _local(file: str) -> tuple[str, str]:
     path = Path(file).expanduser()
     if not path.is_file():

@@ -58,6 +58,12 @@ VERBS: tuple[Command, ...] = (
         examples=("%sandbox run train.py -- --epochs 3", "%sandbox run --remote ~/app/setup.sh"),
     ),
     Command(
+        "debug",
+        "Look around, with Python's debugger, where the last error of a Python cell came from.",
+        "cell_files:debug",
+        options=(Option(("--context",), "of the context NAME (default: this kernel's)", "NAME"),),
+    ),
+    Command(
         "ls",
         "List a folder of the sandbox.",
         "line_files:ls",
@@ -77,30 +83,44 @@ VERBS: tuple[Command, ...] = (
     ),
     Command(
         "upload",
-        "Copy files of this machine into the sandbox.",
+        "Copy files and folders of this machine into the sandbox.",
         "line_files:upload",
         (
             Argument(
                 "paths",
-                "files to copy; without --to the last of several is the destination",
+                "files and folders to copy; without --to the last of several is the destination",
                 "+",
                 values=LOCAL_PATH,
             ),
         ),
         (Option(("--to",), "file or folder/ in the sandbox", "PATH", values=REMOTE_PATH),),
-        examples=("%sandbox upload data.csv --to input/", "%sandbox upload data.csv input/data.csv"),
+        examples=(
+            "%sandbox upload data.csv --to input/",
+            "%sandbox upload data.csv input/data.csv",
+            "%sandbox upload src/ app",
+        ),
     ),
     Command(
         "download",
-        "Copy a file of the sandbox to this machine.",
+        "Copy files and folders of the sandbox to this machine.",
         "line_files:download",
         (
-            Argument("remote", "file in the sandbox", values=REMOTE_PATH),
             Argument(
-                "local", "file or folder/ on this machine (default: same name, here)", "?", values=LOCAL_PATH
+                "paths",
+                "files and folders to copy; without --to the last of several is the destination",
+                "+",
+                values=REMOTE_PATH,
             ),
         ),
-        (Option(("-f", "--force"), "overwrite a file that exists"),),
-        examples=("%sandbox download report.pdf",),
+        (
+            Option(
+                ("--to",),
+                "file or folder/ on this machine (default: same name, here)",
+                "PATH",
+                values=LOCAL_PATH,
+            ),
+            Option(("-f", "--force"), "overwrite a file that exists"),
+        ),
+        examples=("%sandbox download report.pdf", "%sandbox download results/ here"),
     ),
 )

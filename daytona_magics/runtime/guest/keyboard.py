@@ -279,5 +279,5 @@ class Keyboard:
 
 def _alike(one: bytes, other: bytes) -> int:
     """How many bytes both begin with."""
-    pairs = zip(one, other)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    shorter = min(len(one), len(other))
+    return next((at for at in range(shorter) if one[at] != other[at]), shorter)

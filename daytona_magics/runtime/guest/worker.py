@@ -188,7 +188,11 @@ class Session:
             if carried.get("inputs"):
                 self.namespace.update(variables.take_in(carried["inputs"]))
             if job.get("fresh"):
-                sys.argv[1:] = job["argv"]
+                sys.argv[:] = job["argv"] or [""]
+                if sys.argv[0]:
+                    # A file: its neighbours can be imported when it is one of the sandbox.
+                    self.namespace["__file__"] = sys.argv[0]
+                    sys.path[0] = os.path.dirname(os.path.expanduser(sys.argv[0]))
             self._execute(job["code"], job["name"])
             if job.get("fresh"):
                 _end_like_a_program(self._pid)
