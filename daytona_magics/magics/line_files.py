@@ -1,8 +1,9 @@
-"""The verbs about files and commands: exec, ls, cat, upload, download."""
+"""The verbs about files and commands: exec, ls, cat, upload, download. More are in :mod:`.line_paths`."""
 
 from __future__ import annotations
 
 import html
+import os
 import re
 import sys
 from pathlib import Path, PurePosixPath
@@ -11,10 +12,13 @@ from typing import Any
 from daytona_magics import sandboxes
 from daytona_magics.errors import ExitCodeError, SandboxError, SandboxUsageError
 from daytona_magics.magics import secrets
-from daytona_magics.notebook.card import Table, preformatted, size
+from daytona_magics.notebook.card import Table, counted, preformatted, size
 from daytona_magics.notebook.status import note, wait
 from daytona_magics.notebook.terminal import clean
-from daytona_magics.sandboxes import files
+from daytona_magics.sandboxes import files, trees
+from daytona_magics.sandboxes.archives import Unpacked
+from daytona_magics.sandboxes.binding import Binding
+from daytona_magics.sandboxes.report import Reporter
 
 #: ``exec`` without --timeout, seconds.
 EXEC_TIMEOUT = 600
@@ -119,7 +123,7 @@ def cat(shell: Any, options: Any) -> Text:
 
 
 def upload(shell: Any, options: Any) -> None:
-    """``%sandbox upload FILE... [--to PATH]``"""
+    """``%sandbox upload PATH... [--to PATH]``"""
     binding = sandboxes.current()
     paths, target = list(options.paths), options.to
     if target is None:
@@ -128,36 +132,87 @@ def upload(shell: Any, options: Any) -> None:
     for path in local:
         if not path.exists():
             raise SandboxUsageError(f"there is no file {str(path)!r} on this machine")
-        if not path.is_file():
-            raise SandboxUsageError(
-                f"{str(path)!r} is not a file", hint="Folders: pack them first, for instance with tar."
-            )
+        if not path.is_file() and not path.is_dir():
+            raise SandboxUsageError(f"{str(path)!r} is neither a file nor a folder")
     if len(local) > 1 and not target.endswith("/"):
         target += "/"
-    sent = wait(
-        lambda tell: files.upload(binding, tell, local, target),
-        "uploading",
-        cancelled="the upload was cancelled; a file is there whole or not at all",
+    for path in local:
+        if path.is_dir():
+            _upload_folder(binding, path.resolve(), target)
+    plain = [path for path in local if path.is_file()]
+    if plain:
+        sent = wait(
+            lambda tell: files.upload(binding, tell, plain, target),
+            "uploading",
+            cancelled="the upload was cancelled; a file is there whole or not at all",
+        )
+        for name, count in sent:
+            note(f"{size(count)} → {name}")
+
+
+def _upload_folder(binding: Binding, path: Path, target: str) -> None:
+    where, went = wait(
+        lambda tell: trees.upload(binding, tell, path, target),
+        f"uploading {path.name}/",
+        cancelled="the upload was cancelled; nothing of it is there",
     )
-    for name, count in sent:
-        note(f"{size(count)} → {name}")
+    note(f"{amount(went)} → {where}{left_out(went)}")
 
 
-def download(shell: Any, options: Any) -> Path:
-    """``%sandbox download PATH [LOCAL]``"""
+def amount(went: Unpacked) -> str:
+    """How many files, and bytes, for people."""
+    return f"{counted(went.files, 'file')}, {size(went.size)}"
+
+
+def left_out(went: Unpacked) -> str:
+    """What did not go along, as the end of a sentence; "" when everything did."""
+    if not went.left_out:
+        return ""
+    names = ", ".join(went.left) + (", …" if went.left_out > len(went.left) else "")
+    return f"; left out, as no file, folder or link inside: {names} ({went.left_out:,})"
+
+
+def download(shell: Any, options: Any) -> Path | list[Path]:
+    """``%sandbox download PATH... [LOCAL]``"""
     binding = sandboxes.current()
-    target = local_target(options.remote, options.local)
-    if target.exists() and not options.force:
-        raise SandboxUsageError(f"{str(target)!r} exists on this machine", hint="--force overwrites it.")
-    if not target.parent.is_dir():
-        raise SandboxUsageError(f"there is no folder {str(target.parent)!r} on this machine")
-    count = wait(
-        lambda tell: files.download(binding, tell, options.remote, target),
-        f"downloading {options.remote}",
-        cancelled="the download was cancelled; nothing was written",
+    remote, local = list(options.paths), options.to
+    if local is None and len(remote) > 1:
+        local = remote.pop()
+    if len(remote) > 1 and local is not None and not local.endswith("/"):
+        local += "/"
+    targets = [local_target(path, local) for path in remote]
+    for path, target in zip(remote, targets, strict=True):
+        if target.is_dir() or (target.exists() and not options.force):
+            raise SandboxUsageError(
+                f"{str(target)!r} exists on this machine",
+                hint="" if target.is_dir() else "--force overwrites it.",
+            )
+        if not target.parent.is_dir():
+            raise SandboxUsageError(f"there is no folder {str(target.parent)!r} on this machine")
+        if targets.count(target) > 1:
+            raise SandboxUsageError(f"two of them would be {str(target)!r}", hint=f"one of them: {path}")
+    for path, target in zip(remote, targets, strict=True):
+        _download_one(binding, path, target)
+    return targets[0] if len(targets) == 1 else targets
+
+
+def _download_one(binding: Binding, path: str, target: Path) -> None:
+    there = os.path.lexists(target)
+    told = wait(
+        lambda tell: _download(binding, tell, path, target, there),
+        f"downloading {path}",
+        cancelled="the download was cancelled; nothing of it was written",
     )
-    note(f"{size(count)} → {target}")
-    return target
+    note(told)
+
+
+async def _download(binding: Binding, tell: Reporter, path: str, target: Path, there: bool) -> str:
+    if await files.is_remote_folder(binding, tell, path):
+        if there:
+            raise SandboxError(f"{path!r} is a folder, and {str(target)!r} on this machine is a file")
+        went = await trees.download(binding, tell, path, target)
+        return f"{amount(went)} → {target}{left_out(went)}"
+    return f"{size(await files.download(binding, tell, path, target))} → {target}"
 
 
 def local_target(remote: str, local: str | None) -> Path:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import secrets
 import shlex
+import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
@@ -15,12 +16,15 @@ from daytona_magics.errors import SandboxError, SandboxUnreachable
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.labels import CREATOR
+from daytona_magics.sandboxes.meter import Meter
 from daytona_magics.sandboxes.report import Reporter
 
 T = TypeVar("T")
 
 #: Bytes a file may grow while it is downloaded (a log does); beyond them the sandbox only fills the disk.
 GROWTH = 64 << 20
+#: Bytes that are read or written at once.
+PIECE = 1 << 20
 #: Bytes of the log of what was printed between cells that are shown.
 LOG_LIMIT = 256 << 10
 
@@ -169,17 +173,43 @@ async def upload(binding: Binding, tell: Reporter, local: list[Path], target: st
     """
     sandbox = await binding.usable(tell)
     where = await remote_path(sandbox, target)
-    folder = target.endswith("/") or target == "~" or await _is_folder(sandbox, where)
+    folder = target.endswith("/") or target == "~" or await is_folder(sandbox, where)
     sent = []
     for path in local:
         name = f"{where.rstrip('/')}/{path.name}" if folder else where
-        tell.progress(f"uploading {path.name}")
-        await asked(name, sandbox.fs.upload_file(str(path), name))
-        sent.append((name, path.stat().st_size))
+        sent.append((name, await put_file(sandbox, tell, path, name)))
     return sent
 
 
-async def _is_folder(sandbox: Any, path: str) -> bool:
+async def put_file(sandbox: Any, tell: Reporter, path: Path, where: str) -> int:
+    """Copy one file into the sandbox, piece by piece; whether it can be run goes with it.
+
+    Returns:
+        its size in bytes.
+    """
+    info = await asyncio.to_thread(path.stat)
+    meter = Meter(tell, f"uploading {path.name}", info.st_size)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        with path.open("rb") as file:
+            while piece := await asyncio.to_thread(file.read, PIECE):
+                meter.add(len(piece))
+                yield piece
+
+    await put_stream(sandbox, pieces(), where)
+    if info.st_mode & 0o111:
+        await asked(where, sandbox.fs.set_file_permissions(where, mode=f"{info.st_mode & 0o777 | 0o600:o}"))
+    return meter.count
+
+
+async def is_remote_folder(binding: Binding, tell: Reporter, path: str) -> bool:
+    """Whether there is a folder at a path, as a person writes it."""
+    sandbox = await binding.usable(tell)
+    return bool((await asked(path, sandbox.fs.get_file_info(await remote_path(sandbox, path)))).is_dir)
+
+
+async def is_folder(sandbox: Any, path: str) -> bool:
+    """Whether there is a folder at a path of the sandbox."""
     try:
         return bool((await sandbox.fs.get_file_info(path)).is_dir)
     except sdk.error_class() as error:
@@ -188,8 +218,13 @@ async def _is_folder(sandbox: Any, path: str) -> bool:
         raise sdk.translate(error, path) from None
 
 
-async def download(binding: Binding, tell: Reporter, remote: str, target: Path) -> int:
+async def download(
+    binding: Binding, tell: Reporter, remote: str, target: Path, *, shown: str | None = None
+) -> int:
     """Copy a file of the sandbox to this machine, piece by piece; it appears complete or not at all.
+
+    Args:
+        shown: what to call it in messages, if not ``remote``.
 
     Returns:
         its size in bytes.
@@ -198,20 +233,29 @@ async def download(binding: Binding, tell: Reporter, remote: str, target: Path) 
     where = await remote_path(sandbox, remote)
     info = await asked(remote, sandbox.fs.get_file_info(where))
     if info.is_dir:
-        raise SandboxError(f"{remote!r} is a folder", hint="Pack it first:  %sandbox exec tar czf …")
-    tell.progress(f"downloading {PurePosixPath(where).name}")
+        raise SandboxError(f"{remote!r} is a folder", hint=f"%sandbox download {remote}")
+    free = shutil.disk_usage(target.parent).free
+    if info.size > free:
+        raise SandboxError(f"{remote!r} has {info.size:,} bytes, and this disk has {free:,} free")
+    meter = Meter(tell, f"downloading {shown or PurePosixPath(where).name}", int(info.size))
     part = target.with_name(f".{target.name}.{CREATOR}-{secrets.token_hex(4)}")
     count, most = 0, int(info.size) + GROWTH
     try:
         with part.open("xb") as file:
             async with aclosing(content(sandbox, remote, where)) as pieces:
+                waiting = bytearray()
                 async for piece in pieces:
+                    meter.add(len(piece))
                     count += len(piece)
                     if count > most:
                         raise SandboxError(
                             f"{remote!r} was said to have {info.size:,} bytes, and more than {most:,} came"
                         )
-                    await asyncio.to_thread(file.write, piece)
+                    waiting += piece
+                    if len(waiting) >= PIECE:
+                        await asyncio.to_thread(file.write, waiting)
+                        waiting = bytearray()
+                await asyncio.to_thread(file.write, waiting)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

@@ -8,7 +8,18 @@ verbs; the list of verbs in the help has their order.
 
 from __future__ import annotations
 
-from daytona_magics.magics.grammar import about, files, jobs, lifecycle, network, states, variables, whole
+from daytona_magics.magics.grammar import (
+    about,
+    files,
+    jobs,
+    lifecycle,
+    network,
+    paths,
+    states,
+    variables,
+    whole,
+    widgets,
+)
 from daytona_magics.magics.grammar.cell import CELL
 from daytona_magics.magics.grammar.terms import (
     ENV_NAME,
@@ -45,8 +56,10 @@ VERBS: tuple[Command, ...] = (
     *states.VERBS,
     *jobs.VERBS,
     *files.VERBS,
+    *paths.VERBS,
     *variables.VERBS,
     *network.VERBS,
+    *widgets.VERBS,
     *whole.VERBS,
     *about.VERBS,
 )
