@@ -126,6 +126,7 @@ class Flow:
         self.displays = (0, 0)
         self.over = False
         self._room = self._display_room = limits.show or float("inf")
+        self._open = 0  # characters of the last line, which has not ended
         self._line, self._counted = StatusLine(quiet=quiet), 0.0
 
     def admits(self, event: events.Event) -> bool:
@@ -148,9 +149,7 @@ class Flow:
 
     def _admits_text(self, event: events.Stream) -> bool:
         if not self.over:
-            text = event.text
-            gone = sum(len(part.group()) for part in _OVERWRITTEN.finditer(text)) if "\r" in text else 0
-            self._room -= max(0, event.size - gone)
+            self._room -= event.size - self._overwritten(event.text)
             if self._room < 0:
                 self.stop()
         if self.over:
@@ -159,6 +158,19 @@ class Flow:
             return False
         self.shown += event.size
         return True
+
+    def _overwritten(self, text: str) -> int:
+        """How much of what is on the page, and of this text, is gone once it is shown: progress bars."""
+        first, _, rest = text.partition("\n")
+        gone = 0
+        if "\r" in text:
+            gone = sum(len(part.group()) for part in _OVERWRITTEN.finditer(text))
+            gone += self._open if "\r" in first.removesuffix("\r" if rest else "") else 0
+        if "\n" in text or "\r" in text:
+            self._open = len(re.split("[\r\n]", text)[-1])
+        else:
+            self._open += len(text)
+        return gone
 
     def _admits_display(self, event: events.Display | events.Result) -> bool:
         passing = isinstance(event, events.Display) and event.update
