@@ -126,11 +126,12 @@ def test_display_of_ipython_comes_to_us(client: Client) -> None:
     assert run.out == b""
 
 
-def test_large_display_is_whole_and_too_large_is_a_notice(client: Client) -> None:
+def test_large_display_is_whole_and_too_large_is_named_in_its_place(client: Client) -> None:
     run = client.run("display({'text/plain': 'x' * 3_000_000}, raw=True)")
     assert len(run.of("display")[0]["data"]["text/plain"]) == 3_000_000
     run = client.run("display({'text/plain': 'x' * (65 << 20)}, raw=True)")
-    assert run.status == "ok" and not run.of("display") and "65 MiB" in run.of("notice")[0]["text"]
+    said = "(an output of 65 MiB is not shown: the limit is 64 MiB)"
+    assert run.status == "ok" and [one["data"] for one in run.of("display")] == [{"text/plain": said}]
 
 
 def test_matplotlib_figures(client: Client) -> None:
@@ -314,3 +315,26 @@ def test_a_forked_process_that_comes_back_from_the_cell_ends(client: Client) -> 
         code = client.run("os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])").result
         assert code == {"": "0", "import sys; sys.exit(4)": "4"}.get(end, "1")
     assert client.run("pid = os.fork()\nif pid: os.waitpid(pid, 0)\npid > 0").result == "True"
+
+
+def test_an_extension_that_needs_more_than_there_is_says_so(client: Client) -> None:
+    make = """
+    import sys, types
+    for name, load in (("wants", lambda ip: ip.input_transformers_cleanup.append(1)),
+                       ("works", lambda ip: ip.register_magic_function(str.upper, "line_cell", "loud"))):
+        made = types.ModuleType(name); made.load_ipython_extension = load; sys.modules[name] = made
+    """
+    client.run(textwrap.dedent(make))
+    run = client.run("%load_ext wants")
+    assert run.error["ename"] == "MagicError" and "input_transformers_cleanup" in run.error["evalue"]
+    assert client.run("%load_ext works\n%loud a").result == "'A'"
+    assert client.run("%load_ext daytona_magics").error is not None
+
+
+def test_a_callback_that_fails_is_reported_and_fails_nothing(client: Client) -> None:
+    client.run("def bad(): 1/0\nget_ipython().events.register('post_execute', bad)")
+    run = client.run("40 + 2")
+    assert run.result == "42" and run.status == "ok" and b"Error in callback" in run.err
+    client.run("get_ipython().events.unregister('post_execute', bad)")
+    assert client.run("1").err == b""
+    assert "no event" in client.run("get_ipython().events.register('x', bad)").error["evalue"]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     *("pytest>=8.3", "pytest-timeout", "pytest-asyncio"),
     *("matplotlib", "pandas", "jinja2", "rich", "tqdm", "ipywidgets"),
-    *("plotly", "altair", "bokeh", "polars", "sympy"),
+    *("plotly", "nbformat", "altair", "bokeh", "polars", "sympy"),
 )
 
 
