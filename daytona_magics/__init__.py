@@ -1,8 +1,9 @@
-"""Run notebook cells in a Daytona sandbox.
+"""Run notebook cells, or code of programs, in a Daytona sandbox.
 
-``%load_ext daytona_magics`` registers the magics. Importing this package must stay cheap (it is on the
-path of every ``%load_ext``), so everything heavy, the Daytona SDK first of all, is imported where it is
-used and warmed up on a background thread.
+``%load_ext daytona_magics`` registers the magics; :mod:`daytona_magics.api` has the Python interface, whose
+names are here too: ``daytona_magics.current().run("40 + 2")``. Importing this package must stay cheap (it is
+on the path of every ``%load_ext``), so everything heavy, the Daytona SDK first of all, is imported where it
+is used and warmed up on a background thread.
 """
 
 from __future__ import annotations
@@ -13,15 +14,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from daytona_magics.api import (
+        Sandbox,
+        create,
+        create_async,
+        current,
+        get,
+        get_async,
+        use,
+        use_async,
+    )
+
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "current", "load_ipython_extension", "unload_ipython_extension"]
+__all__ = [
+    "Sandbox",
+    "__version__",
+    "create",
+    "create_async",
+    "current",
+    "get",
+    "get_async",
+    "load_ipython_extension",
+    "unload_ipython_extension",
+    "use",
+    "use_async",
+]
 
 
 def __getattr__(name: str) -> Any:
     # Public names that need more than this module; ``import daytona_magics`` alone stays cheap.
-    if name == "current":
-        return importlib.import_module("daytona_magics.sandboxes").current
+    if name in __all__:
+        return getattr(importlib.import_module("daytona_magics.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
