@@ -247,6 +247,8 @@ class Carrier:
 
 def carrier(shell: Any, options: Any) -> Carrier:
     """What the options of a cell say is carried; what is brought is packed, so that it can be refused now."""
+    if not hasattr(options, "input"):
+        return Carrier()  # a command that runs code without these options
     wanted = pairs(options.input, "-i")
     outputs = pairs(options.output, "-o")
     if options.unsafe_pickle and not outputs:

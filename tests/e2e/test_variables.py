@@ -1,0 +1,182 @@
+"""Variables in and out of cells of a real kernel, and what a sandbox may try with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel_client import Kernel
+
+SETUP = """
+import datetime, decimal, pathlib, uuid
+import numpy as np, pandas as pd, polars as pl, pyarrow as pa
+from PIL import Image
+plain = {"a": [1, 2.5, None, (1, 2)], 3: {4}, "n": 2**80, "s": "\\x00ü", "b": b"\\xff", "t": datetime.datetime.now()}
+more = [decimal.Decimal("1.10"), uuid.UUID(int=1), pathlib.Path("/a"), 1j, float("inf")]
+array = np.asfortranarray(np.arange(6, dtype=">i2").reshape(2, 3))
+frame = pd.DataFrame(
+    {"i": pd.array([1, None], dtype="Int64"), "c": pd.Categorical(["b", "a"]), "s": ["x", None]},
+    index=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["x", "y"]),
+)
+polar = pl.DataFrame({"l": [[1], []], "c": pl.Series(["a", None], dtype=pl.Categorical)})
+table = pa.table({"d": pa.array(["x", "y"]).dictionary_encode()})
+picture = Image.fromarray(np.arange(27, dtype="u1").reshape(3, 3, 3))
+large = np.random.default_rng(1).random((400, 1000))
+"""
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with Kernel() as made:
+        assert made.run("%%sandbox\n0").status == "ok"
+        assert made.run(SETUP).status == "ok"
+        yield made
+
+
+def test_values_of_every_kind_go_in_and_come_out_exactly(kernel: Kernel) -> None:
+    names = "plain,more,array,frame,polar,table,picture,large"
+    back = ",".join(f"back_{name}={name}" for name in names.split(","))
+    cell = kernel.run(
+        f"%%sandbox -i {names} -o {back}\n"
+        "plain['a'][3], more[1].int, array.flags.f_contiguous, list(frame.index.names), frame.i.dtype, "
+        "polar.schema['c'], table.schema.field('d').type, picture.mode, large.sum() > 0"
+    )
+    assert cell.status == "ok", cell.traceback
+    assert cell.result is not None and "(1, 2)" in cell.result and "Int64Dtype()" in cell.result
+    check = kernel.run(
+        "pd.testing.assert_frame_equal(back_frame, frame)\n"
+        "(back_plain == plain, [type(x) for x in back_more] == [type(x) for x in more], back_more == more,\n"
+        " back_array.dtype == array.dtype and back_array.flags.f_contiguous and (back_array == array).all(),\n"
+        " back_polar.equals(polar), back_polar.schema == polar.schema, back_table.equals(table),\n"
+        " back_picture.tobytes() == picture.tobytes(), (back_large == large).all(), back_large.flags.writeable)"
+    )
+    assert check.status == "ok" and "False" not in (check.result or "False"), check
+
+
+def test_names_on_both_sides_can_differ(kernel: Kernel) -> None:
+    kernel.run("here = 20")
+    cell = kernel.run("%%sandbox -i there=here -o double=result -o there\nresult = there * 2")
+    assert cell.status == "ok" and kernel.run("double, there").result == "(40, 20)"
+
+
+def test_a_cell_whose_variables_do_not_arrive_does_not_run(kernel: Kernel) -> None:
+    kernel.run("thing = print; ran = 0")
+    cell = kernel.run("%%sandbox -i ran,thing\nimport pathlib; pathlib.Path('ran.txt').touch()")
+    assert cell.ename == "SandboxUsageError" and "'thing' is a builtin_function" in cell.traceback
+    # Also when only the sandbox finds out.
+    kernel.run("import sys; kept = np.arange(3)")
+    kernel.run("%%sandbox\nimport sys; hidden = sys.modules.pop('numpy'); sys.modules['numpy'] = None")
+    cell = kernel.run("%%sandbox -i kept\nimport pathlib; pathlib.Path('ran.txt').touch()")
+    assert cell.ename == "TransferError" and "the sandbox has no numpy" in cell.traceback
+    kernel.run("%%sandbox\nsys.modules['numpy'] = hidden")
+    assert kernel.run("%%sandbox\nimport pathlib; pathlib.Path('ran.txt').exists()").result == "False"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("-i nothere", "there is no variable 'nothere' in this notebook"),
+        ("-i plan", "did you mean plain?"),
+        ("-i plain, more", "Write -i a,b or -i a -i b"),
+        ("-o a,", "a name is missing"),
+        ("-i a.b", "'a.b' is not a variable name"),
+        ("-i class", "'class' is not a variable name"),
+        ("-i x=plain,x=more", "x is named twice"),
+        ("--unsafe-pickle", "name them with -o"),
+    ],
+)
+def test_wrong_names_are_explained_before_anything_runs(kernel: Kernel, line: str, words: str) -> None:
+    cell = kernel.run(f"%%sandbox {line}\nprint('ran')")
+    assert cell.ename == "SandboxUsageError" and words in cell.traceback and cell.stdout == ""
+
+
+def test_a_variable_that_cannot_come_out_is_named(kernel: Kernel) -> None:
+    kernel.run("late = 1")
+    cell = kernel.run("%%sandbox -o late,value\nlate = 2; valeu = 1")
+    assert cell.ename == "TransferError" and "no variable value" in cell.traceback
+    assert "did you mean valeu?" in cell.traceback and kernel.run("late").result == "1"
+    cell = kernel.run("%%sandbox -o late=made\nclass Own: pass\nmade = {'a': [Own()]}")
+    assert "'late'['a'][0] is a __main__.Own, which cannot be carried safely" in cell.traceback
+    assert "--unsafe-pickle" in cell.traceback
+    # What the cell did before it failed stays; a cell that fails gives nothing.
+    cell = kernel.run("%%sandbox -o late=valeu\n1/0")
+    assert cell.ename == "ZeroDivisionError" and kernel.run("late").result == "1"
+
+
+def test_push_and_pull(kernel: Kernel) -> None:
+    assert kernel.run("%sandbox push plain pushed=array,large").status == "ok"
+    assert kernel.run("%%sandbox\npushed.shape, large.shape").result == "((2, 3), (400, 1000))"
+    kernel.run("%%sandbox\nmade = {'x': (1, 2)}; numbers = large * 2")
+    assert kernel.run("%sandbox pull made got=numbers").status == "ok"
+    assert kernel.run("made, (got == large * 2).all()").result == "({'x': (1, 2)}, np.True_)"
+    cell = kernel.run("%sandbox pull mad")
+    assert cell.ename == "SandboxError" and "did you mean made?" in cell.traceback
+    # No input is counted for it in the sandbox, and files of the way are gone.
+    left = kernel.run("%sandbox exec ls ~/.daytona-magics/run/variables")
+    assert left.stdout == ""
+
+
+def test_push_finds_the_variables_of_a_function(kernel: Kernel) -> None:
+    kernel.run("def send():\n    local_value = [1, 2]\n    %sandbox push local_value\nsend()")
+    assert kernel.run("%%sandbox\nlocal_value").result == "[1, 2]"
+
+
+def test_bash_gets_its_environment_and_gives_its_variables(kernel: Kernel) -> None:
+    kernel.run("count = 3; words = 'a b\\n\"ü'; where = pathlib.Path('/tmp')")
+    cell = kernel.run(
+        "%%sandbox bash -i count,W=words,where -o W2=W,list,table2=assoc,empty\n"
+        'python3 -c \'import os; print(os.environ["count"], os.environ["where"])\'\n'
+        "list=(1 'b c' ''); declare -A assoc=([k]=v); empty=()"
+    )
+    assert cell.status == "ok" and cell.stdout == "3 /tmp\n", cell
+    result = kernel.run("W2 == words, list, table2, empty").result
+    assert result == "(True, ['1', 'b c', ''], {'k': 'v'}, [])"
+    assert kernel.run("%%sandbox bash\necho ${count-gone} $(declare -F | grep -c give)").stdout == "gone 0\n"
+    kernel.run("del list")
+    cell = kernel.run("%%sandbox bash -o nothing\ntrue")
+    assert cell.ename == "TransferError" and "the shell has no variable nothing" in cell.traceback
+    cell = kernel.run("%%sandbox bash -i plain\ntrue")
+    assert cell.ename == "SandboxUsageError" and "plain is a dict" in cell.traceback
+
+
+FORGED = """
+import base64, os, sys
+frame = sys._getframe()
+while "variables" not in frame.f_globals or "Session" not in frame.f_globals:
+    frame = frame.f_back
+module = frame.f_globals["variables"]
+class Evil:
+    def __reduce__(self):
+        return (os.system, (f"touch {target}",))
+"""
+
+
+def test_a_hostile_sandbox_gains_nothing_by_what_it_sends(kernel: Kernel) -> None:
+    kernel.run("import os; target = os.path.join(os.getcwd(), 'stolen')")
+    assert kernel.run(f"%%sandbox -i target\n{FORGED}").status == "ok"
+    forge = "x = 1\nmodule.give = lambda *rest: {message}"
+    pickled = (
+        "(p := module.packing.pack({'x': Evil()}, pickled=True)) and "
+        "{'msg': 'variables', 'data': base64.b64encode(p.bytes()).decode()}"
+    )
+    other = (
+        "{'msg': 'variables', 'data': base64.b64encode("
+        "module.packing.pack({'get_ipython': 1}).bytes()).decode()}"
+    )
+    for message, words in (
+        (pickled, "a pickle, which nobody asked for"),
+        (other, "nobody asked for"),
+        ("{'msg': 'variables', 'path': '/etc/passwd'}", "cannot be read"),
+        ("{'msg': 'variables', 'path': '/dev/zero'}", ""),
+        ("{'msg': 'variables', 'path': '../../nowhere'}", "there is no"),
+        ("{'msg': 'notice', 'text': 'nothing'}", "did not send the variables"),
+    ):
+        cell = kernel.run(f"%%sandbox -o x\n{forge.format(message=message)}")
+        assert cell.ename in ("ProtocolError", "SandboxError") and words in cell.traceback, cell
+        assert kernel.run("os.path.exists(target), get_ipython is not None").result == "(False, True)"
+    # The control: with the guard off by the person's own words, the pickle runs here.
+    cell = kernel.run(f"%%sandbox -o x --unsafe-pickle\n{forge.format(message=pickled)}")
+    assert kernel.run("os.path.exists(target)").result == "True", cell
+    kernel.run("os.unlink(target)")
+    assert kernel.run("%sandbox reset").status == "ok"
