@@ -5,6 +5,8 @@ async with FaultProxy("127.0.0.1", port) as proxy:   # proxy.port leads to port
     proxy.down("fin")       # ... and new ones are refused until proxy.up()
     proxy.down("hole")      # bytes vanish both ways, connections stay open, new ones hang
     proxy.up()              # new connections work; those of a black hole never come back
+    proxy.slow(delay=0.05, rate=200_000)   # from the target: seconds for each piece, bytes per second
+    proxy.garble("duplicate", 3)           # the next 3 pieces from the target come twice ("reorder": swapped)
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from types import TracebackType
 from typing import Literal
 
 Fault = Literal["rst", "fin", "hole"]
+Garbling = Literal["duplicate", "reorder"]
 
 
 class FaultProxy:
@@ -33,6 +36,9 @@ class FaultProxy:
         self.connections = 0
         self._pairs: list[_Pair] = []
         self._down: Fault | None = None
+        self.delay = self.rate = 0.0
+        self.garbling: Garbling = "duplicate"
+        self.to_garble = 0
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> FaultProxy:
@@ -66,6 +72,14 @@ class FaultProxy:
         self._down = fault
         self.cut(fault)
 
+    def slow(self, *, delay: float = 0.0, rate: float = 0.0) -> None:
+        """Hold each piece from the target for ``delay`` seconds, and pass on ``rate`` bytes per second."""
+        self.delay, self.rate = delay, rate
+
+    def garble(self, how: Garbling, times: int) -> None:
+        """Spoil the next pieces from the target: what they carry is well formed, its order is not."""
+        self.garbling, self.to_garble = how, times
+
     def up(self) -> None:
         """New connections are relayed again."""
         self._down = None
@@ -82,7 +96,7 @@ class FaultProxy:
             writer.transport.abort()
             return
         names = [f"Host: 127.0.0.1:{port}".encode() for port in (self.port, self.target[1])]
-        pair = _Pair((reader, writer), upstream, (names[0], names[1]))
+        pair = _Pair((reader, writer), upstream, (names[0], names[1]), self)
         pair.swallow = swallow
         self._pairs.append(pair)
         await pair.run()
@@ -96,7 +110,9 @@ class _Pair:
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         names: tuple[bytes, bytes],
+        proxy: FaultProxy,
     ) -> None:
+        self._proxy = proxy
         self.client, self.server = client, server
         self._names = names
         self.swallow = False
@@ -106,12 +122,23 @@ class _Pair:
             self._relay(self.client[0], self.server[1]), self._relay(self.server[0], self.client[1])
         )
 
+    async def _spoiled(self, reader: asyncio.StreamReader, data: bytes) -> bytes:
+        proxy = self._proxy
+        if proxy.delay or proxy.rate:
+            await asyncio.sleep(proxy.delay + (len(data) / proxy.rate if proxy.rate else 0.0))
+        if not proxy.to_garble:
+            return data
+        proxy.to_garble -= 1
+        return data + data if proxy.garbling == "duplicate" else await reader.read(65536) + data
+
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             first = reader is self.client[0]
             while data := await reader.read(65536):
                 if first:
                     data, first = data.replace(*self._names, 1), False
+                if reader is self.server[0]:
+                    data = await self._spoiled(reader, data)
                 if not self.swallow:
                     writer.write(data)
                     await writer.drain()

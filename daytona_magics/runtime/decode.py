@@ -195,8 +195,13 @@ def look(message: dict[str, Any]) -> Look:
         refuse("an execution has an unknown state")
     if not _finite(message.get("seconds", 0.0)):
         refuse("seconds is not a number")
+    if message.get("status", "") not in ("", *STATUSES):
+        refuse("an execution has an unknown status")
+    name = text(message, "id", limit=64)
+    if not name.isalnum() or not name.isascii():
+        refuse("an execution's id is none")
     return Look(
-        id=text(message, "id", limit=64),
+        id=name,
         context=text(message, "context", limit=200),
         language=text(message, "language", limit=40),
         name=text(message, "name", limit=1000),

@@ -45,6 +45,7 @@ class Feed:
         boot: boot id of the guest the request was first sent to; empty before.
         acknowledged: whether a guest said that it has the request.
         resend: whether this connection was asked again for missing frames, and has answered.
+        asked_at: sequence number of the last frame when it was asked.
         done: resolved with the Done event, or with what made the execution's output unusable.
         volume: bytes of output handed on so far, see :func:`~daytona_magics.runtime.events.volume`.
         skim: only the amount of the text is wanted from now on.
@@ -66,6 +67,7 @@ class Feed:
         self.boot = ""
         self.acknowledged = False
         self.resend: Literal["no", "asked", "answered"] = "no"
+        self.asked_at = 0
         self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._sink = sink
         self._name: Literal["stdout", "stderr"] = "stdout"

@@ -293,15 +293,15 @@ class Link:
             del self._feeds[frame.stream]
 
     def _ask_again(self, feed: Feed) -> None:
-        """Frames are missing on a line that should lose none: ask for them once, then refuse."""
+        """Frames are missing on a line that should lose none: ask for them; refuse if that did not help."""
         if feed.resend == "asked":
             return  # what was under way before the answer is skipped; it comes again
-        if feed.resend == "answered":
+        if feed.resend == "answered" and feed.last <= feed.asked_at:
             feed.fail(
                 ProtocolError("the sandbox left out part of this cell's output and would not send it again")
             )
             return
-        feed.resend = "asked"
+        feed.resend, feed.asked_at = "asked", feed.last
 
         def answered(reply: Reply) -> None:
             feed.resend = "answered"

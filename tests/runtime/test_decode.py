@@ -99,6 +99,57 @@ def test_status_is_plain_records() -> None:
             decode.status(bad)
 
 
+LOOK = {
+    "id": "3f9a",
+    "context": "main",
+    "language": "python",
+    "name": "Cell In[3]",
+    "state": "done",
+    "job": True,
+    "started": 1.5,
+    "seconds": 2,
+    "printed": 3,
+    "kept": 4,
+    "lost": 0,
+    "dropped": False,
+    "status": "ok",
+    "exit_code": None,
+}
+
+
+def test_what_a_guest_says_of_an_execution() -> None:
+    look = decode.look({**LOOK, "tail": "end", "tail_bytes": 3})
+    assert (look.id, look.state, look.seconds, look.tail, look.tail_bytes) == ("3f9a", "done", 2.0, "end", 3)
+    assert decode.look(LOOK).tail == ""
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id": "a;b"},
+        {"id": ""},
+        {"id": "x" * 65},
+        {"state": "ok"},
+        {"status": "running"},
+        {"started": True},
+        {"started": 1e999},
+        {"seconds": "1"},
+        {"seconds": float("nan")},
+        {"printed": -1},
+        {"kept": 2**60},
+        {"lost": None},
+        {"exit_code": 2**40},
+        {"job": 1},
+        {"name": "x" * 1001},
+        {"tail": "x" * ((1 << 20) + 1)},
+        {"tail_bytes": -1},
+    ],
+)
+def test_what_no_guest_of_ours_says_of_an_execution(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        decode.look({**LOOK, **wrong})
+
+
 def test_halves_of_surrogate_pairs_are_replaced_and_pairs_kept() -> None:
     halves = (
         rb'{"msg": "display", "data": {"text/plain": "a\ud800b", "application/json": {"\uDC00": ["\udfff"]}}}'

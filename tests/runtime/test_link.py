@@ -115,7 +115,7 @@ async def test_repeated_frames_are_shown_once(line: Line) -> None:
     assert line.text == "123"
 
 
-async def test_missing_frames_are_asked_for_once(line: Line) -> None:
+async def test_missing_frames_are_asked_for_as_long_as_that_helps(line: Line) -> None:
     line.socket.out(3, 1, b"1")
     line.socket.out(3, 3, b"3")
     request = await line.socket.asked("subscribe")
@@ -128,8 +128,28 @@ async def test_missing_frames_are_asked_for_once(line: Line) -> None:
     assert line.text == "1234"
 
     line.socket.out(3, 9, b"9")
+    request = await line.socket.asked("subscribe")
+    assert request["after"] == 4
+    line.socket.reply(request, stream=3, state="running")
+    line.socket.out(3, 9, b"9")
     with pytest.raises(ProtocolError, match="left out"):
         await asyncio.wait_for(line.feed.done, 2)
+
+
+async def test_frames_passed_over_must_be_those_that_come_next(line: Line) -> None:
+    line.socket.out(3, 1, b"1")
+    gap = json.dumps({"bytes": 10, "frames": 2, "kept": True}).encode()
+    line.socket.raw(frames.encode(frames.GAP, 3, 3, gap))
+    await line.settled()
+    assert [e for e in line.events if isinstance(e, Gap)] == [Gap(10, 2, kept=True)]
+    # Of these two one was counted already, or never sent: neither may be believed.
+    line.socket.raw(frames.encode(frames.GAP, 3, 4, gap))
+    request = await line.socket.asked("subscribe")
+    assert request["after"] == 3
+    line.socket.reply(request, stream=3, state="running")
+    line.socket.raw(frames.encode(frames.GAP, 3, 9, gap))
+    with pytest.raises(ProtocolError, match="left out"):
+        await asyncio.wait_for(line.feed.done, 30)
 
 
 async def test_frames_of_unknown_streams_are_ignored_and_acknowledged(line: Line) -> None:
