@@ -56,8 +56,11 @@ class Names:
 
     def recall(self, key: str, before: str) -> Matches:
         """Names that go on with the word the text ends with."""
-        found = re.search(r"(?<![.\w])([^\W\d]\w*)\Z", before)
-        word = found.group(1) if found else ""
+        found = re.search(r"(\.?)[ \t]*([^\W\d]\w*|)\Z", before)
+        assert found is not None
+        word = found.group(2)
+        if found.group(1):
+            return Matches(word, [])
         known = self._names.get(key, {}) if word else {}
         return Matches(word, [(text, kind) for text, kind in sorted(known.items()) if text.startswith(word)])
 

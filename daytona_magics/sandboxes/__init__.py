@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,9 +33,15 @@ def current() -> Binding:
         from daytona_magics.sandboxes.binding import Binding
         from daytona_magics.sandboxes.identity import identify
 
-        _binding = Binding(_config or SandboxConfig(), lambda: identify(_shell))
-        leaving.watch(_binding, lambda: _shell)
+        _binding = Binding(_config or SandboxConfig(), lambda: identify(_shell or running()))
+        leaving.watch(_binding, lambda: _shell or running())
     return _binding
+
+
+def running() -> Any:
+    """The shell of this process, also where the extension is not loaded; None in a plain program."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
 
 
 def bound() -> Binding | None:

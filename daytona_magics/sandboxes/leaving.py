@@ -18,6 +18,8 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+from daytona_magics.sandboxes import labels
+
 #: Seconds the farewell may take.
 BUDGET = 2.0
 
@@ -38,11 +40,11 @@ def shutting_down(shell: Any) -> bool:
     """Whether the kernel ends for good. Unknown counts as no: auto-stop covers it.
 
     ipykernel keeps the reply to the shutdown request; its ``restart`` flag is the only word there is about
-    which of the two this exit is. IPython in a terminal has no kernel and knows no restart.
+    which of the two this exit is. A terminal and a program have no kernel and know no restart.
     """
     kernel = getattr(shell, "kernel", None)
     if kernel is None:
-        return shell is not None
+        return True
     message = getattr(kernel, "_shutdown_message", None)
     if not isinstance(message, dict):
         return False
@@ -60,6 +62,8 @@ def farewell(binding: Any) -> str:
     sandbox, endpoint = binding.sandbox, binding.endpoint
     if wanted == "keep" or sandbox is None or endpoint is None:
         return "nothing to do"
+    if sandbox.labels.get(labels.KERNEL) not in (None, binding.who().kernel):
+        return "it belongs to another kernel"
     method, path = ("POST", "/stop") if wanted == "stop" else ("DELETE", "")
     request = urllib.request.Request(
         f"{endpoint.api_url}/sandbox/{sandbox.id}{path}",

@@ -148,7 +148,8 @@ class TestLeaving:
 
     def test_a_kernel_without_the_private_attribute(self) -> None:
         assert not leaving.shutting_down(SimpleNamespace(kernel=object()))
-        assert leaving.shutting_down(SimpleNamespace()) and not leaving.shutting_down(None)
+        # A terminal, and a plain program: neither of them is ever restarted.
+        assert leaving.shutting_down(SimpleNamespace()) and leaving.shutting_down(None)
 
     def test_an_endpoint_that_does_not_answer_costs_two_seconds_at_most(self) -> None:
         import socket
@@ -159,7 +160,9 @@ class TestLeaving:
             listener.listen(1)
             binding = SimpleNamespace(
                 config=SimpleNamespace(on_exit="stop"),
-                sandbox=SimpleNamespace(id="x"),
+                sandbox=SimpleNamespace(id="x", labels={labels.KERNEL: "mine"}),
+                jobs=[],
+                who=lambda: SimpleNamespace(kernel="mine"),
                 endpoint=SimpleNamespace(
                     api_url=f"http://127.0.0.1:{listener.getsockname()[1]}/api", api_key="k", loopback=True
                 ),
@@ -167,5 +170,7 @@ class TestLeaving:
             start = time.monotonic()
             assert "failed" in leaving.farewell(binding)
             assert time.monotonic() - start < leaving.BUDGET + 1
+        binding.sandbox.labels[labels.KERNEL] = "theirs"
+        assert leaving.farewell(binding) == "it belongs to another kernel"
         binding.config.on_exit = "keep"
         assert leaving.farewell(binding) == "nothing to do"

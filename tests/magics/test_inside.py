@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,9 +12,10 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
+from daytona_magics import sandboxes
 from daytona_magics.errors import ProtocolError
 from daytona_magics.magics import register, unregister, whole
-from daytona_magics.magics.inside import place_of
+from daytona_magics.magics.inside import Place, asked, place_of
 from daytona_magics.notebook import inspection
 from daytona_magics.runtime import looking
 
@@ -142,3 +146,30 @@ def test_the_cover_over_inspection_can_be_taken_off() -> None:
     inspection.uncover(kernel)
     assert kernel.do_inspect("there", 5)["data"] == {"text/plain": "here"}
     assert not inspection.cover(object(), ask)
+
+
+def test_a_sandbox_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = types.SimpleNamespace(closed=False)
+    tie = types.SimpleNamespace(gone=False, channel=channel, context="main")
+    monkeypatch.setattr(sandboxes, "bound", lambda: tie)
+    cancelled: list[bool] = []
+
+    async def never(*_: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(True)
+
+    async def broken(*_: Any) -> None:
+        raise ProtocolError("no")
+
+    started = time.monotonic()
+    assert asked(Place("x", 1, "python"), never) is None
+    assert time.monotonic() - started < 30
+    assert asked(Place("x", 1, "python"), broken) is None
+    until = time.monotonic() + 60
+    while not cancelled and time.monotonic() < until:
+        time.sleep(0.01)
+    assert cancelled
+    tie.gone = True
+    assert asked(Place("x", 1, "python"), never) is None and len(cancelled) == 1
