@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tomllib
+import traitlets
 
 from tests.kernel_client import Kernel
 from tests.parity import compare, suite
@@ -42,9 +43,19 @@ def check(kernel: Kernel, case: suite.Case) -> None:
         assert there == local
 
 
+def package_is_there() -> str:
+    """A cell that says whether a package of the machine can be seen in the sandbox."""
+    return f"%%sandbox\nimport os\nos.path.exists({traitlets.__file__!r})"
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_sandbox_cell_shows_what_a_local_cell_shows(kernel: Kernel, case: suite.Case) -> None:
     check(kernel, case)
+
+
+def test_the_machine_s_packages_are_there_unless_the_engine_is_told_otherwise(kernel: Kernel) -> None:
+    assert kernel.run(package_is_there()).result == "True"
+    assert kernel.run("%%sandbox\nimport traitlets").status == "ok"
 
 
 def test_the_suite_is_large_and_every_deviation_has_a_case_and_a_reason() -> None:
