@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from daytona_magics.magics import grammar
 from daytona_magics.magics.grammar import Command
+from daytona_magics.magics.grammar.cell import CELL_VERBS
 from daytona_magics.magics.parser import spelled, usage
 
 
@@ -36,6 +37,7 @@ def overview() -> str:
         usage(grammar.CELL),
         f"  {grammar.CELL.summary}",
         "",
+        *(line for one in CELL_VERBS.values() for line in (usage(one), f"  {one.summary}", "")),
         "%sandbox",
         f"  {grammar.STATUS.summary}",
         "",
@@ -49,6 +51,6 @@ def overview() -> str:
 def markdown() -> str:
     """The whole help as Markdown, for language models and documentation."""
     parts = ["# daytona-magics", "", "```", overview(), "```"]
-    for command in (grammar.CELL, *grammar.VERBS):
+    for command in (grammar.CELL, *CELL_VERBS.values(), *grammar.VERBS):
         parts += ["", f"## {spelled(command)}", "", "```", of(command), "```"]
     return "\n".join(parts)

@@ -8,6 +8,7 @@ import pytest
 
 from daytona_magics.magics import grammar
 from daytona_magics.magics.completion import candidates
+from daytona_magics.magics.grammar.cell import CELL_VERBS, LANGUAGES
 
 
 def texts(line: str) -> list[str]:
@@ -28,8 +29,9 @@ def test_verbs() -> None:
 
 
 def test_options_and_choices() -> None:
-    assert texts("%%sandbox ") == ["python", "bash"]
+    assert texts("%%sandbox ") == [*LANGUAGES, *CELL_VERBS]
     assert texts("%%sandbox b") == ["bash"]
+    assert texts("%%sandbox writefile --ap") == ["--append"]
     assert texts("%%sandbox --ti") == ["--timeout"]
     assert texts("%sandbox create --auto-") == ["--auto-stop", "--auto-delete"]
     assert texts("%sandbox create --language ty") == ["typescript"]
@@ -44,7 +46,7 @@ def test_an_option_that_was_given_is_not_offered_again_unless_it_repeats() -> No
 
 
 def test_values_of_options_are_not_taken_for_arguments() -> None:
-    assert texts("%%sandbox --timeout 5 ") == ["python", "bash"]
+    assert texts("%%sandbox --timeout 5 ") == list(LANGUAGES)
     assert texts("%%sandbox bash ") == []
 
 

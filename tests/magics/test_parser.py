@@ -52,8 +52,9 @@ def test_a_line_is_remembered_but_not_shared() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("", {"language": "python", "timeout": None, "env": None, "out": None, "quiet": False}),
+        ("", {"language": None, "timeout": None, "env": None, "out": None, "quiet": False}),
         ("bash", {"language": "bash"}),
+        ("--fresh -- --a 'b c' -q", {"argv": ["--a", "b c", "-q"], "fresh": True, "quiet": False}),
         ("bash --timeout 5m", {"language": "bash", "timeout": 300.0}),
         ("--timeout 1.5 python", {"language": "python", "timeout": 1.5}),
         ("--timeout=0", {"timeout": 0.0}),
@@ -76,7 +77,7 @@ def test_cell_lines(line: str, expected: dict[str, object]) -> None:
         ("--tiemout 3", ["no option --tiemout", "did you mean --timeout?"]),
         ("--time 3", ["no option --time", "--timeout"]),
         ("--quite", ["no option --quite", "--quiet"]),
-        ("ruby", ["python or bash", "'ruby'"]),
+        ("cobol", ["python or bash", "'cobol'"]),
         ("pyhton", ["did you mean python?"]),
         ("bash extra", ["takes no further argument: extra"]),
         ("--timeout soon", ["'soon' is not a time"]),
