@@ -190,6 +190,9 @@ def wait(
                 continue
             if isinstance(item, _Progress):
                 waited_for = item.text
+                # Whoever tells often would never be shown.
+                if time.monotonic() - start >= SHOW_AFTER and pressed is None:
+                    line.show(f"{waited_for} … {time.monotonic() - start:.0f} s")
             elif isinstance(item, _Note):
                 line.become(item.text)
             elif isinstance(item, Press):

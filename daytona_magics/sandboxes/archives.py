@@ -47,6 +47,20 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
+class _Tail:
+    """A stream whose last bytes are known: an archive that was cut between two members just ends."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.tail = b""
+
+    def read(self, size: int) -> bytes:
+        piece = self._stream.read(size)
+        if piece:
+            self.tail = (self.tail + piece)[-tarfile.BLOCKSIZE :]
+        return piece
+
+
 @dataclass
 class Unpacked:
     """What came out of an archive.
@@ -114,19 +128,24 @@ def unpack(stream: IO[bytes], top: Path) -> Unpacked:
     """
     done, links = Unpacked(), list[tuple[str, str]]()
     modes: list[tuple[Path, int]] = []
+    source = _Tail(stream)
     try:
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+        with tarfile.open(fileobj=source, mode="r|", tarinfo=_Member) as archive:  # type: ignore[call-overload]
             for number, member in enumerate(archive):
                 if number >= MAX_ENTRIES:
                     raise _refuse(f"more than {MAX_ENTRIES:,} entries")
                 path = inside(member.name)
                 if path is not None:
                     _one(archive, member, path, top, done, links, modes)
+        _link(top, links, done)
     except tarfile.TarError as error:
         raise _refuse(str(error)) from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise _refuse(f"two members that cannot both be ({error.strerror})") from None
-    _link(top, links, done)
+    while source.read(PIECE):
+        continue
+    if source.tail.strip(b"\0") or not source.tail:
+        raise _refuse("it ends too early")
     # Last, so that a folder without the right to write gets its files first.
     for place, mode in reversed(modes):
         place.chmod(mode)

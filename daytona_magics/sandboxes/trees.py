@@ -186,10 +186,7 @@ async def _receive(sandbox: Any, tell: Reporter, remote: str, archive: str, part
 
     def run() -> Unpacked:
         with os.fdopen(source, "rb", buffering=archives.PIECE) as stream:
-            done = archives.unpack(stream, part)
-            while stream.read(archives.PIECE):
-                continue  # what is behind the archive's end
-            return done
+            return archives.unpack(stream, part)
 
     unpacking = asyncio.ensure_future(asyncio.to_thread(run))
     try:

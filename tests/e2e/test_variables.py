@@ -12,7 +12,8 @@ SETUP = """
 import datetime, decimal, pathlib, uuid
 import numpy as np, pandas as pd, polars as pl, pyarrow as pa
 from PIL import Image
-plain = {"a": [1, 2.5, None, (1, 2)], 3: {4}, "n": 2**80, "s": "\\x00ü", "b": b"\\xff", "t": datetime.datetime.now()}
+plain = {"a": [1, 2.5, None, (1, 2)], 3: {4}, "n": 2**80, "s": "\\x00ü", "b": b"\\xff"}
+plain["t"] = datetime.datetime.now()
 more = [decimal.Decimal("1.10"), uuid.UUID(int=1), pathlib.Path("/a"), 1j, float("inf")]
 array = np.asfortranarray(np.arange(6, dtype=">i2").reshape(2, 3))
 frame = pd.DataFrame(
@@ -46,10 +47,11 @@ def test_values_of_every_kind_go_in_and_come_out_exactly(kernel: Kernel) -> None
     assert cell.result is not None and "(1, 2)" in cell.result and "Int64Dtype()" in cell.result
     check = kernel.run(
         "pd.testing.assert_frame_equal(back_frame, frame)\n"
-        "(back_plain == plain, [type(x) for x in back_more] == [type(x) for x in more], back_more == more,\n"
-        " back_array.dtype == array.dtype and back_array.flags.f_contiguous and (back_array == array).all(),\n"
+        "(back_plain == plain, list(map(type, back_more)) == list(map(type, more)), back_more == more,\n"
+        " back_array.dtype == array.dtype, back_array.flags.f_contiguous, (back_array == array).all(),\n"
         " back_polar.equals(polar), back_polar.schema == polar.schema, back_table.equals(table),\n"
-        " back_picture.tobytes() == picture.tobytes(), (back_large == large).all(), back_large.flags.writeable)"
+        " back_picture.tobytes() == picture.tobytes(), (back_large == large).all(),\n"
+        " back_large.flags.writeable)"
     )
     assert check.status == "ok" and "False" not in (check.result or "False"), check
 

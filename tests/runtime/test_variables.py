@@ -37,7 +37,7 @@ def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, float):
-        return a == b and math.copysign(1, a) == math.copysign(1, b) or (math.isnan(a) and math.isnan(b))
+        return (a == b and math.copysign(1, a) == math.copysign(1, b)) or (math.isnan(a) and math.isnan(b))
     if isinstance(a, complex):
         return same(a.real, b.real) and same(a.imag, b.imag)
     if isinstance(a, list | tuple):
@@ -74,7 +74,7 @@ PLAIN = [
     [1, (2, [3.0, (None,)])],
     {},
     {"a": {"b": {}}, "t": "int", "v": [1]},
-    {1: "a", "1": "b", (1, 2): "c", None: "d", 2.5: "e", True: "f", frozenset({1}): "g"},
+    {1: "a", "1": "b", (1, 2): "c", None: "d", 2.5: "e", frozenset({1}): "g"},
     set(),
     {1, "a", (1,)},
     frozenset({2**70}),
@@ -220,7 +220,10 @@ FRAMES: list[Callable[[], Any]] = [
     lambda: pd.DataFrame({"t": TIMES, "u": TIMES.tz_convert("UTC"), "n": TIMES.tz_localize(None)}),
     lambda: pd.DataFrame({"t": TIMES.as_unit("s"), "d": pd.to_timedelta([1, 2, None, 4], unit="s")}),
     lambda: pd.DataFrame(
-        {"p": pd.period_range("2024-01", periods=2, freq="Q-JAN"), "i": pd.interval_range(0, 2, closed="left")}
+        {
+            "p": pd.period_range("2024-01", periods=2, freq="Q-JAN"),
+            "i": pd.interval_range(0, 2, closed="left"),
+        }
     ),
     lambda: pd.Series([1, 2], index=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["x", None])),
     lambda: pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_product([["a"], [1, 2]])),
@@ -239,7 +242,9 @@ FRAMES: list[Callable[[], Any]] = [
 def test_pandas_keeps_dtypes_and_indexes(number: int) -> None:
     value = FRAMES[number]()
     found = carried(value)
-    check = pd.testing.assert_frame_equal if isinstance(value, pd.DataFrame) else pd.testing.assert_series_equal
+    check = (
+        pd.testing.assert_frame_equal if isinstance(value, pd.DataFrame) else pd.testing.assert_series_equal
+    )
     check(found, value, check_freq=True, check_flags=True, check_exact=True)
     assert type(found.index) is type(value.index) and found.index.dtype == value.index.dtype
     if isinstance(value, pd.DataFrame):
@@ -322,7 +327,9 @@ def test_polars_and_arrow_keep_their_types() -> None:
     assert carried(batch).equals(batch)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
+)
 def test_pictures_keep_mode_and_pixels(mode: str) -> None:
     source = Image.fromarray(np.arange(13 * 7 * 3, dtype="u1").reshape(13, 7, 3))
     value = source.convert("I").convert(mode) if mode == "I;16" else source.convert(mode)

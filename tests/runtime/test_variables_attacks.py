@@ -86,7 +86,9 @@ HOSTILE = {
     "a date that is none": container({"t": "date", "v": [0, 0, 0]}),
     "a zone that is a path": container({"t": "ZoneInfo", "v": "../../../../etc/passwd"}),
     "a path of no kind": container({"t": "path", "v": ["__import__", "os"]}),
-    "texts of another count": container({"t": "strs", "b": [0]}, (struct.pack("<Ii", 1, 5) + b"ab", "strs", 1)),
+    "texts of another count": container(
+        {"t": "strs", "b": [0]}, (struct.pack("<Ii", 1, 5) + b"ab", "strs", 1)
+    ),
     "texts of many": container({"t": "strs", "b": [0]}, (struct.pack("<I", 2**31), "strs", 2**40)),
     "texts that are none": container({"t": "strs", "b": [0]}, (struct.pack("<Ii", 1, -3), "strs", 1)),
     "texts of no texts": container({"t": "strs", "b": [0]}, raw(b"abc")),

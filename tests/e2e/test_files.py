@@ -1,0 +1,178 @@
+"""Files and folders of a sandbox, from a real kernel."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel_client import Cell, Kernel, close_loop
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with Kernel() as made:
+        assert made.run("%%sandbox\n0").status == "ok"
+        yield made
+
+
+@pytest.fixture(scope="module")
+def work(kernel: Kernel) -> Path:
+    """The kernel's own folder, with a tree in it."""
+    folder = kernel.home / "work"
+    tree = folder / "tree" / "sub dir"
+    tree.mkdir(parents=True)
+    (tree / "a.txt").write_text("hi ü TODO\n")
+    (tree / "run.sh").write_text("#!/bin/sh\necho ran\n")
+    (tree / "run.sh").chmod(0o755)
+    (tree / "empty").mkdir()
+    (tree / "link").symlink_to("a.txt")
+    (tree / "out").symlink_to("/etc/passwd")
+    os.mkfifo(tree / "pipe")
+    return folder
+
+
+def ok(kernel: Kernel, code: str) -> Cell:
+    cell = kernel.run(code)
+    assert cell.status == "ok", cell
+    return cell
+
+
+def clean(kernel: Kernel) -> None:
+    """Nothing is left of transfers in the sandbox."""
+    assert ok(kernel, "%sandbox exec ls -A ~/.daytona-magics/transfers 2>/dev/null; true").stdout == ""
+
+
+def test_a_folder_goes_up_and_comes_down(kernel: Kernel, work: Path) -> None:
+    cell = ok(kernel, "%sandbox upload tree/ there")
+    assert "2 files" in cell.notes and "sub dir/pipe (1)" in cell.notes
+    listing = ok(kernel, "%sandbox exec cd there && find . -printf '%p %l %m %u\\n' | sort").stdout
+    assert "./sub dir/run.sh  755 " in listing and "./sub dir/link a.txt" in listing
+    assert ok(kernel, "%sandbox exec there/'sub dir'/run.sh").stdout == "ran\n"
+    # Into a folder that exists, under its own name, as cp does it.
+    ok(kernel, "%sandbox upload tree there")
+    assert ok(kernel, "%sandbox exec ls there").stdout.split("\n")[:2] == ["sub dir", "tree"]
+
+    cell = ok(kernel, "%sandbox download there/tree back")
+    assert "left out, as no file, folder or link inside: sub dir/out (1)" in cell.notes
+    back = work / "back" / "sub dir"
+    assert (back / "a.txt").read_text() == "hi ü TODO\n" and os.access(back / "run.sh", os.X_OK)
+    assert os.readlink(back / "link") == "a.txt" and (back / "empty").is_dir()
+    assert not os.path.lexists(back / "out")
+    assert "exists on this machine" in kernel.run("%sandbox download there/tree --to .").traceback
+    assert sorted(path.name for path in work.iterdir()) == ["back", "tree"]
+    clean(kernel)
+
+
+def test_a_folder_that_cannot_come_leaves_nothing(kernel: Kernel, work: Path) -> None:
+    cell = kernel.run("%sandbox download nowhere-at-all here")
+    assert "there is no 'nowhere-at-all'" in cell.traceback
+    ok(kernel, "%sandbox exec mkdir -p locked/in && touch locked/in/f && chmod 000 locked/in")
+    cell = kernel.run("%sandbox download locked got")
+    assert cell.ename == "SandboxError" and "packing locked failed in the sandbox" in cell.traceback
+    assert not (work / "got").exists() and not list(work.glob(".got*"))
+    ok(kernel, "%sandbox exec touch afile")
+    cell = kernel.run("%sandbox upload tree afile")
+    assert "it is there, and no folder" in cell.traceback
+    clean(kernel)
+
+
+def test_an_archive_goes_out_and_into_another_place(kernel: Kernel, work: Path) -> None:
+    ok(kernel, "%%sandbox bash\nmkdir -p team/src; echo 1 > team/src/x; ln -s /etc/passwd team/abs")
+    ok(kernel, "%sandbox export team winner.tar.gz")
+    assert (work / "winner.tar.gz").read_bytes()[:2] == b"\x1f\x8b"
+    assert "exists on this machine" in kernel.run("%sandbox export team winner.tar.gz").traceback
+    cell = ok(kernel, "%sandbox import winner.tar.gz next/round")
+    assert "left out" in cell.notes and "abs (1)" in cell.notes
+    assert ok(kernel, "%sandbox exec cat next/round/src/x; ls next/round").stdout == "1\nsrc\n"
+    ok(kernel, "%sandbox export team/src/x one.tar.gz")
+    ok(kernel, "%sandbox import one.tar.gz next/round")
+    assert ok(kernel, "%sandbox exec ls next/round").stdout == "src\nx\n"
+    clean(kernel)
+
+
+def test_an_import_that_would_leave_its_folder_sends_nothing(kernel: Kernel, work: Path) -> None:
+    ok(
+        kernel,
+        "import io, tarfile\nwith tarfile.open('evil.tar', 'w') as t:\n"
+        "    m = tarfile.TarInfo('../escaped'); m.size = 1; t.addfile(m, io.BytesIO(b'x'))",
+    )
+    cell = kernel.run("%sandbox import evil.tar target/deep")
+    assert cell.ename == "SandboxUsageError" and "leads out of where it is unpacked" in cell.traceback
+    # The control: tar told to believe the names writes it there.
+    ok(kernel, "%sandbox upload evil.tar")
+    ok(kernel, "%sandbox exec mkdir -p target/deep && tar -P -C target/deep -xf evil.tar; rm evil.tar")
+    assert ok(kernel, "%sandbox exec ls target").stdout == "deep\nescaped\n"
+
+
+def test_verbs_inside_the_sandbox(kernel: Kernel) -> None:
+    ok(
+        kernel,
+        "%%sandbox bash\nmkdir -p verbs/src; echo 'x TODO y' > verbs/src/a.txt; echo b > 'verbs/src/b c.txt'",
+    )
+    ok(kernel, "%sandbox cp verbs/src/a.txt 'verbs/src/b c.txt' verbs/copies/")
+    ok(kernel, "%sandbox cp verbs/src verbs/whole")
+    ok(kernel, "%sandbox mv verbs/copies/a.txt verbs/moved.txt")
+    assert "something is in the way" in kernel.run("%sandbox mv 'verbs/copies/b c.txt' verbs/whole").traceback
+    ok(kernel, "%sandbox rm 'verbs/whole/b c.txt'")
+    ok(kernel, "%sandbox mv verbs/moved.txt 'verbs/copies/b c.txt' verbs/whole")
+    listing = ok(kernel, "%sandbox exec cd verbs && find . -type f | sort").stdout.split("\n")[:-1]
+    assert listing[:3] == ["./src/a.txt", "./src/b c.txt", "./whole/a.txt"]
+    assert listing[3:] == ["./whole/b c.txt", "./whole/moved.txt"]
+    assert len(ok(kernel, "found = %sandbox find 'a.*' verbs\nlist(found)").result or "") > 10
+    assert "src/a.txt" in str(ok(kernel, "%sandbox grep TODO verbs/src").result)
+    ok(kernel, "%sandbox chmod 640 verbs/src/a.txt")
+    assert "0640" in str(ok(kernel, "%sandbox stat verbs/src/a.txt").result)
+    ok(kernel, "%sandbox mkdir --mode 700 verbs/new/deep verbs/other")
+    assert "drwx------" in str(ok(kernel, "%sandbox stat verbs/other").result)
+    cell = kernel.run("%sandbox rm verbs")
+    assert cell.ename == "SandboxError" and "%sandbox rm -r verbs" in cell.traceback
+    ok(kernel, "%sandbox rm verbs/src/a.txt")
+    ok(kernel, "%sandbox rm -r verbs")
+    for code, words in (
+        ("cp verbs", "where to?"),
+        ("rm gone.txt", "there is no 'gone.txt'"),
+        ("mv gone.txt a", "there is no 'gone.txt'"),
+        ("cp gone.txt a", "gone.txt"),
+        ("mkdir --mode 9 a", "three octal digits"),
+        ("stat gone", "there is no 'gone'"),
+        ("import nothing.tar a", "there is no file 'nothing.tar'"),
+    ):
+        assert words in kernel.run(f"%sandbox {code}").traceback, code
+
+
+def test_several_files_come_down_into_a_folder(kernel: Kernel, work: Path) -> None:
+    ok(kernel, "%sandbox exec mkdir -p many && cd many && echo 1 > one && echo 2 > two")
+    (work / "into").mkdir()
+    ok(kernel, "%sandbox download many/one many/two into")
+    assert (work / "into" / "two").read_text() == "2\n"
+    cell = kernel.run("%sandbox download many/one many/two into")
+    assert "'into/one' exists on this machine" in cell.traceback
+    ok(kernel, "%sandbox download -f --to into/ many/one many/two")
+
+
+def test_a_long_upload_shows_its_rate_and_can_be_cancelled(kernel: Kernel, work: Path) -> None:
+    with (work / "huge").open("wb") as file:
+        file.truncate(8 << 30)
+    done: list[bool] = []
+
+    def on(kind: str, content: dict[str, Any], cell: Cell) -> None:
+        if not done and "MiB/s" in str(content):
+            done.append(True)
+
+            def press() -> None:
+                kernel.interrupt()
+                close_loop()
+
+            threading.Thread(target=press).start()
+
+    cell = kernel.run("%sandbox upload huge", on=on, timeout=100)
+    (work / "huge").unlink()
+    assert done and cell.ename == "KeyboardInterrupt" and "cancelled" in cell.traceback
+    assert "huge ░" in cell.notes or "huge █" in cell.notes
+    assert ok(kernel, "%sandbox exec ls -A ~ | grep -c -e huge -e '^.upload' || true").stdout == "0\n"
+    assert ok(kernel, "%%sandbox\n40 + 2").result == "42"
