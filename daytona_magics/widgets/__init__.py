@@ -1,0 +1,23 @@
+"""Jupyter widgets that show a sandbox: :class:`FileTree`.
+
+They are anywidgets: usable from ``%sandbox files``, in layouts of one's own, and in marimo. Each module
+explains its part: ``assets`` how their code reaches the page, ``live`` how page and kernel talk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from daytona_magics.widgets.file_tree import FileTree
+
+__all__ = ["FileTree"]
+
+
+def __getattr__(name: str) -> Any:
+    # ipywidgets and anywidget take a while to import, and most notebooks never show a widget.
+    if name == "FileTree":
+        from daytona_magics.widgets.file_tree import FileTree
+
+        return FileTree
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

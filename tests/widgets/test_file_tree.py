@@ -1,0 +1,293 @@
+"""The file tree in a real JupyterLab: by keyboard, with changes, transfers, reloads, hostile names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.engine_process import wait_until
+from tests.lab import Lab, screenshot
+from tests.typescript.node_sdk import node_modules
+
+pytestmark = pytest.mark.timeout(300)
+
+#: A name that is a script to whoever parses it, and one that hides what it is.
+SCRIPT, HIDDEN = "<img src=x onerror=alert(1)>", "photo\u202egnp.exe"
+FILES = f"""%%sandbox -q
+import os, zlib, struct
+os.makedirs('project/src/deep/er')
+for number in range(450): open('project/src/m%03d.py' % number, 'w').write('x = %d\\n' % number)
+open('project/README.md', 'w').write('# Hello <script>alert(1)</script>\\n')
+open('project/.hidden', 'w').close()
+os.symlink('README.md', 'project/link.md')
+number = lambda value: struct.pack('>I', value)
+chunk = lambda kind, data: number(len(data)) + kind + data + number(zlib.crc32(kind + data))
+pixels = zlib.compress(b''.join(b'\\0' + bytes([90, 120, 200]) * 40 for _ in range(20)))
+with open('project/picture.png', 'wb') as file:
+    file.write(b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 40, 20, 8, 2, 0, 0, 0)))
+    file.write(chunk(b'IDAT', pixels) + chunk(b'IEND', b''))
+open('project/data.bin', 'wb').write(bytes(range(256)) * 8192)
+os.mkdir('project/' + {SCRIPT!r})
+open('project/' + {HIDDEN!r}, 'w').close()
+os.mkdir('project/work')
+"""
+CELLS = ("%load_ext daytona_magics", FILES, "%sandbox files ~/project")
+
+
+class Tree:
+    """One tree in a page, and what the page did meanwhile."""
+
+    def __init__(self, server: Lab, page: Page) -> None:
+        self.server, self.page = server, page
+        self.problems: list[str] = []
+        self.elsewhere: list[str] = []
+        self.frames: list[str] = []
+        page.on("dialog", lambda dialog: (self.problems.append(dialog.message), dialog.dismiss()))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+
+    @property
+    def box(self) -> Locator:
+        return self.page.locator(".dm-files").first
+
+    @property
+    def tree(self) -> Locator:
+        return self.box.get_by_role("tree")
+
+    def row(self, name: str) -> Locator:
+        return self.box.get_by_role("treeitem").filter(has_text=re.compile("^.?" + re.escape(name)))
+
+    @property
+    def chosen(self) -> str:
+        """The name of the row the reader is on, as assistive technology is told."""
+        active = self.tree.get_attribute("aria-activedescendant")
+        return self.page.locator(f"[id='{active}'] .dm-name").inner_text()
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def choose(self, name: str) -> None:
+        self.tree.focus()
+        self.press("Home")
+        self.page.keyboard.type(name)
+        wait_until(lambda: self.chosen.startswith(name), f"{name} is chosen")
+
+    def says(self, text: str | re.Pattern[str]) -> None:
+        # The tree's own; a preview has one, too.
+        expect(self.box.locator(":scope > .dm-status")).to_contain_text(text, timeout=30_000)
+
+    def kernel(self, code: str) -> str:
+        """What a cell prints that is not in the notebook."""
+        said: str = self.page.evaluate(_EXECUTE, code)
+        return said
+
+
+_EXECUTE = """async code => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const future = kernel.requestExecute({code});
+  let said = '';
+  future.onIOPub = message => { said += message.content.text ?? message.content.evalue ?? ''; };
+  await future.done;
+  return said;
+}"""
+
+
+@pytest.fixture(scope="module")
+def tree(server: Lab, browser: Browser) -> Iterator[Tree]:
+    page = server.open(browser, "tree", *CELLS)
+    made = Tree(server, page)
+    page.on("request", lambda request: made.elsewhere.append(request.url))
+    page.on(
+        "websocket", lambda socket: socket.on("framereceived", lambda data: made.frames.append(str(data)))
+    )
+    expect(made.row("README.md")).to_be_visible(timeout=30_000)
+    screenshot(page, "file_tree")
+    yield made
+    page.context.close()
+
+
+def test_by_keyboard(tree: Tree) -> None:
+    names = tree.box.locator(".dm-name").all_inner_texts()
+    assert names[:2] == [SCRIPT + "/", "src/"] and "link.md → README.md" in names and ".hidden" not in names
+    # What reorders a name is shown as a mark.
+    assert HIDDEN.replace("\u202e", "\ufffd") in names
+    tree.says("8 entries, 1 hidden")
+    tree.choose("src")
+    assert tree.row("src").get_attribute("aria-expanded") == "false"
+    tree.press("ArrowRight")
+    expect(tree.row("m000.py")).to_be_visible()
+    tree.press("ArrowRight")
+    assert tree.chosen == "deep/" and tree.row("deep").get_attribute("aria-level") == "2"
+    # The last of 451 entries is on a page that nobody has fetched yet.
+    tree.press("ArrowDown", *["PageDown"] * 50)
+    tree.press("Home")
+    tree.page.keyboard.type("src")
+    tree.press("ArrowRight", "ArrowRight")
+    for _ in range(3):
+        tree.press("PageDown")
+    assert tree.chosen.startswith("m0")
+    tree.press("ArrowLeft")
+    assert tree.chosen == "src/"
+    tree.press("ArrowLeft")
+    expect(tree.row("m000.py")).to_have_count(0)
+    tree.press("End")
+    assert tree.chosen == "README.md"
+
+
+def test_keys_do_not_reach_the_notebook(tree: Tree) -> None:
+    cells = tree.page.locator(".jp-Notebook .jp-Cell").count()
+    tree.tree.focus()
+    tree.press("b", "d", "d", "a", "x", "c", "v", "m", "z")
+    assert tree.page.locator(".jp-Notebook .jp-Cell").count() == cells
+    assert tree.box.is_visible()
+
+
+def test_looking_into_files(tree: Tree) -> None:
+    tree.choose("README")
+    tree.press("Enter")
+    expect(tree.box.locator(".dm-look pre")).to_have_text("# Hello <script>alert(1)</script>\n")
+    tree.choose("picture")
+    tree.press("Enter")
+    image = tree.box.locator(".dm-look img")
+    expect(image).to_be_visible()
+    assert image.evaluate("one => one.decode().then(() => one.naturalWidth)") == 40
+    tree.choose("data")
+    tree.press("Enter")
+    expect(tree.box.locator(".dm-look")).to_contain_text("2.0 MiB that are neither text nor a picture")
+    tree.tree.focus()
+    tree.press("Escape")
+    expect(tree.box.locator(".dm-look")).to_be_hidden()
+
+
+def test_filter_and_hidden_names(tree: Tree) -> None:
+    tree.box.get_by_label("Filter this folder").fill("READ")
+    tree.says(re.compile("^1 entry"))
+    tree.box.get_by_label("Filter this folder").fill("nothing is called so")
+    expect(tree.box.get_by_text("No name matches the filter.")).to_be_visible()
+    tree.box.get_by_label("Filter this folder").fill("")
+    tree.box.get_by_role("button", name="Hidden").click()
+    expect(tree.row(".hidden")).to_be_visible()
+    tree.box.get_by_role("button", name="Hidden").click()
+    expect(tree.row(".hidden")).to_have_count(0)
+
+
+def test_making_renaming_and_deleting(tree: Tree) -> None:
+    tree.choose("work")
+    tree.press("ArrowRight")
+    tree.box.get_by_role("button", name="New folder").click()
+    tree.page.keyboard.type("a/b")
+    tree.press("Enter")
+    tree.says("without a slash")
+    tree.box.get_by_role("button", name="New folder").click()
+    tree.page.keyboard.type("fresh")
+    tree.press("Enter")
+    expect(tree.row("fresh")).to_be_visible(timeout=30_000)
+    tree.choose("fresh")
+    tree.press("F2")
+    tree.page.keyboard.type("older")
+    tree.press("Enter")
+    expect(tree.row("older")).to_be_visible(timeout=30_000)
+    assert tree.kernel("get_ipython().run_line_magic('sandbox', 'exec ls project/work')") == "older\n"
+    tree.choose("older")
+    tree.press("Delete")
+    # The answer that changes nothing has the focus.
+    tree.press("Enter")
+    expect(tree.row("older")).to_be_visible()
+    tree.choose("older")
+    tree.press("Delete", "Shift+Tab", "Enter")
+    expect(tree.row("older")).to_have_count(0, timeout=30_000)
+    assert tree.kernel("get_ipython().run_line_magic('sandbox', 'exec ls project/work')") == ""
+
+
+def test_up_and_down(tree: Tree, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 20_000
+    (tmp_path / "up.bin").write_bytes(content)
+    tree.choose("README")
+    tree.box.locator("input[type=file]").set_input_files(tmp_path / "up.bin")
+    tree.says("Uploaded 1 file.")
+    tree.choose("up.bin")
+    tree.press("Enter")
+    with tree.page.expect_download() as download:
+        tree.box.get_by_role("button", name="Download").click()
+    assert Path(download.value.path()).read_bytes() == content
+    # Once more asks first.
+    tree.box.locator("input[type=file]").set_input_files(tmp_path / "up.bin")
+    expect(tree.box.get_by_text("Overwrite up.bin?")).to_be_visible()
+    tree.press("Escape")
+
+
+def test_a_reloaded_page_has_it_again(tree: Tree) -> None:
+    tree.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    tree.page.reload()
+    expect(tree.row("README.md")).to_be_visible(timeout=60_000)
+    tree.choose("src")
+    tree.press("ArrowRight")
+    expect(tree.row("m000.py")).to_be_visible(timeout=30_000)
+
+
+def test_a_busy_kernel_is_said_or_does_not_matter(tree: Tree) -> None:
+    tree.page.evaluate(f"() => {{ window.late = ({_EXECUTE})('import time; time.sleep(6)') }}")
+    tree.choose("src")
+    tree.box.get_by_role("button", name="Refresh").click()
+    # Answered at once where the kernel can, else when the cell has ended; never lost.
+    tree.says(re.compile(r"8 entries|9 entries|busy with a cell"))
+    tree.page.evaluate("() => window.late")
+    tree.says(re.compile(r"\d entries"))
+
+
+def test_a_stopped_sandbox_is_said_and_started_when_asked(tree: Tree) -> None:
+    tree.kernel("get_ipython().run_line_magic('sandbox', 'stop')")
+    tree.box.get_by_role("button", name="Refresh").click()
+    tree.says("The sandbox is stopped.")
+    screenshot(tree.page, "file_tree_stopped")
+    tree.box.get_by_role("button", name="Start it").click()
+    tree.says(re.compile(r"\d entries"))
+    expect(tree.row("src")).to_be_visible()
+
+
+def test_it_can_be_read_by_everybody(tree: Tree) -> None:
+    tree.page.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text())
+    found: Any = tree.page.evaluate("() => axe.run('.dm-files').then(result => result.violations)")
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert serious == [], json.dumps(serious, indent=1)[:3000]
+    # The control: it finds what is wrong.
+    tree.page.evaluate("() => document.querySelector('.dm-files').append(document.createElement('img'))")
+    found = tree.page.evaluate("() => axe.run('.dm-files').then(result => result.violations)")
+    assert "image-alt" in {one["id"] for one in found}
+
+
+def test_nothing_runs_and_nothing_leaks(tree: Tree) -> None:
+    assert tree.problems == []
+    here = f"http://127.0.0.1:{tree.server.port}/"
+    assert [url for url in tree.elsewhere if not url.startswith((here, "blob:", "data:"))] == []
+    record = json.loads(next(Path(tree.server.env["XDG_RUNTIME_DIR"]).rglob("engine.json")).read_text())
+    key = record["api_key"]
+    saved = (tree.server.work / "tree.ipynb").read_text()
+    for place in (tree.page.content(), saved, *tree.frames):
+        assert key not in place
+    assert len(tree.frames) > 5 and "Files of sandbox" in saved
+    bundle = json.loads(saved)["cells"][2]["outputs"][0]["data"]
+    markup = "".join(bundle["text/html"])
+    assert "README.md" in "".join(bundle["text/plain"])
+    assert "alert(1)&gt;/</code>" in markup and SCRIPT not in markup
+
+
+def test_a_hundred_thousand_files(server: Lab, browser: Browser) -> None:
+    many = "%%sandbox -q\nimport os\nos.mkdir('many')\nfor i in range(100_000): os.mknod('many/f%06d' % i)"
+    page = server.open(browser, "many", CELLS[0], many, "%sandbox files ~/many", dark=True)
+    tree = Tree(server, page)
+    expect(tree.row("f000000")).to_be_visible(timeout=30_000)
+    assert tree.row("f000000").get_attribute("aria-setsize") == "100000"
+    tree.tree.focus()
+    tree.press("End")
+    expect(tree.row("f099999")).to_be_visible(timeout=30_000)
+    assert tree.box.get_by_role("treeitem").count() < 60
+    screenshot(page, "file_tree_dark")
+    page.context.close()
