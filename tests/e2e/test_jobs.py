@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.test_kills import below, kill_when_it_runs
 from tests.kernel_client import Cell, Kernel
 
 #: Prints, shows something rich, then waits until a file is there.
@@ -233,3 +234,36 @@ def _let_go_of_the_cell(kernel: Kernel, content: dict[str, Any]) -> None:
     if "waiting behind" in str(content.get("data", "")):
         for home in (kernel.home / "state/sandboxes").glob("*/home"):
             (home / "go6").touch()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", ["python-cell", "daytona-guest", "toolbox", "engine"])
+def test_killed_under_a_job(kernel: Kernel, name: str) -> None:
+    """What a job needs is killed: whoever follows it, waits for it or asks for it hears one clear error."""
+    assert (
+        kernel.run("%%sandbox\nwith open('kept', 'w') as file: file.write('file')", timeout=90).status == "ok"
+    )
+    kernel.run("%%sandbox bash\nrm -f runs")
+    # The newest process of this name is the job's worker.
+    kernel.run(
+        "%%sandbox --bg --out doomed\nimport time\nopen('runs', 'a').write('x')\n"
+        "for i in range(10**9): print(i); time.sleep(0 if i % 1000 else 0.01)"
+    )
+    until(kernel, lambda: "999" in job(kernel, "doomed", "refresh()._look.tail"))
+    pid = victims(kernel, name)[-1]
+    followed = kernel.run("%sandbox logs --follow", on=kill_when_it_runs(pid), timeout=120)
+    *numbers, _ = followed.stdout.split("\n")
+    assert numbers == [str(i) for i in range(len(numbers))], "a true beginning of what was printed"
+    if name == "python-cell":
+        assert followed.status == "ok" and "WorkerDied" in followed.stderr, followed
+    else:
+        assert followed.ename in {"SandboxUnreachable", "SandboxGone", "SandboxError"}, followed
+    result = kernel.run("doomed.result(60)", timeout=120)
+    assert result.ename in {"WorkerDied", "SandboxUnreachable", "SandboxGone", "SandboxError"}, result
+    assert kernel.run("%%sandbox\nopen('kept').read()", timeout=120).result == "'file'"
+    assert kernel.run("%%sandbox\nprint(open('runs').read())").stdout == "x\n", "it did not run again"
+
+
+def victims(kernel: Kernel, name: str) -> list[int]:
+    engine = int(str(kernel.run("from daytona_magics.engine import address\naddress.find().pid").result))
+    return [engine] if name == "engine" else [pid for found, pid in below(engine) if found == name]
