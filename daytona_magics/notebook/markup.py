@@ -163,7 +163,8 @@ _FRAME_NOTE = (
     "const from=String(e.blockedURI).split(/[?#]/)[0].slice(0,200);"
     "if(!/^(https?|wss?):/.test(from)||seen.has(from)||seen.size>=5)return;seen.add(from);"
     "const p=document.createElement('p');p.style.cssText='color:#666;font:12px system-ui,sans-serif';"
-    "p.textContent='not loaded, because output of a sandbox loads nothing: '+from;"
+    "p.textContent='not loaded, because output of a sandbox loads nothing: '+from"
+    "+' (for a sandbox you trust: %config SandboxConfig.trust = True)';"
     "(document.body||document.documentElement).append(p)})})()</script>"
 )
 #: Runs in the page: one listener per page; a frame may set nothing but its own height, within bounds.
