@@ -114,11 +114,16 @@ def test_bulk(client: Client, size: int) -> None:
         ("echo a\nset -e\nls /nonexistent\necho b", "line 3: ls /nonexistent"),
         ("true\n  ls /none | cat >&2; (exit 7)", "line 2: ( exit 7 )"),
         ("false\nexit 5", ""),
+        ("f() {\n  ls /none\n}\nf", "line 4: f (in it: ls /none)"),
+        ("for i in 1 2; do\n  ls /none\ndone", "line 2: ls /none"),
+        ("echo 'ls /none' > lib\n. ./lib", "line 2: . ./lib"),
+        ("set -o pipefail\nls /none | cat\n", "line 2: cat"),
+        ("set -e\nx=$(ls /none)\n", "line 2: x=$(ls /none)"),
         ("false || true\nfalse && true\necho fine", ""),
     ],
 )
 def test_the_failing_line_is_named(client: Client, code: str, said: str) -> None:
-    run = client.bash("set +e")
+    run = client.bash("set +e +o pipefail")
     run = client.bash(code)
     assert run.done["text"].partition("\n")[0] == said, run.done
     assert run.status == ("ok" if "fine" in code else "error")

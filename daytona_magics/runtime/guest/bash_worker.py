@@ -9,6 +9,7 @@ and ``$0`` (the cell's name) are right.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 
 from . import cell_worker, processes, shell_variables
@@ -144,7 +145,16 @@ class BashWorker(cell_worker.CellWorker):
         except OSError:
             return
         if len(said) == 3 and said[1].isdigit():
-            self.failed = "line %s: %s" % (said[1], said[2].partition("\n")[0])
+            self.failed = "line %s: %s" % (said[1], self._told(int(said[1]), said[2].partition("\n")[0]))
+
+    def _told(self, number: int, command: str) -> str:
+        """What failed on that line of the cell; bash names the command inside of a function that was called."""
+        lines = self.execution.request.code.split("\n")
+        own = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+        bare, inside = (re.sub(r"\s", "", text) for text in (own, command))
+        if not own[:1].isalpha() or inside in bare or bare in inside or len(own) > MAX_FAILED:
+            return command
+        return "%s (in it: %s)" % (own, command)
 
     def leave(self) -> None:
         """The shell is gone: keep the state it wrote, read what is left; background jobs may still write."""
