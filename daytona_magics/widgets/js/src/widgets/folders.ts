@@ -46,6 +46,7 @@ export class Folder {
   private readonly entries = new Map<number, Entry>();
   private readonly places = new Map<string, number>();
   private readonly asked = new Set<number>();
+  private stale = false;
 
   constructor(
     public path: string,
@@ -73,6 +74,11 @@ export class Folder {
   }
 
   take(page: Page): void {
+    if (this.stale) {
+      this.entries.clear();
+      this.places.clear();
+      this.stale = false;
+    }
     this.path = page.path;
     this.loaded = true;
     this.failed = "";
@@ -85,10 +91,9 @@ export class Folder {
     });
   }
 
-  /** Forget the entries; folders that are open stay open, as far as they are still there. */
+  /** Read it again; until that has come the old entries are shown, and folders that are open stay open. */
   forget(): void {
-    this.entries.clear();
-    this.places.clear();
+    this.stale = true;
     this.asked.clear();
   }
 
