@@ -186,7 +186,8 @@ def test_bad_usage_is_one_sentence(kernel: Kernel, line: str, words: str) -> Non
 def test_keep_raises_auto_stop_as_long_as_a_job_runs(kernel: Kernel) -> None:
     minutes = (
         "from daytona_magics.runtime.loop import loop_thread\nfrom daytona_magics import sandboxes\n"
-        "box = sandboxes.current().sandbox\nloop_thread().run(box.refresh_data())\nprint(box.auto_stop_interval)"
+        "box = sandboxes.current().sandbox\nloop_thread().run(box.refresh_data())\n"
+        "print(box.auto_stop_interval)"
     )
     assert kernel.run(minutes).stdout == "15\n"
     kernel.run("%%sandbox --bg --keep 2h --out kept\n" + WAITING.format("/tmp/go4"))
