@@ -100,6 +100,8 @@ def register(shell: InteractiveShell) -> None:
         print(ignored)
     if whole.of(shell).on:
         print("every cell runs in the sandbox again, as before; %sandbox off ends this")
+    elif restarted := whole.before_restart(shell):
+        print(restarted)
     _warm_later()
 
 

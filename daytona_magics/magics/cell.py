@@ -164,6 +164,8 @@ def _run(
         ),
     )
     outcome = pump.run()
+    if pump.cleared and carried and not options.quiet:
+        whole.mark(whole.called(binding.bound().name))
     if options.language in ("python", "fresh"):
         outcome.exit_code = None
     return outcome, pump

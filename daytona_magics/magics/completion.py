@@ -13,12 +13,14 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daytona_magics.magics import grammar
 from daytona_magics.magics.grammar import Command
 from daytona_magics.magics.grammar.cell import CELL_VERBS
-from daytona_magics.magics.inside import CAP, Place, asked, place_of
+
+if TYPE_CHECKING:
+    from daytona_magics.magics.inside import Place
 
 _LINE = re.compile(r"^\s*(?:#+\s*(?=%%)|[\w.,\s]+=\s*)?(?P<percent>%{1,2})sandbox\s(?P<rest>.*)$", re.DOTALL)
 
@@ -128,6 +130,7 @@ def _local(word: str) -> Found:
 
 def _remote(kind: str, word: str) -> Found:
     from daytona_magics import sandboxes
+    from daytona_magics.magics.inside import CAP
 
     binding = sandboxes.bound()
     if binding is None or binding.client is None:
@@ -168,6 +171,8 @@ async def _paths(binding: Any, word: str) -> Found:
 
 def in_cell(place: Place) -> tuple[str, Found]:
     """The word being typed in a sandbox cell, and what may become of it."""
+    from daytona_magics.magics.inside import asked
+
     before = place.code[: place.cursor]
     word = re.search(r"[^\s'\"=(){}\[\];|&<>]*\Z", before)
     typed = word.group() if word else ""
@@ -190,6 +195,8 @@ def make_matcher(shell: Any) -> Any:
 
     @context_matcher(identifier="daytona_magics", priority=1000)  # type: ignore[untyped-decorator,unused-ignore]
     def daytona_magics_matcher(context: Any) -> dict[str, Any]:
+        from daytona_magics.magics.inside import place_of
+
         lines = context.full_text.split("\n")
         line = lines[context.cursor_line][: context.cursor_position]
         found = candidates(line)

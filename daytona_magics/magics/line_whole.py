@@ -22,7 +22,7 @@ def on(shell: Any, options: Any) -> None:
     Raises:
         SandboxUsageError: code stands below it in its cell, or ``--tagged`` where no tags are seen.
     """
-    if below_on(_typed(shell)):
+    if below_on(whole.typed(shell)):
         raise SandboxUsageError(
             "%sandbox on: what stands below it in this cell would run on this machine",
             hint="Put it into the next cell.",
@@ -73,16 +73,6 @@ def off(shell: Any, options: Any) -> None:
         if was
         else "cells run on this machine already"
     )
-
-
-def _typed(shell: Any) -> str:
-    """The text of the running cell, as typed."""
-    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
-    code = (parent.get("content") or {}).get("code") if isinstance(parent, dict) else None
-    if isinstance(code, str):
-        return code
-    history = getattr(getattr(shell, "history_manager", None), "input_hist_raw", None)
-    return str(history[-1]) if history else ""
 
 
 def local(shell: Any, line: str, cell: str | None = None) -> Any:

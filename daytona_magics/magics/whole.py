@@ -5,7 +5,8 @@ else, so the history keeps what was typed, and nothing of the kernel is patched.
 the mode only; IPython calls it twice for each cell, and again for a cell run by another one.
 
 The mode lives in the kernel's memory. A restarted kernel runs cells on its own machine until ``%sandbox on``
-is run again, as it runs no ``import`` again either; ``%load_ext`` then says so where it can.
+is run again, as it runs no ``import`` again either. A file beside the kernel's connection file, which a
+restart keeps, lets ``%load_ext`` say so.
 
 With ``--tagged`` only cells with the tag ``sandbox`` go. Tags come with each request from the front end, and
 some send none (nbclient, papermill). So the cell that turns this on must carry the tag itself, which shows
@@ -15,8 +16,11 @@ that tags are seen; and a later cell whose request says nothing of a cell is ref
 from __future__ import annotations
 
 import html
+import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from daytona_magics.errors import printable
@@ -80,12 +84,14 @@ class Whole:
         self.on, self.options, self.tagged, self.quiet = True, options, tagged, quiet
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
+        remember(True)
 
     def stop(self) -> None:
         """Cells run on this machine again."""
         if self.on:
             self._shell.events.unregister("pre_run_cell", self._before_cell)
             self._shell.events.unregister("post_run_cell", self._after_cell)
+            remember(False)
         self.on = False
 
     def __call__(self, lines: list[str]) -> list[str]:
@@ -158,6 +164,49 @@ def of(shell: Any) -> Whole:
         setattr(shell, _ATTRIBUTE, found)
     assert isinstance(found, Whole)
     return found
+
+
+def typed(shell: Any) -> str:
+    """The text of the running cell, as typed."""
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    code = (parent.get("content") or {}).get("code") if isinstance(parent, dict) else None
+    if isinstance(code, str):
+        return code
+    history = getattr(getattr(shell, "history_manager", None), "input_hist_raw", None)
+    return str(history[-1]) if history else ""
+
+
+def _reminder() -> Path | None:
+    """The file that outlives a restart; None without a kernel."""
+    connect = sys.modules.get("ipykernel.connect")
+    try:
+        return None if connect is None else Path(connect.get_connection_file()).with_suffix(".sandbox-on")
+    except RuntimeError:
+        return None  # IPython without a kernel: no application has a connection file
+
+
+def remember(on: bool) -> None:
+    """Note for the next process of this kernel that the mode was on. Where that fails, nothing is said."""
+    path = _reminder()
+    if path is None:
+        return
+    with suppress(OSError):
+        if not on:
+            path.unlink(missing_ok=True)
+            return
+        # What kernels left that ended without a word.
+        for other in path.parent.glob("*.sandbox-on"):
+            if not other.with_suffix(".json").exists():
+                other.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+
+
+def before_restart(shell: Any) -> str:
+    """What to say to a kernel that was restarted while the mode was on; "" to others."""
+    path = _reminder()
+    if path is None or not path.exists() or re.search(r"(?m)^\s*%sandbox\s+on\b", typed(shell)):
+        return ""
+    return "this kernel was restarted: its cells run on this machine until %sandbox on is run again"
 
 
 def tags_of(shell: Any) -> list[str] | None:

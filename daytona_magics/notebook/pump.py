@@ -116,6 +116,7 @@ class Pump:
         self._questions: Questions | None = None
         self._answers: set[Future[bool]] = set()
         self._capture = capture
+        self.cleared = False  # whether the cell took away what was shown before
         self._did: list[str] = []
         self._unanswered = 0
         self._deadline: float | None = None
@@ -280,6 +281,7 @@ class Pump:
             else:
                 self._error = error
         elif isinstance(event, events.Clear):
+            self.cleared = True
             self._output.clear(event.wait)
         elif isinstance(event, events.Input):
             self._ask(event)

@@ -88,6 +88,16 @@ def test_history_has_what_was_typed_and_quiet_has_no_mark(kernel: Kernel) -> Non
     assert "marker = 40 + 2" in str(kernel.run("%local %history -n -l 2").stdout)
 
 
+def test_a_cell_that_clears_its_output_is_marked_at_its_end(kernel: Kernel) -> None:
+    kernel.run("%sandbox on")
+    cell = kernel.run(
+        "from IPython.display import clear_output\nprint('gone')\nclear_output()\nprint('kept')"
+    )
+    kinds = [kind for kind, _, _ in cell.messages if kind in ("display_data", "stream", "clear_output")]
+    assert kinds[-1] == "display_data" and kinds.index("clear_output") < len(kinds) - 1
+    assert marks(cell) == ["▸ sandbox whole"] * 2
+
+
 def test_a_second_pass_of_the_transformers_runs_nothing_twice(kernel: Kernel) -> None:
     kernel.run("%sandbox on")
     kernel.run("count = 0")
@@ -124,6 +134,11 @@ def test_a_restarted_kernel_runs_cells_here_until_the_line_is_run_again(kernel: 
         other.restart()
         cell = other.run("x")
         assert cell.ename == "NameError" and not marks(cell)
+        said = "this kernel was restarted"
+        assert said in other.run("%reload_ext daytona_magics").stdout
+        assert said not in other.run("%reload_ext daytona_magics\n%sandbox on").stdout
+        other.run("%sandbox off")
+        assert said not in other.run("%reload_ext daytona_magics").stdout
         other.run("%sandbox on")
         assert other.run("x").result == "1"
         other.run("%sandbox delete")
