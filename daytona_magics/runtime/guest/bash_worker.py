@@ -145,10 +145,11 @@ class BashWorker(cell_worker.CellWorker):
         except OSError:
             return
         if len(said) == 3 and said[1].isdigit():
-            self.failed = "line %s: %s" % (said[1], self._told(int(said[1]), said[2].partition("\n")[0]))
+            command = self._told(int(said[1]), said[2].partition("\n")[0])
+            self.failed = "line %s: %s" % (said[1], command)
 
     def _told(self, number: int, command: str) -> str:
-        """What failed on that line of the cell; bash names the command inside of a function that was called."""
+        """What failed on that line of the cell; of a function that was called, bash names what is in it."""
         lines = self.execution.request.code.split("\n")
         own = lines[number - 1].strip() if 0 < number <= len(lines) else ""
         bare, inside = (re.sub(r"\s", "", text) for text in (own, command))

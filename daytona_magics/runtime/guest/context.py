@@ -1,8 +1,7 @@
-"""A context: one cell at a time, its worker, time-outs, and the three levels of an interrupt.
+"""A context: one cell at a time, its worker and time-outs; :mod:`.pressing` has the interrupts.
 
-Level 1 is Ctrl-C: SIGINT to the worker's process group. Level 2 ends what the cell started, TERM then KILL,
-and keeps the worker. Level 3 kills the worker too. When an interrupted cell ends, what it left behind is
-ended before the cell is reported as done, so that "interrupted" means: nothing of it runs any more.
+When an interrupted cell ends, what it left behind is ended before the cell is reported as done, so that
+"interrupted" means: nothing of it runs any more.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import os
 import re
 import signal
-import time
 import zlib
 
 from . import endings, jobs, limits, processes, tracebacks
@@ -22,21 +20,19 @@ from .execution import QUEUED, RUNNING
 from .keyboard import Keyboard
 from .languages import ProgramWorker
 from .late import LateLog
+from .pressing import Pressing
 from .python_worker import PythonWorker
 from .variables import TransferError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any
 
     from .execution import Execution
     from .loop import Timer
-    from .processes import Process
     from .supervisor import Supervisor
     from .workers import Worker
 
-#: Seconds between TERM and KILL.
-GRACE = 0.2
 #: Seconds after a time-out at which level 2 and level 3 follow.
 TIMEOUT_STEPS = (2.0, 4.0)
 #: Bytes of output a stopped cell's reader may be behind; of more it is only told how much there is.
@@ -47,7 +43,7 @@ PERSISTENT = ("python", "fresh")
 WORKERS_KNOWN = 10_000
 
 
-class Context:
+class Context(Pressing):
     """A queue of executions for one worker.
 
     Args:
@@ -103,6 +99,7 @@ class Context:
             "busy": self.current.id if self.current is not None else None,
             "queued": [e.id for e in self._queue],
             "late_output": self._late_log.path,
+            "directory": self.directory or "",
         }
 
     # -- running -------------------------------------------------------------------------------------------
@@ -317,47 +314,6 @@ class Context:
 
     # -- interrupts ----------------------------------------------------------------------------------------
 
-    def _left_behind(self) -> list[Process]:
-        """What the current cell started and still runs."""
-        own = self._supervisor.worker_pids()
-        alone = self._supervisor.busy_contexts() <= 1
-        found = processes.started_by(self._last_pid, self._last_mark, self._since, own, alone)
-        program = self.worker.program if isinstance(self.worker, CellWorker) else 0
-        return [process for process in found if process.pid != program]
-
-    def _end_processes(self, found: list[Process], then: Callable[[], Any], over: bool = False) -> None:
-        """TERM, after 200 ms KILL; calls ``then`` as soon as all are gone.
-
-        ``over``: the cell has ended, so whatever else there is by then goes too: one that is told to end may
-        have started another one in its last moment.
-        """
-        if not found:
-            then()
-            return
-        processes.send(found, signal.SIGTERM)
-        processes.send(found, signal.SIGCONT)
-        deadline = time.monotonic() + GRACE
-        killed = False
-
-        def look() -> None:
-            nonlocal found, killed
-            alive = [process for process in found if process.lives()]
-            late = time.monotonic() >= deadline
-            if alive and late and not killed:
-                killed = True
-                # Whoever was born meanwhile goes too.
-                processes.send([*self._left_behind(), *alive], signal.SIGKILL)
-            if over and not alive:
-                found = alive = self._left_behind()
-                processes.send(found, signal.SIGKILL if late else signal.SIGTERM)
-                processes.send(found, signal.SIGCONT)
-            if alive and time.monotonic() < deadline + 1.0:
-                self._loop.later(0.005, look)
-            else:
-                then()
-
-        self._loop.later(0.002, look)
-
     def interrupt(self, execution: Execution, level: int) -> dict[str, Any]:
         """Interrupt one execution of this context; returns what was done."""
         if execution.state == QUEUED:
@@ -370,53 +326,6 @@ class Context:
             return endings.did("it had ended already", "kept", 0)
         execution.interrupted = max(execution.interrupted, level)
         return self._press(level)
-
-    def _press(self, level: int) -> dict[str, Any]:
-        worker = self.worker
-        assert worker is not None
-        if level >= 3:
-            found = self._left_behind()
-            # The worker first: a cell whose child dies must not go on, and then say that it ended well.
-            worker.kill()
-            processes.send(found, signal.SIGKILL)
-            return endings.did(
-                "killed the worker and %s" % endings.count(found), endings.fate(self.language), len(found)
-            )
-        if level == 2:
-            found = self._left_behind()
-            processes.send_group(worker.group, signal.SIGINT)
-            if isinstance(worker, CellWorker):
-                worker.terminate()
-                self._loop.later(2 * GRACE, lambda: self._kill_bash(worker))
-            self._end_processes(found, lambda: None)
-            return endings.did(
-                "ended %s that the cell had started" % endings.count(found), "kept", len(found)
-            )
-        processes.send_group(worker.group, signal.SIGINT)
-        if isinstance(worker, CellWorker):
-            self._press_again(worker, 8)
-        return endings.did("sent Ctrl-C to the cell", "kept", 0)
-
-    def _press_again(
-        self, worker: Worker, times: int, before: frozenset[tuple[int, int]] = frozenset()
-    ) -> None:
-        """A command that bash was just starting can miss the SIGINT, and bash then waits for it: repeat.
-
-        Only for one that was seen twice: a second SIGINT would end a bash that is about to save its state.
-        """
-
-        def look() -> None:
-            if self.worker is worker and times:
-                missed = {(p.pid, p.start) for p in self._left_behind() if processes.missed_sigint(p)}
-                if missed & before:
-                    processes.send_group(worker.group, signal.SIGINT)
-                self._press_again(worker, times - 1, frozenset(missed - before))
-
-        self._loop.later(0.05, look)
-
-    def _kill_bash(self, worker: Worker) -> None:
-        if self.worker is worker:
-            worker.kill()
 
     def _time_out(self, level: int) -> None:
         if self.current is None or self.worker is None or self._ending:

@@ -104,7 +104,11 @@ class Session:
             sys.__unraisablehook__(unraisable)
             return
         # By the supervisor: a thread here would run just when the destructor waits, and hit it again.
-        self._writer.message(b"I")
+        try:
+            self._writer.message(b"I")
+        except KeyboardInterrupt:
+            # Another one hit this very place, from where nothing gets out: it is told of instead.
+            self._writer.message(b"I")
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in _STARTERS:
