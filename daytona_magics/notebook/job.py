@@ -262,10 +262,10 @@ class Job:
             ("printed", size(look.printed) if look.printed else ""),
             ("ended", code if look.state == "done" else ""),
         ]
-        foot = [self._lost] if self._lost else [f"`%sandbox logs {self.id}`  `%sandbox wait {self.id}`"]
+        foot = [self._lost] if self._lost else [f"`%sandbox logs {self.id}` · `%sandbox wait {self.id}`"]
         if look.state != "done" and not self._lost:
             foot = [
-                f"`%sandbox logs --follow {self.id}`  `%sandbox cancel {self.id}`",
+                f"`%sandbox logs --follow {self.id}` · `%sandbox cancel {self.id}`",
                 survives(self._sandbox.auto_stop_interval),
             ]
         elif look.dropped:

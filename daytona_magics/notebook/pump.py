@@ -102,9 +102,9 @@ class Pump:
         self._start, self._interrupt, self._reply = start, interrupt, answer
         self._owner, self._timeout, self._quiet, self._trust = owner, timeout, quiet, trust
         self._queue: SimpleQueue[Any] = SimpleQueue()
-        self._window = events.FlowWindow()
         self._output = sinks.Captured(trust) if capture else sinks.Shown(owner, trust)
         self._flow = None if capture else flow
+        self._window = events.FlowWindow(largest=self._flow.limits.show if self._flow is not None else 0)
         self._backlog: deque[Any] = deque()  # came, and may not be shown yet
         self._countdown = Countdown(timeout, quiet=quiet)
         self._status = StatusLine(quiet=quiet)

@@ -236,10 +236,12 @@ class FlowWindow:
     Args:
         limit: bytes handed out and not yet consumed at which the channel stops acknowledging; 1 MiB unless
             told otherwise. It resumes below half of that.
+        largest: bytes of a display or result beyond which only its size is wanted (as an empty
+            :class:`Display`), so that it never takes memory here; 0 for whatever a message may have.
     """
 
-    def __init__(self, limit: int = 1 << 20) -> None:
-        self.limit = limit
+    def __init__(self, limit: int = 1 << 20, largest: int = 0) -> None:
+        self.limit, self.largest = limit, largest
         self._lock = threading.Lock()
         self._outstanding = 0
         self._wake: Callable[[], None] | None = None

@@ -15,13 +15,15 @@ from typing import Literal
 
 from daytona_magics.errors import SandboxError
 from daytona_magics.runtime import decode
-from daytona_magics.runtime.events import Done, Event, FlowWindow, Stream, volume
+from daytona_magics.runtime.events import Display, Done, Event, FlowWindow, Stream, volume
 from daytona_magics.runtime.guest import frames
 
 Sink = Callable[[Event], None]
 
 #: Text collected before it is handed on although more may be at hand, bytes.
 MAX_TEXT = 64 << 10
+#: How messages with a mimebundle begin; anything else is small.
+_BUNDLES = (b'{"msg": "display"', b'{"msg": "result"')
 _NAMES: dict[int, Literal["stdout", "stderr"]] = {frames.STDOUT: "stdout", frames.STDERR: "stderr"}
 
 
@@ -73,6 +75,7 @@ class Feed:
         self._name: Literal["stdout", "stderr"] = "stdout"
         self._bytes = bytearray()
         self._parts = bytearray()
+        self._skipped = 0  # bytes of a display that is larger than the consumer takes
         self._end: int | None = None
         self._uncounted = 0  # bytes of text taken and in no event yet
         self.volume = 0
@@ -135,6 +138,7 @@ class Feed:
                 )
             self.last = sequence
             self._parts.clear()
+            self._skipped = 0
             self.flush()
             self.emit(gap)
             self._check_end()
@@ -145,14 +149,19 @@ class Feed:
 
     def _message(self, frame: frames.Frame) -> None:
         self._parts += frame.payload
-        if len(self._parts) > decode.MAX_MESSAGE:
+        if self._skipped + len(self._parts) > decode.MAX_MESSAGE:
             self._parts.clear()
             decode.refuse(f"a message of more than {decode.MAX_MESSAGE >> 20} MiB")
         self.last = frame.sequence
+        largest = self.window.largest if self.window is not None else 0
+        if self._skipped or (0 < largest < len(self._parts) and self._parts.startswith(_BUNDLES)):
+            self._skipped += len(self._parts)
+            self._parts.clear()
         if frame.flags & frames.FLAG_MORE:
             return
         payload, self._parts = self._parts, bytearray()
-        event = decode.event(payload)
+        skipped, self._skipped = self._skipped, 0
+        event = Display({}, size=skipped) if skipped else decode.event(payload)
         if event is None:
             return
         self.flush(final=isinstance(event, Done))

@@ -13,7 +13,7 @@ import pytest
 from daytona_magics.errors import ProtocolError
 from daytona_magics.runtime import decode
 from daytona_magics.runtime import link as link_module
-from daytona_magics.runtime.events import Done, Event, FlowWindow, Gap, Result, Stream, weight
+from daytona_magics.runtime.events import Display, Done, Event, FlowWindow, Gap, Result, Stream, weight
 from daytona_magics.runtime.feed import Feed
 from daytona_magics.runtime.guest import frames
 from daytona_magics.runtime.link import Link, LinkLost, Refused
@@ -150,6 +150,31 @@ async def test_frames_passed_over_must_be_those_that_come_next(line: Line) -> No
     line.socket.raw(frames.encode(frames.GAP, 3, 9, gap))
     with pytest.raises(ProtocolError, match="left out"):
         await asyncio.wait_for(line.feed.done, 30)
+
+
+@pytest.mark.parametrize("largest", [0, 10_000])
+async def test_a_display_larger_than_wanted_takes_no_memory(largest: int) -> None:
+    events: list[Event] = []
+    feed = Feed("e1", events.append, FlowWindow(largest=largest))
+    sequence, peak = 0, 0
+
+    def take(body: bytes) -> None:
+        nonlocal sequence, peak
+        for flags, piece in frames.split(body):
+            sequence += 1
+            feed.take(frames.Frame(frames.MESSAGE, flags, 3, sequence, piece))
+            peak = max(peak, len(feed._parts))
+
+    data = {"text/plain": "x" * 500_000}
+    large = json.dumps({"msg": "display", "data": data, "metadata": {}}).encode()
+    take(large)
+    take(json.dumps({"msg": "display", "data": {"text/plain": "small"}}).encode())
+    take(json.dumps({"msg": "notice", "text": "n" * 20_000}).encode())
+    kinds = [type(event).__name__ for event in events]
+    assert kinds == ["Display", "Display", "Notice"], "what is small, and what is no display, comes whole"
+    assert isinstance(events[0], Display) and events[0].size == len(large)
+    assert events[0].data == ({} if largest else data) and (peak < 30_000) == bool(largest)
+    assert feed.volume == sum(event.size for event in events if isinstance(event, Display))
 
 
 async def test_frames_of_unknown_streams_are_ignored_and_acknowledged(line: Line) -> None:
