@@ -160,10 +160,11 @@ def _attributes(
         value = following.value_of(expression, namespace)
     except following.Unknown:
         return _chosen(cursor, word, _by_jedi(namespace, before))
-    names = sorted((n for n in dir(value) if isinstance(n, str) and n.isidentifier()), key=_rank)
+    names = [n for n in dir(value) if isinstance(n, str) and n.startswith(word) and n.isidentifier()]
     if not word.startswith("_"):
         names = [n for n in names if not n.startswith("_")]
-    chosen = [n for n in names if n.startswith(word)][:MOST]
+    # In order already, and sorted again by rank; the names of a flood are cut first.
+    chosen = sorted(names[:ENTRIES], key=_rank)[:MOST]
     return _chosen(cursor, word, [(n, following.kind_of(value, n)) for n in chosen])
 
 
