@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics import sandboxes
@@ -10,7 +11,7 @@ from daytona_magics.errors import SandboxUsageError
 from daytona_magics.magics import secrets
 from daytona_magics.notebook.card import Card, Table, duration
 from daytona_magics.notebook.status import Teller, note, wait
-from daytona_magics.sandboxes import actions, labels
+from daytona_magics.sandboxes import actions, labels, worktree
 from daytona_magics.sandboxes.endpoint import engine_facts
 from daytona_magics.sandboxes.report import state_of
 
@@ -25,9 +26,9 @@ class Handle:
         sandbox: the SDK's ``AsyncSandbox``; its coroutines run on the package's loop thread.
     """
 
-    def __init__(self, binding: Binding, sandbox: Any) -> None:
+    def __init__(self, binding: Binding, sandbox: Any, tree: worktree.Worktree | None = None) -> None:
         self.sandbox = sandbox
-        self._card = card(binding, sandbox)
+        self._card = card(binding, sandbox, tree)
 
     @property
     def id(self) -> str:
@@ -82,8 +83,12 @@ class SilentHandle(Handle):
         """Nothing to add."""
 
 
-def card(binding: Binding, sandbox: Any) -> Card:
-    """The card of a sandbox."""
+def card(binding: Binding, sandbox: Any, tree: worktree.Worktree | None = None) -> Card:
+    """The card of a sandbox.
+
+    Args:
+        tree: where the notebook works in it, when that was looked for.
+    """
     endpoint = binding.endpoint
     bound = binding.sandbox is not None and binding.sandbox.id == sandbox.id
     level = sandbox.labels.get(labels.ISOLATION, "")
@@ -106,12 +111,11 @@ def card(binding: Binding, sandbox: Any) -> Card:
             ("network", _network(sandbox, facts.get("network"), embedded=embedded)),
             ("Python", info.python if info else ""),
             ("context", binding.context if bound else ""),
-            (
-                "stops",
-                f"after {duration(sandbox.auto_stop_interval)} without activity"
-                if sandbox.auto_stop_interval
-                else "never by itself",
-            ),
+            ("folder", tree.folder if tree else ""),
+            ("branch", tree.branch if tree else ""),
+            ("sync", tree.sync if tree else ""),
+            ("GitHub", tree.page if tree else ""),
+            ("stops", stops(sandbox)),
             ("deleted", deletes if auto_delete is not None and auto_delete >= 0 else "never by itself"),
             ("created", when(sandbox.created_at)),
         ],
@@ -120,6 +124,20 @@ def card(binding: Binding, sandbox: Any) -> Card:
         if bound
         else ("Not this notebook's sandbox: `%sandbox use " + str(sandbox.name) + "` binds to it.",),
     )
+
+
+def stops(sandbox: Any) -> str:
+    """When it stops by itself, with the time of day if nothing happens before."""
+    minutes = sandbox.auto_stop_interval
+    if not minutes:
+        return "never by itself"
+    said = f"after {duration(minutes)} without activity"
+    try:
+        last = datetime.fromisoformat(str(sandbox.last_activity_at).replace("Z", "+00:00"))
+    except ValueError:
+        return said
+    due = (last + timedelta(minutes=minutes)).astimezone()
+    return f"{said}, now at {due:%Y-%m-%d %H:%M}" if state_of(sandbox) == "started" else said
 
 
 def _size(sandbox: Any, limits: Any) -> str:
@@ -167,9 +185,13 @@ def when(stamp: Any) -> str:
 def status(shell: Any, options: Any) -> Any:
     """The card of the notebook's sandbox, or what the first cell would do."""
     binding = sandboxes.current()
-    found = wait(lambda tell: actions.look(binding, tell), "asking for the state")
+
+    async def look(tell: Teller) -> tuple[Any, worktree.Worktree | None]:
+        return await actions.look(binding, tell), await worktree.look(binding)
+
+    found, tree = wait(look, "asking for the state")
     if found is not None:
-        return Handle(binding, found)
+        return Handle(binding, found, tree)
     from daytona_magics.sandboxes.endpoint import choose
 
     choice = choose(binding.config)

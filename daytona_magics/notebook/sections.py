@@ -35,13 +35,14 @@ class Section:
         ended: the cell has ended there, or nobody waits for it any more.
         released: its section was shown.
         did: what the last interrupt did there.
+        over: number of its last question that is not asked any more.
         outcome: filled in when it has ended.
     """
 
     def __init__(self, name: str, owner: str, of: int, *, capture: bool, trust: bool, timeout: float) -> None:
         self.name, self.window, self.outcome = name, events.FlowWindow(), CellOutput()
         self.ended = self.released = False
-        self.did = ""
+        self.did, self.over = "", 0
         self.tail: deque[str] = deque([""], maxlen=1)
         self._owner, self._capture, self._trust, self._timeout = owner, capture, trust, timeout
         self._captured = sinks.Captured(trust)
@@ -78,6 +79,8 @@ class Section:
             self._remember(event.text)
         if isinstance(event, events.Reconnecting):
             self.tail.append(f"connection lost, trying again … {event.seconds:.0f} s (the cell runs on)")
+            return
+        if isinstance(event, events.InputOver):
             return
         if isinstance(event, events.Gap):
             self._cut += event.bytes

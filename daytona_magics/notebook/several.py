@@ -91,6 +91,7 @@ class Several:
         self._view = View(self._sections, quiet=quiet or self._terminal is not None)
         self._questions: Questions | None = None
         self._asking: Section | None = None
+        self._serial = self._asked = 0
         self._answers: set[Future[bool]] = set()
         self._futures: list[Future[events.Done]] = []
         self._unanswered = 0
@@ -131,9 +132,14 @@ class Several:
     def _sink(self, section: Section) -> Callable[[events.Event], None]:
         def came(event: events.Event) -> None:
             self._queue.put(_Item(section, event))
-            # Only the end of the cell that asks takes the box away.
+            if isinstance(event, events.InputOver):
+                section.over = max(section.over, event.number)
+            # Only the end of the cell that asks, or of its question, takes the box away.
             if self._asking is section and self._questions is not None:
-                self._questions.saw(event)
+                if isinstance(event, events.Done):
+                    self._questions.saw(event)
+                elif section.over >= self._asked:
+                    self._questions.saw(events.InputOver(self._serial))
 
         return came
 
@@ -206,9 +212,13 @@ class Several:
         assert self._questions is not None
         run = self._runs[self._sections.index(section)]
         self._view.refresh(now=True)
-        self._asking = section
+        # Each sandbox counts its own questions; the one box needs numbers that only rise.
+        self._serial, self._asked, self._asking = self._serial + 1, question.number, section
+        prompt = f"[{section.name}] {question.prompt}"
         try:
-            got = self._questions.ask(replace(question, prompt=f"[{section.name}] {question.prompt}"))
+            if section.over >= question.number or section.ended:
+                return
+            got = self._questions.ask(replace(question, number=self._serial, prompt=prompt))
         finally:
             self._asking = None
         if isinstance(got, Press):

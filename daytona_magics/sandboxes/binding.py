@@ -23,7 +23,7 @@ from daytona_magics.engine import loopback, places
 from daytona_magics.errors import SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime.channel import Channel, ExecRequest
 from daytona_magics.runtime.events import Done, Event, FlowWindow, Reconnecting
-from daytona_magics.sandboxes import attaching, identity, labels, making
+from daytona_magics.sandboxes import attaching, identity, keys, labels, making
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint as endpoints
 from daytona_magics.sandboxes.report import Reporter, state_of
@@ -55,6 +55,7 @@ class Binding:
         sandbox: the SDK's sandbox; None when none is bound.
         context: name of the guest context cells run in.
         told_open: this kernel has been told what its isolation level leaves open.
+        jobs: background jobs of this kernel may be running, so the sandbox outlives the kernel.
         env: variables every cell gets.
         beside: ties to other sandboxes that cells of this kernel ran in, by id.
     """
@@ -68,6 +69,7 @@ class Binding:
         self.channel: Channel | None = None
         self.context = ""
         self.told_open = False
+        self.jobs = False
         self.beside: dict[str, Binding] = {}
         self.env: dict[str, str] = {}
         self._gone: SandboxGone | None = None
@@ -77,6 +79,7 @@ class Binding:
         self._fresh = False
         self._choice: tuple[str, ...] = ()
         self._lock: asyncio.Lock | None = None
+        self._sweeping: asyncio.Future[int] | None = None
         self._reviving: asyncio.Future[str] | None = None
 
     # -- the way to a channel --------------------------------------------------------------------------
@@ -160,15 +163,25 @@ class Binding:
         ):
             await self.disconnect()
             self.client = sdk.open_client(found)
+            self._sweep_later()
         self.endpoint, self._choice = found, wanted
         assert self.client is not None
         return self.client
 
+    def _sweep_later(self) -> None:
+        """Once at each endpoint, and when nobody waits: remove what dying kernels left half made there."""
+        from daytona_magics.sandboxes import reaping
+
+        self._sweeping = asyncio.ensure_future(reaping.begin(self))
+
     def _wanted(self) -> tuple[str, ...]:
-        return self.config.endpoint, self.config.target, self.config.min_isolation
+        return self.config.endpoint, self.config.target, self.config.min_isolation, keys.fingerprint()
 
     async def disconnect(self) -> None:
         """Let go of sandbox and endpoint; both live on."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
         await self.unbind()
         beside, self.beside = self.beside, {}
         for tie in beside.values():

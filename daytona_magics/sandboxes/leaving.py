@@ -64,6 +64,8 @@ def farewell(binding: Any) -> str:
         return "nothing to do"
     if sandbox.labels.get(labels.KERNEL) not in (None, binding.who().kernel):
         return "it belongs to another kernel"
+    if binding.jobs:
+        return "jobs may be running: auto-stop ends the sandbox"
     method, path = ("POST", "/stop") if wanted == "stop" else ("DELETE", "")
     request = urllib.request.Request(
         f"{endpoint.api_url}/sandbox/{sandbox.id}{path}",

@@ -7,9 +7,9 @@ lock folder's, or none, is somebody else's and is never touched, whatever state 
 Two looks with a pause between them must agree: between the two processes of a restarting kernel its lock is
 free for a moment.
 
-Loading the extension does less than ``%sandbox reap``: files and running work of an earlier kernel may be
-wanted (``%sandbox use``), and the times set at the server stop and delete them anyway. It only removes what
-nobody can use: creations that a dying kernel left half made.
+What a kernel does by itself, once it has reached its endpoint, is less than that: files and running
+work of an earlier kernel may be wanted (``%sandbox use``), and the times set at the server stop and delete
+them anyway. It only removes what nobody can use: creations that a dying kernel left half made.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Seconds between the two looks of ``%sandbox reap``, and of the one in the background.
 PAUSE, PAUSE_BEHIND = 3.0, 30.0
+#: Seconds after which a kernel that has reached its endpoint sweeps there.
+SWEEP_AFTER = 10.0
 #: Seconds a creation may be on its way before it counts as half made.
 CREATING_FOR = 600.0
 #: How many times more those are tried that a fork of theirs was in the way of.
@@ -90,16 +92,16 @@ async def _look(binding: Binding, tell: Reporter) -> list[AsyncSandbox]:
     ]
 
 
-async def orphans(binding: Binding, tell: Reporter, pause: float = PAUSE) -> list[AsyncSandbox]:
+async def orphans(binding: Binding, tell: Reporter, pause: float | None = None) -> list[AsyncSandbox]:
     """The sandboxes of dead kernels of this machine, newest first.
 
     Args:
-        pause: seconds between the two looks; without orphans there is no second.
+        pause: seconds between the two looks, PAUSE by default; without orphans there is no second.
     """
     if not await _look(binding, tell):
         return []
     tell.progress("looking twice, so that no restarting kernel loses its sandbox")
-    await asyncio.sleep(pause)
+    await asyncio.sleep(PAUSE if pause is None else pause)
     # What was no orphan before has changed hands meanwhile and is somebody's again.
     found = await _look(binding, tell)
     return sorted(found, key=lambda box: str(box.created_at), reverse=True)
@@ -181,6 +183,12 @@ async def sweep(binding: Binding, pause: float = PAUSE_BEHIND) -> int:
                 await _gone(box.delete(timeout=binding.config.create_timeout))
                 gone += 1
     return gone
+
+
+async def begin(binding: Binding) -> int:
+    """:func:`sweep`, a while after a kernel has first reached its endpoint."""
+    await asyncio.sleep(SWEEP_AFTER)
+    return await sweep(binding)
 
 
 async def delete_all(binding: Binding, tell: Reporter) -> tuple[list[Reaped], list[Any]]:
