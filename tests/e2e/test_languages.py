@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -162,3 +164,31 @@ def test_the_whole_trace_again_and_the_debugger(kernel: Kernel) -> None:
     assert len(seen) == 5 and seen[0]["prompt"] == "ipdb> " and "'{'" in cell.stdout, cell
     cell, seen = ask(kernel, "%%sandbox\n%debug", "q")
     assert len(seen) == 1 and "raw_decode" in cell.stdout and cell.status == "ok"
+
+
+def test_a_cell_whose_connection_failed_is_tried_again_and_runs_once(kernel: Kernel) -> None:
+    """The engine stands still for longer than the kernel keeps trying; the sandbox runs on."""
+    engine = int(str(kernel.run("from daytona_magics.engine import address\naddress.find().pid").result))
+    waits = (
+        "import time, pathlib\npathlib.Path('runs').open('a').write('x')\nprint('began')\ntime.sleep(10)\n"
+    )
+    assert kernel.run("%sandbox config reconnect_for=1").status == "ok"
+    kernel.run("from daytona_magics import sandboxes\nsandboxes.current().channel.reconnect_for = 1")
+
+    frozen: list[bool] = []
+
+    def freeze(kind: str, content: dict[str, Any], cell: Cell) -> None:
+        if not frozen and "began" in cell.stdout:
+            frozen.append(True)
+            os.kill(engine, signal.SIGSTOP)
+        elif "retry 1 of" in str(content):
+            os.kill(engine, signal.SIGCONT)
+
+    try:
+        cell = kernel.run(
+            f"%%sandbox --retries 3\n{waits}pathlib.Path('runs').read_text()", on=freeze, timeout=90
+        )
+        assert cell.result == "'x'" and "retry 1 of 3" in cell.notes, cell
+    finally:
+        os.kill(engine, signal.SIGCONT)
+        kernel.run("%sandbox config reconnect_for=60")
