@@ -101,9 +101,22 @@ def _values(choices: tuple[str, ...], values: str, word: str) -> Found:
         return _local(word)
     if values == grammar.SETTING:
         return _settings()
+    if values == grammar.NAME:
+        return _variables(word)
     if values in (grammar.SANDBOX, grammar.REMOTE_PATH):
         return _remote(values, word)
     return []
+
+
+def _variables(word: str) -> Found:
+    """Names of the notebook, after what was typed of a list like ``new=a,b``."""
+    from IPython import get_ipython
+
+    shell = get_ipython()  # type: ignore[no-untyped-call,unused-ignore]
+    typed = re.split(r"(?<=[,=])", word)
+    before = "".join(typed[:-1])
+    names = sorted(getattr(shell, "user_ns", {}))
+    return [(before + name, "variable") for name in names if not name.startswith("_")]
 
 
 def _settings() -> Found:

@@ -70,6 +70,11 @@ class StatusLine:
         StatusLine._serial += 1
         self._id = f"daytona-magics-status-{time.time_ns()}-{StatusLine._serial}"
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is a line now."""
+        return bool(self._shown)
+
     def show(self, text: str) -> None:
         """Show or replace the line."""
         text = printable(text, line=True)
@@ -190,8 +195,8 @@ def wait(
                 continue
             if isinstance(item, _Progress):
                 waited_for = item.text
-                # Whoever tells often would never be shown.
-                if time.monotonic() - start >= SHOW_AFTER and pressed is None:
+                # Whoever tells often would never be shown again.
+                if line.shown and pressed is None:
                     line.show(f"{waited_for} … {time.monotonic() - start:.0f} s")
             elif isinstance(item, _Note):
                 line.become(item.text)

@@ -106,14 +106,20 @@ async def info_of(sandbox: Any, path: str) -> Any:
     return await asked(path, sandbox.fs.get_file_info(path))
 
 
-async def put_stream(sandbox: Any, pieces: AsyncIterator[Any], where: str) -> None:
-    """Write a file of the sandbox from pieces as they come; it appears whole or not at all."""
+async def put_stream(sandbox: Any, pieces: AsyncIterator[Any], where: str, shown: str | None = None) -> None:
+    """Write a file of the sandbox from pieces as they come; it appears whole or not at all.
+
+    Args:
+        shown: what to call it in messages, if not ``where``.
+    """
     import httpx
 
     try:
-        await asked(where, sandbox.fs.upload_file_stream(pieces, where, timeout=0))
+        await asked(shown or where, sandbox.fs.upload_file_stream(pieces, where, timeout=0))
     except httpx.HTTPError as error:
-        raise SandboxUnreachable(f"{where!r} could not be sent to its end ({type(error).__name__})") from None
+        raise SandboxUnreachable(
+            f"{shown or where!r} could not be sent to its end ({type(error).__name__})"
+        ) from None
 
 
 async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> bytes:

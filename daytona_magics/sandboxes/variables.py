@@ -55,7 +55,7 @@ async def send(binding: Binding, tell: Reporter, package: Package) -> dict[str, 
             yield piece
 
     try:
-        await files.put_stream(sandbox, pieces(), where)
+        await files.put_stream(sandbox, pieces(), where, _named("sending", package))
     except BaseException as error:
         with suppress(Exception):
             await asyncio.shield(sandbox.fs.delete_file(where))
@@ -94,7 +94,7 @@ async def fetch(
         meter = Meter(
             tell, f"receiving {', '.join(list(names)[:3])}{' …' if len(names) > 3 else ''}", info.size
         )
-        async with aclosing(files.content(sandbox, event.path, event.path)) as pieces:
+        async with aclosing(files.content(sandbox, ", ".join(names), event.path)) as pieces:
             async for piece in pieces:
                 # Whatever was announced in the header is all that is taken.
                 reader.take(piece)

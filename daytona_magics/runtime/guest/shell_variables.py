@@ -60,11 +60,10 @@ def read(path: str, outputs: list[list[str]]) -> dict[str, Any]:
     while len(parts) > 3:
         name, kind, count = parts[0].decode(), parts[1], int(parts[2])
         texts, parts = [_text(name, part) for part in parts[3 : 3 + count]], parts[3 + count :]
-        found[name] = {
-            b"text": lambda texts=texts: texts[0],
-            b"list": lambda texts=texts: texts,
-            b"dict": lambda texts=texts: dict(zip(texts[::2], texts[1::2])),  # noqa: B905
-        }[kind]()
+        if kind == b"text":
+            found[name] = texts[0]
+        else:
+            found[name] = texts if kind == b"list" else dict(zip(texts[::2], texts[1::2]))  # noqa: B905
     values = {}
     for source, target in outputs:
         if source not in found:
