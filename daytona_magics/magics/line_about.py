@@ -77,7 +77,11 @@ def _set(config: Any, name: str, text: str) -> None:
 
 
 def help_(shell: Any, options: Any) -> Help:
-    """``%sandbox help [VERB]``"""
+    """``%sandbox help [--markdown] [VERB]``"""
+    if options.markdown and options.verb is not None:
+        raise SandboxUsageError("--markdown is the help of everything: leave out the verb")
+    if options.markdown:
+        return Help(helptext.markdown())
     if options.verb is None:
         return Help(helptext.overview())
     command = grammar.BY_NAME.get(options.verb)

@@ -105,6 +105,20 @@ def test_a_second_pass_of_the_transformers_runs_nothing_twice(kernel: Kernel) ->
     assert kernel.run("count").result == "1"
 
 
+def test_another_sandbox_is_used_from_the_next_cell_on(kernel: Kernel) -> None:
+    first = kernel.run("%sandbox create --name whole-two")
+    assert first.status == "ok"
+    kernel.run("%sandbox on")
+    assert marks(kernel.run("open('two', 'w').close()")) == ["▸ sandbox whole-two"]
+    kernel.run("%sandbox use whole")
+    cell = kernel.run("__import__('os').path.exists('two')")
+    assert cell.result == "False" and marks(cell) == ["▸ sandbox whole"]
+    kernel.run("%sandbox use whole-two")
+    assert kernel.run("__import__('os').path.exists('two')").result == "True"
+    kernel.run("%sandbox use whole")
+    kernel.run("%sandbox delete --yes whole-two")
+
+
 def test_the_comment_form(kernel: Kernel) -> None:
     assert in_sandbox(kernel) == "ok"
     assert kernel.run("# note\n# %%sandbox\n" + HERE).result == "True"

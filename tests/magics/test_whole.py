@@ -206,3 +206,10 @@ def test_tags_send_a_cell_and_unseen_tags_refuse_it(
         error = shell.run_cell("here = 1").error_in_exec
         assert "does not say which tags" in str(error) and "here" not in shell.user_ns
     assert shell.run_cell("%%local\nhere = 1").success and len(sent) == 1
+
+
+def test_the_whole_help_as_markdown(shell: InteractiveShell) -> None:
+    shown = repr(shell.run_cell("%sandbox help --markdown").result)
+    assert shown.startswith("# daytona-magics\n") and "## %%sandbox\n" in shown
+    assert all(f"## %sandbox {command.name}\n" in shown for command in grammar.VERBS)
+    assert "leave out the verb" in str(shell.run_cell("%sandbox help --markdown on").error_in_exec)

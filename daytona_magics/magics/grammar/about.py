@@ -41,5 +41,6 @@ VERBS: tuple[Command, ...] = (
         "Show this list, or the help of one verb.",
         "line_about:help_",
         (Argument("verb", "a verb of this list", "?", values=VERB),),
+        (Option(("--markdown",), "everything as one Markdown text, for documents and language models"),),
     ),
 )
