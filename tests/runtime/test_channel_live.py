@@ -12,6 +12,7 @@ from daytona_magics.errors import SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime.bundle import bundle
 from daytona_magics.runtime.channel import Channel
 from daytona_magics.runtime.events import Display, Done, Error, FlowWindow, Result, Stream
+from daytona_magics.runtime.guest import frames
 from tests.engine_process import IsolatedEngine
 
 from .conftest import Cells
@@ -114,15 +115,22 @@ async def test_an_interrupt_ends_a_sleep(cells: Cells) -> None:
     assert (await cells.run("print(alive == os.getpid())")).out == "True\n"
 
 
-async def test_the_terminal_cannot_be_written_from_a_cell(cells: Cells) -> None:
+async def test_the_line_cannot_be_written_from_a_cell(cells: Cells) -> None:
+    """A program's terminal is its own, never the one the guest's frames travel on."""
     ran = await cells.run(
         "try:\n open('/dev/tty', 'w').write('x' * 10000)\n print('wrote')\n"
         "except OSError as e: print('refused', e.errno)"
     )
     assert ran.out.startswith("refused")
-    ran = await cells.run("echo forged > /dev/tty || echo refused", "bash")
-    assert ran.out == "refused\n"
+    link = cells.channel._link
+    assert link is not None
+    before = link._decoder.dropped
+    forged = frames.encode(frames.STDOUT, 1, 1, b"forged")
+    octal = "".join(f"\\{byte:03o}" for byte in forged)
+    ran = await cells.run(f"for i in $(seq 500); do printf '{octal}' > /dev/tty; done; echo end", "bash")
+    assert ran.out.endswith("end\n")
     assert (await cells.run("print('fine')")).out == "fine\n"
+    assert cells.channel._link is link and link._decoder.dropped == before, "nothing foreign came on the line"
 
 
 async def test_following_from_another_channel(
