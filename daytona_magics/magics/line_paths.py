@@ -80,6 +80,29 @@ def chmod(shell: Any, options: Any) -> None:
     wait(lambda tell: paths.change_mode(binding, tell, options.paths, mode), "changing modes")
 
 
+def chown(shell: Any, options: Any) -> None:
+    """``%sandbox chown OWNER[:GROUP] PATH...``"""
+    owner, _, group = options.owner.partition(":")
+    if not owner and not group:
+        raise SandboxUsageError(f"{options.owner!r} names nobody", hint="OWNER, OWNER:GROUP or :GROUP")
+    binding = sandboxes.current()
+    wait(lambda tell: paths.change_owner(binding, tell, options.paths, owner, group), "changing owners")
+
+
+def replace(shell: Any, options: Any) -> Table:
+    """``%sandbox replace OLD NEW PATH...``"""
+    binding = sandboxes.current()
+    if not options.old:
+        raise SandboxUsageError("replace: an empty text is everywhere")
+    found = wait(
+        lambda tell: paths.replace(binding, tell, options.paths, options.old, options.new),
+        "replacing",
+        cancelled="stopped waiting; some files may have been changed",
+    )
+    rows = [(one.file, "done" if one.success else f"failed: {one.error}") for one in found]
+    return Table(("file", "result"), rows, found)
+
+
 def find(shell: Any, options: Any) -> Table:
     """``%sandbox find PATTERN [PATH]``"""
     binding = sandboxes.current()

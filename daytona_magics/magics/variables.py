@@ -310,8 +310,8 @@ def run_empty(binding: Binding, made: Carrier) -> dict[str, Any]:
     done = wait(run, "carrying variables", quiet=quiet, cancelled="cancelled; no variable was changed here")
     error = failure(done, errors[0] if errors else None, timeout=0.0, told="")
     if isinstance(error, RemoteError) and error.ename == "TransferError":
-        text = error.evalue
-        raise SandboxError(text.partition(": ")[2] if text.startswith(("-i: ", "-o: ")) else text)
+        # The options it names belong to cells.
+        raise SandboxError(re.sub(r"^-[io]( \w+)?: ", "", error.evalue))
     if error is not None:
         raise error
     return made.taken(binding)

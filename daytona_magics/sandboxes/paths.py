@@ -73,6 +73,24 @@ async def change_mode(binding: Binding, tell: Reporter, paths: Sequence[str], mo
         await files.asked(path, sandbox.fs.set_file_permissions(where, mode=mode))
 
 
+async def change_owner(
+    binding: Binding, tell: Reporter, paths: Sequence[str], owner: str, group: str
+) -> None:
+    """Change owner and group; "" leaves one as it is."""
+    sandbox = await binding.usable(tell)
+    for path in paths:
+        where = await files.remote_path(sandbox, path)
+        change = sandbox.fs.set_file_permissions(where, owner=owner or None, group=group or None)
+        await files.asked(path, change)
+
+
+async def replace(binding: Binding, tell: Reporter, paths: Sequence[str], old: str, new: str) -> list[Any]:
+    """Replace a text in files; objects with ``file``, ``success`` and ``error``, one for each."""
+    sandbox = await binding.usable(tell)
+    where = [await files.remote_path(sandbox, path) for path in paths]
+    return list(await files.asked("the files", sandbox.fs.replace_in_files(where, old, new)))
+
+
 async def find(binding: Binding, tell: Reporter, pattern: str, path: str) -> list[str]:
     """Paths below a folder whose name matches a pattern."""
     sandbox = await binding.usable(tell)

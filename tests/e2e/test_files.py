@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ def work(kernel: Kernel) -> Path:
     (tree / "out").symlink_to("/etc/passwd")
     os.mkfifo(tree / "pipe")
     return folder
+
+
+#: How much is left of an upload that was cancelled.
+LEFT = "%sandbox exec ls -A ~ | grep -c -e huge -e '^.upload' || true"
 
 
 def ok(kernel: Kernel, code: str) -> Cell:
@@ -127,6 +132,10 @@ def test_verbs_inside_the_sandbox(kernel: Kernel) -> None:
     assert "src/a.txt" in str(ok(kernel, "%sandbox grep TODO verbs/src").result)
     ok(kernel, "%sandbox chmod 640 verbs/src/a.txt")
     assert "0640" in str(ok(kernel, "%sandbox stat verbs/src/a.txt").result)
+    assert "done" in str(ok(kernel, "%sandbox replace TODO DONE verbs/src/a.txt").result)
+    assert ok(kernel, "%sandbox exec cat verbs/src/a.txt").stdout == "x DONE y\n"
+    assert "failed" in str(ok(kernel, "%sandbox replace a b verbs/none").result)
+    ok(kernel, "%sandbox chown daytona:daytona verbs/src/a.txt")
     ok(kernel, "%sandbox mkdir --mode 700 verbs/new/deep verbs/other")
     assert "drwx------" in str(ok(kernel, "%sandbox stat verbs/other").result)
     cell = kernel.run("%sandbox rm verbs")
@@ -139,6 +148,9 @@ def test_verbs_inside_the_sandbox(kernel: Kernel) -> None:
         ("mv gone.txt a", "there is no 'gone.txt'"),
         ("cp gone.txt a", "gone.txt"),
         ("mkdir --mode 9 a", "three octal digits"),
+        ("chown nobody-there verbs", "nobody-there"),
+        ("chown : verbs", "names nobody"),
+        ("replace '' a verbs", "an empty text is everywhere"),
         ("stat gone", "there is no 'gone'"),
         ("import nothing.tar a", "there is no file 'nothing.tar'"),
     ):
@@ -174,5 +186,9 @@ def test_a_long_upload_shows_its_rate_and_can_be_cancelled(kernel: Kernel, work:
     (work / "huge").unlink()
     assert done and cell.ename == "KeyboardInterrupt" and "cancelled" in cell.traceback
     assert "huge ░" in cell.notes or "huge █" in cell.notes
-    assert ok(kernel, "%sandbox exec ls -A ~ | grep -c -e huge -e '^.upload' || true").stdout == "0\n"
+    # The sandbox learns of it when the connection is found closed.
+    deadline = time.monotonic() + 30
+    while ok(kernel, LEFT).stdout != "0\n":
+        assert time.monotonic() < deadline, ok(kernel, "%sandbox exec ls -lA ~").stdout
+        time.sleep(0.2)
     assert ok(kernel, "%%sandbox\n40 + 2").result == "42"

@@ -51,6 +51,26 @@ VERBS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "chown",
+        "Change whose files of the sandbox are.",
+        "line_paths:chown",
+        (
+            Argument("owner", "OWNER, OWNER:GROUP or :GROUP"),
+            Argument("paths", "files and folders", "+", values=REMOTE_PATH),
+        ),
+    ),
+    Command(
+        "replace",
+        "Replace a text by another in files of the sandbox.",
+        "line_paths:replace",
+        (
+            Argument("old", "the text to look for"),
+            Argument("new", "what comes in its place"),
+            Argument("paths", "the files", "+", values=REMOTE_PATH),
+        ),
+        examples=("%sandbox replace 'v1.0' 'v1.1' README.md setup.cfg",),
+    ),
+    Command(
         "find",
         "Find files of the sandbox by name.",
         "line_paths:find",
