@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,20 @@ from daytona_magics.magics.grammar import Command
 from daytona_magics.magics.grammar.cell import CELL_VERBS
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from daytona_magics.magics.inside import Place
 
 _LINE = re.compile(r"^\s*(?:#+\s*(?=%%)|[\w.,\s]+=\s*)?(?P<percent>%{1,2})sandbox\s(?P<rest>.*)$", re.DOTALL)
 
 Found = list[tuple[str, str]]
+
+#: Seconds an endpoint may take for an answer that is offered the next time; answers kept; most names of one,
+#: and the longest in characters.
+LATER, KEPT, MOST, LONGEST = 5.0, 50, 1000, 300
+#: The last answers, and those that are under way.
+_known: dict[str, Found] = {}
+_under_way: dict[str, Future[Found]] = {}
 
 
 def candidates(text: str) -> tuple[str, Found] | None:
@@ -150,14 +159,31 @@ def _remote(kind: str, word: str) -> Found:
         return []
     from daytona_magics.runtime.loop import loop_thread
 
-    future = loop_thread().submit(_names(binding) if kind == grammar.SANDBOX else _paths(binding, word))
+    box = binding.sandbox.id if binding.sandbox is not None else ""
+    key = kind if kind == grammar.SANDBOX else f"{box} {word.rpartition('/')[0]}"
+    if key not in _under_way:
+        asking = _names(binding) if kind == grammar.SANDBOX else _paths(binding, word)
+        _under_way[key] = loop_thread().submit(_later(key, asking))
     try:
-        return future.result(CAP)
+        return _under_way[key].result(CAP)
     except FutureTimeout:
-        future.cancel()
-        return []
+        # It goes on, for the next time.
+        return _known.get(key, [])
     except Exception:  # noqa: BLE001 - a completion that cannot be had is no completion, whatever the cause
         return []
+
+
+async def _later(key: str, asking: Coroutine[Any, Any, Found]) -> Found:
+    import asyncio
+
+    try:
+        found = await asyncio.wait_for(asking, LATER)
+    finally:
+        _under_way.pop(key, None)
+    if len(_known) >= KEPT:
+        _known.clear()
+    _known[key] = found
+    return found
 
 
 async def _names(binding: Any) -> Found:
@@ -175,11 +201,17 @@ async def _paths(binding: Any, word: str) -> Found:
     head, slash, tail = word.rpartition("/")
     where = await remote_path(binding.sandbox, f"{head}/" if slash else "~/")
     entries = await binding.sandbox.fs.list_files(where.rstrip("/") or "/")
+    # Also those that do not begin with it, so that another letter finds its own here, but behind them. What
+    # acts on a terminal is no name.
+    named = sorted(
+        ((str(entry.name), bool(entry.is_dir)) for entry in entries),
+        key=lambda one: (not one[0].startswith(tail), one),
+    )
     return [
-        (f"{head}{slash}{entry.name}" + ("/" if entry.is_dir else ""), "path")
-        for entry in sorted(entries, key=lambda entry: str(entry.name))
-        if tail.startswith(".") or not str(entry.name).startswith(".")
-    ]
+        (f"{head}{slash}{name}".replace(" ", "\\ ") + ("/" if folder else ""), "path")
+        for name, folder in named
+        if name.isprintable() and len(name) <= LONGEST and (tail[:1] == "." or name[:1] != ".")
+    ][:MOST]
 
 
 def in_cell(place: Place) -> tuple[str, Found]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from daytona_magics.magics import grammar
+from daytona_magics.magics import completion, grammar
 from daytona_magics.magics.completion import candidates
 from daytona_magics.magics.grammar.cell import CELL_VERBS, LANGUAGES
 
@@ -77,3 +81,55 @@ def test_remote_values_start_nothing() -> None:
     assert texts("%sandbox use ") == []
     assert texts("%sandbox cat /") == []
     assert sandboxes.bound() is None or sandboxes.bound().client is None
+
+
+class SlowEndpoint:
+    """A bound sandbox whose endpoint answers when it is let."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names, self.gate, self.asked = names, threading.Event(), 0
+        self.client = self
+        self.sandbox = SimpleNamespace(id="box", fs=self, get_user_home_dir=self._home)
+
+    async def _home(self) -> str:
+        return "/home/x"
+
+    async def list_files(self, path: str) -> list[SimpleNamespace]:
+        self.asked += 1
+        while not self.gate.is_set():
+            await asyncio.sleep(0.01)
+        return [SimpleNamespace(name=name, is_dir=False) for name in self.names]
+
+
+def test_an_answer_that_comes_late_is_offered_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from daytona_magics import sandboxes
+
+    slow = SlowEndpoint(["late.txt", "two words", ".hidden", "ev\x1b[2Jil", "li\nne", "l" * 400])
+    monkeypatch.setattr(sandboxes, "bound", lambda: slow)
+    monkeypatch.setattr(completion, "_known", {})
+    assert texts("%sandbox cat la") == [] and texts("%sandbox cat la") == []
+    assert slow.asked == 1
+    slow.gate.set()
+    until = time.monotonic() + 60
+    while texts("%sandbox cat la") != ["late.txt"] and time.monotonic() < until:
+        time.sleep(0.01)
+    slow.gate.clear()
+    assert texts("%sandbox cat la") == ["late.txt"]
+    assert texts("%sandbox cat ") == ["late.txt", "two\\ words"]
+    slow.gate.set()
+
+
+def test_a_folder_of_very_many_files_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    from daytona_magics import sandboxes
+
+    many = SlowEndpoint([f"n{number:06}" for number in range(20_000)])
+    many.gate.set()
+    monkeypatch.setattr(sandboxes, "bound", lambda: many)
+    monkeypatch.setattr(completion, "_known", {})
+    until = time.monotonic() + 60
+    while len(texts("%sandbox cat ~/n")) != completion.MOST and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(texts("%sandbox cat ~/n")) == completion.MOST
+    while texts("%sandbox cat ~/n01999") == [] and time.monotonic() < until:
+        time.sleep(0.01)
+    assert texts("%sandbox cat ~/n01999") == [f"~/n01999{digit}" for digit in range(10)]
