@@ -66,9 +66,12 @@ def variables(kernel: Kernel, size: int, cp: float) -> None:
         assert kernel.run(make, timeout=120).status == "ok"
         before, inside = forget_peak(kernel), in_sandbox(kernel)
         seconds = timed(kernel, "%sandbox push x")
+        more = (peak(kernel) - before) >> 20
+        # A peak of an earlier round may be higher than all of this one.
+        there = max(0, in_sandbox(kernel) - inside - size) >> 20
         print(
-            f"{kind} in: {seconds:.1f} s, {cp / seconds:.2f} x cp; kernel +{(peak(kernel) - before) >> 20} MiB, "
-            f"sandbox +{(in_sandbox(kernel) - inside - size) >> 20} MiB beside the value"
+            f"{kind} in: {seconds:.1f} s, {cp / seconds:.2f} x cp; "
+            f"kernel +{more} MiB, sandbox +{there} MiB beside the value"
         )
         before, inside = forget_peak(kernel), in_sandbox(kernel)
         seconds = timed(kernel, "%sandbox pull y=x")
