@@ -46,7 +46,7 @@ class Questions:
         self._open = False
         self._number = 0  # of the question that is shown
         self._gone = 0  # number of the last question that is not asked any more
-        self._over = 0  # signals of ours on their way
+        self._over = False  # a signal of ours is on its way; a second one could be one with it
         self._lock = threading.Lock()
         presses.judge = self._judge
 
@@ -93,15 +93,16 @@ class Questions:
         with self._lock:
             if isinstance(event, InputOver):
                 self._gone = max(self._gone, event.number)
-            if not self._open or (isinstance(event, InputOver) and event.number < self._number):
+            late = isinstance(event, InputOver) and event.number < self._number
+            if not self._open or self._over or late:
                 return
-            self._over += 1
+            self._over = True
         signal.pthread_kill(self._thread, signal.SIGINT)
 
     def _judge(self, frame: FrameType | None) -> bool:
         """What a SIGINT means; True when it is a press to be queued. Raises into an open box."""
         if self._over:
-            self._over -= 1
+            self._over = False
             if self._open:
                 raise _Over
             return False

@@ -163,3 +163,10 @@ def test_a_forced_keyboard_asks_also_what_cannot_be_seen(client: Client) -> None
     # The control: a program that only looks now and then is not asked for otherwise.
     run = client.bash(code, timeout=1.5)
     assert run.status == "timeout" and not run.of("input")
+
+
+def test_a_job_has_nobody_to_ask(client: Client) -> None:
+    run = client.start("read x; echo rc $?", "bash", job=True)
+    client.request("subscribe", id=run.id, after=0)
+    client.wait(run)
+    assert run.text == "rc 1\n" and not run.of("input") and b"Cell In[1]: " in run.err
