@@ -2,7 +2,8 @@
 
 The kernel's own ``input()`` and ``getpass`` show the box, on the thread that runs the magic. While they wait,
 the stop button raises a ``KeyboardInterrupt`` in them, which counts as a press like any other. When the cell
-ends meanwhile (a time-out), or whoever asked does not wait any more, the loop thread sends this thread a SIGINT that means "over" and is no press.
+ends meanwhile (a time-out), or whoever asked does not wait any more, the loop thread sends this thread a
+SIGINT that means "over" and is no press.
 """
 
 from __future__ import annotations

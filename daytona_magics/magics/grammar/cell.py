@@ -55,7 +55,7 @@ CELL = Command(
         ),
         Option(
             ("--keep",),
-            "with --bg: keep the sandbox up for SECONDS (or 30m, 2h) without this kernel, as long as a job runs",
+            "with --bg: keep the sandbox up for SECONDS (or 30m, 2h) without this kernel, while a job runs",
             "SECONDS",
             "seconds",
         ),
