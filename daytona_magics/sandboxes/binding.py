@@ -56,6 +56,7 @@ class Binding:
         context: name of the guest context cells run in.
         told_open: this kernel has been told what its isolation level leaves open.
         jobs: background jobs of this kernel may be running, so the sandbox outlives the kernel.
+        made: ids of the sandboxes this kernel owns beside the bound one; they end with it.
         env: variables every cell gets.
         beside: ties to other sandboxes that cells of this kernel ran in, by id.
     """
@@ -72,6 +73,7 @@ class Binding:
         self.jobs = False
         self.beside: dict[str, Binding] = {}
         self.env: dict[str, str] = {}
+        self.made: set[str] = set()
         self._gone: SandboxGone | None = None
         self._boot = ""
         self._unseen = False
@@ -186,6 +188,7 @@ class Binding:
         beside, self.beside = self.beside, {}
         for tie in beside.values():
             await tie.disconnect()
+        self.made.clear()
         client, self.client, self.endpoint = self.client, None, None
         if client is not None:
             await client.close()  # type: ignore[no-untyped-call]
