@@ -87,7 +87,8 @@ def _line(outcome: CellOutput, limit: int = 80) -> str:
     elif outcome.result is not None:
         text = repr(outcome.result)
     else:
-        text = next((line for line in reversed(outcome.stdout.splitlines()) if line.strip()), "")
+        lines = [line.rpartition("\r")[2] for line in outcome.stdout.split("\n")]
+        text = next((line for line in reversed(lines) if line.strip()), "")
     text = printable(text, line=True)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -163,6 +163,11 @@ def cleaned(error: events.Error) -> events.Error:
     )
 
 
+def _sign(state: str) -> str:
+    """The sign of a state as HTML; that it still runs is one as well, as wide as the others."""
+    return state_sign(state) if state else '<span style="display:inline-block;width:1.2em">…</span>'
+
+
 class View:
     """The live view: one row for each sandbox, updated in place a few times a second, gone at the end."""
 
@@ -237,7 +242,7 @@ class View:
         cell = "text-align:left;padding:1px 12px 1px 0;vertical-align:top"
         rows = "".join(
             f'<tr style="background:none"><td style="{cell}"><strong>{html.escape(printable(name))}</strong>'
-            f'</td><td style="{cell};white-space:nowrap">{state_sign(state) if state else "…"} {took}</td>'
+            f'</td><td style="{cell};white-space:nowrap">{_sign(state)} {took}</td>'
             f'<td style="{cell};font-family:var(--jp-code-font-family,monospace);{SOFT}">'
             f"{escape(said)}</td></tr>"
             for name, state, took, said in self._rows()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import os
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -53,22 +54,42 @@ def shutting_down(shell: Any) -> bool:
 
 
 def farewell(binding: Any) -> str:
-    """Ask the endpoint to stop or delete the sandbox, in at most 2 s.
+    """Ask the endpoint to stop or delete this kernel's sandboxes, in at most 2 s for all of them.
+
+    What another kernel owns or another program made is left as it is, even when this kernel was bound to it.
 
     Returns:
         what was asked for, or why not; for tests and logs.
     """
-    wanted = binding.config.on_exit
-    sandbox, endpoint = binding.sandbox, binding.endpoint
-    if wanted == "keep" or sandbox is None or endpoint is None:
+    wanted, endpoint = binding.config.on_exit, binding.endpoint
+    sandbox, beside = binding.sandbox, list(getattr(binding, "made", ()))
+    if wanted == "keep" or endpoint is None or (sandbox is None and not beside):
         return "nothing to do"
-    if sandbox.labels.get(labels.KERNEL) not in (None, binding.who().kernel):
-        return "it belongs to another kernel"
     if binding.jobs:
         return "jobs may be running: auto-stop ends the sandbox"
+    until, said = time.monotonic() + BUDGET, []
+    if sandbox is not None:
+        owner, maker = sandbox.labels.get(labels.KERNEL), sandbox.labels.get(labels.CREATED_BY)
+        if owner not in (None, binding.who().kernel):
+            said.append("it belongs to another kernel")
+        elif owner is not None and maker != labels.CREATOR:
+            said.append("another program made it")
+        else:
+            beside.insert(0, sandbox.id)
+    for name in dict.fromkeys(beside):
+        left = until - time.monotonic()
+        if left <= 0:
+            said.append("no time for more")
+            break
+        said.append(_ask(endpoint, wanted, name, left))
+    return "; ".join(said)
+
+
+def _ask(endpoint: Any, wanted: str, sandbox: str, within: float) -> str:
+    """One request to stop or delete a sandbox, by its id."""
     method, path = ("POST", "/stop") if wanted == "stop" else ("DELETE", "")
     request = urllib.request.Request(
-        f"{endpoint.api_url}/sandbox/{sandbox.id}{path}",
+        f"{endpoint.api_url}/sandbox/{sandbox}{path}",
         method=method,
         headers={"Authorization": f"Bearer {endpoint.api_key}", "Content-Length": "0"},
     )
@@ -78,7 +99,7 @@ def farewell(binding: Any) -> str:
     if endpoint.api_url.startswith("https:"):
         handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=BUDGET) as answer:
+        with urllib.request.build_opener(*handlers).open(request, timeout=within) as answer:
             return f"{wanted}: {answer.status}"
     except (urllib.error.URLError, OSError) as error:
         return f"{wanted} failed: {error}"

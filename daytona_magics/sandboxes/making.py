@@ -149,6 +149,7 @@ async def create_many(
     assert binding.endpoint is not None
     tell.note(f"{count()} in {_shown(start)} · {binding.endpoint.title}")
     made = [box for box in found.values() if not isinstance(box, SandboxError)]
+    binding.made.update(box.id for box in made)
     if made:
         await _tell_more(binding, made[0], tell)
     return {name: found[name] for name in names}

@@ -222,6 +222,8 @@ async def _begin(main: Binding, box: AsyncSandbox) -> Binding:
         await previous.disconnect()
     tie = Beside(main, box, context if mine and context else who.context)
     main.beside[box.id] = tie
+    if mine:
+        main.made.add(box.id)
     return tie
 
 

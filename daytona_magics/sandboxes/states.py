@@ -268,6 +268,7 @@ async def fork(
         # It has its parent's labels by now, which say that it is somebody's own.
         own = {**labels.ours(who, who.context), labels.GROUP: "fork", labels.CREATION: secrets.token_hex(8)}
         await sdk.asked(labels.merge(box, own), "changing labels")
+        binding.made.add(box.id)
         if use:
             return await attaching.attach(binding, box.id, tell)
         return box

@@ -254,6 +254,24 @@ def test_two_kernels_of_one_notebook_and_a_third_that_reaps(nursery: Nursery, ho
     assert boxes(home)["of-one"].state.value == "stopped"
 
 
+def test_those_beside_stop_with_their_kernel_and_not_with_its_restart(nursery: Nursery, home: Path) -> None:
+    cells = ["made = %sandbox create -q -n 2 --name beside-{i}", "%%sandbox -q -s beside-*\n1"]
+    kernel = nursery.kernel("with-two", cells)
+    kernel.wait_for("done 1 ok")
+    kernel.end(signal.SIGUSR1)
+    again = nursery.kernel("with-two", ["%%sandbox -q -s beside-1,beside-2\n1"])
+    again.wait_for("done 0 ok")
+    assert {boxes(home)[f"beside-{i}"].state.value for i in (1, 2)} == {"started"}
+    again.end(signal.SIGTERM)
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        found = {boxes(home)[f"beside-{i}"].state.value for i in (1, 2)}
+        if found == {"stopped"}:
+            break
+        time.sleep(0.2)
+    assert found == {"stopped"}
+
+
 def test_a_restarted_kernel_holds_its_lock_though_its_first_process_ends_late(
     nursery: Nursery, home: Path
 ) -> None:

@@ -160,7 +160,10 @@ class TestLeaving:
             listener.listen(1)
             binding = SimpleNamespace(
                 config=SimpleNamespace(on_exit="stop"),
-                sandbox=SimpleNamespace(id="x", labels={labels.KERNEL: "mine"}),
+                sandbox=SimpleNamespace(
+                    id="x", labels={labels.KERNEL: "mine", labels.CREATED_BY: labels.CREATOR}
+                ),
+                made={"y", "z"},
                 jobs=[],
                 who=lambda: SimpleNamespace(kernel="mine"),
                 endpoint=SimpleNamespace(
@@ -170,7 +173,11 @@ class TestLeaving:
             start = time.monotonic()
             assert "failed" in leaving.farewell(binding)
             assert time.monotonic() - start < leaving.BUDGET + 1
+        binding.made = set()
         binding.sandbox.labels[labels.KERNEL] = "theirs"
         assert leaving.farewell(binding) == "it belongs to another kernel"
+        binding.sandbox.labels = {labels.KERNEL: "k", labels.CREATED_BY: "somebody"}
+        binding.who = lambda: SimpleNamespace(kernel="k")
+        assert leaving.farewell(binding) == "another program made it"
         binding.config.on_exit = "keep"
         assert leaving.farewell(binding) == "nothing to do"
