@@ -103,7 +103,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class InputOver:
-    """The question with this number, and any before it, is not asked any more: nobody waits for its answer."""
+    """The question with this number, and any before it, is over: nobody waits for its answer any more."""
 
     number: int
 
