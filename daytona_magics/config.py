@@ -89,9 +89,9 @@ class SandboxConfig(Configurable):  # type: ignore[misc]
         help=_help("""Show output no faster than a Jupyter server passes on: when there is one (auto), always,
         or never. A server drops what comes faster."""),
     ).tag(config=True)
-    pace_rate = Int(
-        800, help=_help("""kB of text per second that are shown where output is paced.""")
-    ).tag(config=True)
+    pace_rate = Int(800, help=_help("""kB of text per second that are shown where output is paced.""")).tag(
+        config=True
+    )
     tooltips = Bool(
         False,
         help=_help("""Shift-Tab in a sandbox cell shows the sandbox's names. Off by default: it needs a cover
