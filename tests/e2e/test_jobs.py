@@ -237,6 +237,26 @@ def _let_go_of_the_cell(kernel: Kernel, content: dict[str, Any]) -> None:
             (home / "go6").touch()
 
 
+def test_a_kernel_that_is_shut_down_leaves_its_sandbox_to_its_job(kernel: Kernel) -> None:
+    names = {}
+    for job_runs in (True, False):
+        with Kernel(home=kernel.home) as other:
+            if job_runs:
+                other.run("%%sandbox --bg\n" + WAITING.format("/tmp/never"))
+            other.run("%%sandbox\n0")
+            text = other.run("from daytona_magics import sandboxes\nprint(sandboxes.current().sandbox.name)")
+            names[job_runs] = text.stdout.strip()
+
+    def state(name: str) -> str:
+        rows = kernel.run("%sandbox list").result or ""
+        return next((line for line in rows.splitlines() if name in line), "")
+
+    until(kernel, lambda: "stopped" in state(names[False]))
+    assert "started" in state(names[True]), "auto-stop ends it"
+    for name in names.values():
+        kernel.run(f"%sandbox delete --yes {name}")
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", ["python-cell", "daytona-guest", "toolbox", "engine"])
 def test_killed_under_a_job(kernel: Kernel, name: str) -> None:
