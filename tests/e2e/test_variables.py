@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +188,30 @@ def test_a_hostile_sandbox_gains_nothing_by_what_it_sends(kernel: Kernel) -> Non
     assert kernel.run("os.path.exists(target)").result == "True", cell
     kernel.run("os.unlink(target)")
     assert kernel.run("%sandbox reset").status == "ok"
+
+
+def test_an_engine_that_dies_in_a_transfer_is_one_clear_error(kernel: Kernel) -> None:
+    state = Path(kernel.env["DAYTONA_MAGICS_HOME"])
+    kernel.run("import numpy as np; heavy = np.zeros(40_000_000); count = 3")
+    ended, killed = threading.Event(), threading.Event()
+
+    def kill() -> None:
+        while not ended.is_set():
+            if any(state.rglob(".upload-*")):
+                os.kill(json.loads((state / "engine.json").read_text())["pid"], signal.SIGKILL)
+                killed.set()
+                return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        cell = kernel.run("%%sandbox -i heavy\nprint('ran')", timeout=100)
+    finally:
+        ended.set()
+        killer.join()
+    assert killed.is_set() and cell.ename == "SandboxUnreachable" and cell.stdout == "", cell
+    # Whatever the first cell after it has to say, the second one runs.
+    kernel.run("%%sandbox\n0", timeout=100)
+    assert kernel.run("%%sandbox -i count -o again=count\n0", timeout=100).status == "ok"
+    assert kernel.run("again").result == "3"
