@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -63,6 +64,7 @@ class Lab:
             cwd=self.work,
             stdout=self.log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         self._wait()
 
@@ -102,9 +104,9 @@ class Lab:
     def close(self) -> None:
         self._process.terminate()
         try:
-            self._process.wait(30)
+            self._process.wait(15)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self.log.close()
 
