@@ -267,7 +267,7 @@ class TestSettings:
         for name, trait in SandboxConfig.class_own_traits(config=True).items():
             assert len(trait.help) > 20, name
             if isinstance(trait.default_value, int | float) and not isinstance(trait.default_value, bool):
-                assert trait.help.split()[0] in ("Minutes", "Seconds"), name
+                assert trait.help.split()[0] in ("Minutes", "Seconds", "MiB", "kB"), name
 
     def test_a_bad_value_in_the_configuration_does_not_make_loading_impossible(self) -> None:
         shell = Configurable()
