@@ -11,6 +11,7 @@ import pytest
 
 from daytona_magics.errors import EndpointError, ProtocolError, SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime import channel as channel_module
+from daytona_magics.runtime import line as line_module
 from daytona_magics.runtime.channel import Channel, ExecRequest, new_id
 from daytona_magics.runtime.events import Done, Event, Reconnected, Reconnecting, Stream
 from daytona_magics.runtime.link import Link
@@ -84,7 +85,7 @@ class World:
 
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(channel_module, "DELAYS", (0.01, 0.02, 0.05))
+    monkeypatch.setattr(line_module, "DELAYS", (0.01, 0.02, 0.05))
     made = World()
     yield made
     await made.channel.close()
