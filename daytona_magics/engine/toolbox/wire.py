@@ -93,8 +93,12 @@ def recv_fds(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
 
 def send_fds(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> int:
     """Send `data` with `fds` attached; returns how many bytes went. Raises BlockingIOError when full."""
+    return _send_pieces(sock, [memoryview(data)], fds)
+
+
+def _send_pieces(sock: socket.socket, pieces: Sequence[memoryview], fds: Sequence[int]) -> int:
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    return sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+    return sock.sendmsg(pieces, ancillary, socket.MSG_NOSIGNAL)
 
 
 def _wake(future: "asyncio.Future[None]") -> None:
@@ -168,14 +172,19 @@ class Wire:
         """Send one frame. Raises OSError (a broken pipe) when the peer has closed."""
         if len(payload) > MAX_FRAME:
             raise ValueError(f"a frame of {len(payload)} bytes is larger than {MAX_FRAME}")
-        data = memoryview(_HEAD.pack(len(payload), kind) + payload)
-        while data:
+        # Not joined: a large payload would be copied for the sake of five bytes.
+        pieces = [memoryview(_HEAD.pack(len(payload), kind)), memoryview(payload)]
+        while pieces:
             try:
-                sent = send_fds(self._sock, data, fds)  # type: ignore[arg-type]
+                sent = _send_pieces(self._sock, pieces, fds)
             except BlockingIOError:
                 await ready(self._sock.fileno(), write=True)
                 continue
-            data, fds = data[sent:], ()
+            fds = ()
+            while pieces and sent >= len(pieces[0]):
+                sent -= len(pieces.pop(0))
+            if pieces:
+                pieces[0] = pieces[0][sent:]
 
     async def send_json(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """Send a J frame."""
@@ -184,8 +193,19 @@ class Wire:
     async def _fill(self, size: int) -> bool:
         """Have at least `size` bytes buffered; False if the stream ended cleanly before the first."""
         while len(self._buffer) < size:
+            data = await self._read(max(65536, size - len(self._buffer)))
+            if not data:
+                if self._buffer:
+                    raise WireError("the stream ended in the middle of a frame")
+                return False
+            self._buffer += data
+        return True
+
+    async def _read(self, most: int) -> bytes:
+        """What comes next, up to `most` bytes; empty at the end. Keeps descriptors that came along."""
+        while True:
             try:
-                data, fds = recv_fds(self._sock, max(65536, size - len(self._buffer)))
+                data, fds = recv_fds(self._sock, most)
             except BlockingIOError:
                 await ready(self._sock.fileno())
                 continue
@@ -194,12 +214,7 @@ class Wire:
             self._fds += fds
             if len(self._fds) > MAX_FDS:
                 raise WireError("more descriptors than any message has")
-            if not data:
-                if self._buffer:
-                    raise WireError("the stream ended in the middle of a frame")
-                return False
-            self._buffer += data
-        return True
+            return data
 
     async def receive(self) -> Frame | None:
         """The next frame, or None when the peer closed between frames.
@@ -213,11 +228,32 @@ class Wire:
             raise WireError(f"a frame claims {length} bytes")
         if kind not in (JSON, DATA, END):
             raise WireError(f"a frame has the unknown type {kind!r}")
-        await self._fill(_HEAD.size + length)
-        payload = bytes(memoryview(self._buffer)[_HEAD.size : _HEAD.size + length])
-        del self._buffer[: _HEAD.size + length]
+        payload = await self._take(_HEAD.size + length)
         fds, self._fds = tuple(self._fds), []
         return Frame(kind, payload, fds)
+
+    async def _take(self, size: int) -> bytes:
+        """The payload of the frame of `size` bytes that has begun; what has not come yet is copied once."""
+        if size <= len(self._buffer):
+            payload = bytes(memoryview(self._buffer)[_HEAD.size : size])
+            del self._buffer[:size]
+            return payload
+        pieces: list[bytes | bytearray] = [self._buffer]
+        missing = size - len(self._buffer)
+        self._buffer = bytearray()
+        try:
+            while missing:
+                data = await self._read(missing)
+                if not data:
+                    raise WireError("the stream ended in the middle of a frame")
+                pieces.append(data)
+                missing -= len(data)
+        except asyncio.CancelledError:
+            # Whoever stopped waiting may come again.
+            self._buffer = bytearray().join(pieces)
+            raise
+        pieces[0] = pieces[0][_HEAD.size :]
+        return b"".join(pieces)
 
     async def receive_json(self) -> dict[str, Any] | None:
         """The next frame, which must be a J frame without descriptors, parsed; None at the end."""
