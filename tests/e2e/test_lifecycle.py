@@ -400,7 +400,8 @@ def test_a_cell_never_runs_on_the_host_when_there_is_no_way_to_a_sandbox(tmp_pat
     for env in cases:
         with Kernel(tmp_path / "kernel", env=env) as kernel:
             kernel.run("import daytona_magics.sandboxes.client as c; c.retrying.__defaults__ = ((),)")
-            cell = kernel.run(f"%%sandbox\nopen({str(marker)!r}, 'w').close()", timeout=90)
+            # Where a key could be typed it would be asked for.
+            cell = kernel.run(f"%%sandbox\nopen({str(marker)!r}, 'w').close()", timeout=90, allow_stdin=False)
             assert cell.status == "error", cell
             assert cell.ename in ("EndpointError", "SandboxUnreachable"), cell
             assert not marker.exists()
