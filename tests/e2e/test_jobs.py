@@ -262,12 +262,16 @@ def test_a_kernel_that_is_shut_down_leaves_its_sandbox_to_its_job(kernel: Kernel
 def test_killed_under_a_job(kernel: Kernel, name: str) -> None:
     """What a job needs is killed: whoever follows it, waits for it or asks for it hears one clear error."""
     assert (
-        kernel.run("%%sandbox\nwith open('kept', 'w') as file: file.write('file')", timeout=90).status == "ok"
+        kernel.run(
+            "%%sandbox\nimport os\nhome = os.path.expanduser('~/')\nwith open(home + 'kept', 'w') as file: file.write('file')",
+            timeout=90,
+        ).status
+        == "ok"
     )
-    kernel.run("%%sandbox bash\nrm -f runs")
+    kernel.run("%%sandbox bash\nrm -f ~/runs")
     # The newest process of this name is the job's worker.
     kernel.run(
-        "%%sandbox --bg --out doomed\nimport time\nopen('runs', 'a').write('x')\n"
+        "%%sandbox --bg --out doomed\nimport os, time\nopen(os.path.expanduser('~/runs'), 'a').write('x')\n"
         "for i in range(10**9): print(i); time.sleep(0 if i % 1000 else 0.01)"
     )
     until(kernel, lambda: "999" in job(kernel, "doomed", "refresh()._look.tail"))
@@ -281,8 +285,13 @@ def test_killed_under_a_job(kernel: Kernel, name: str) -> None:
         assert followed.ename in {"SandboxUnreachable", "SandboxGone", "SandboxError"}, followed
     result = kernel.run("doomed.result(60)", timeout=120)
     assert result.ename in {"WorkerDied", "SandboxUnreachable", "SandboxGone", "SandboxError"}, result
-    assert kernel.run("%%sandbox\nopen('kept').read()", timeout=120).result == "'file'"
-    assert kernel.run("%%sandbox\nprint(open('runs').read())").stdout == "x\n", "it did not run again"
+    assert (
+        kernel.run("%%sandbox\nimport os\nopen(os.path.expanduser('~/kept')).read()", timeout=120).result
+        == "'file'"
+    )
+    assert kernel.run("%%sandbox\nprint(open(os.path.expanduser('~/runs')).read())").stdout == "x\n", (
+        "it did not run again"
+    )
 
 
 def victims(kernel: Kernel, name: str) -> list[int]:
