@@ -57,7 +57,7 @@ def state_of_host() -> dict[str, str]:
 
 
 def settled_state_of_host() -> dict[str, str]:
-    """The same in two looks: JupyterLab, in a test beside this one, makes files and takes them away at once."""
+    """The same in two looks: a JupyterLab in a test beside this one makes files and takes them away."""
     seen = state_of_host()
     for _ in range(20):
         again = state_of_host()
