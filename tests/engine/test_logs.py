@@ -40,6 +40,7 @@ async def test_every_answer_names_its_request(engine: IsolatedEngine, shared: An
         for path in ("/api/health", "/nothing", f"/toolbox/{shared.id}/files/download?path=file"):
             async with http.get(engine.url + path) as answer:
                 assert answer.headers["X-Request-Id"] == "mine.1", path
+                await answer.read()
         # A name of its own, for the test may be run again.
         url = f"{engine.url}/toolbox/{shared.id}/process/pty/create-connect?id=log-{uuid.uuid4().hex}"
         async with http.ws_connect(url) as ws:

@@ -141,7 +141,9 @@ def guard_middleware(
             await _answer_expect(request)
             response = await handler(request)
         except ConnectionError:
-            # The client went away; there is nobody to answer.
+            # There is nobody to answer.
+            took = (time.monotonic() - started) * 1000
+            log.info("%s %s (the client left) %.1f ms", request.method, request.path, took)
             raise
         except Exception as error:  # noqa: BLE001  every failure becomes the platform's error body
             response = error_response(request, error)
