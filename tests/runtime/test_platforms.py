@@ -22,7 +22,7 @@ async def test_an_old_platform_runs_cells_too(toolbox: LocalToolbox) -> None:
     toolbox.two_step_only = True
     channel = over(toolbox)
     assert (await Cells(channel).run("print('two steps')")).out == "two steps\n"
-    await channel._ask("shutdown")
+    await channel.ask("shutdown")
     await channel.close()
 
 
@@ -33,14 +33,14 @@ async def test_the_guest_is_uploaded_once_and_again_when_damaged(toolbox: LocalT
     channel = over(toolbox)
     await channel.open()
     assert (toolbox.uploads, toolbox.executes) == (1, 3)
-    await channel._ask("shutdown")
+    await channel.ask("shutdown")
     await channel.close()
     (path,) = (toolbox.home / start.FOLDER).glob("guest-*.pyz")
     path.write_bytes(path.read_bytes()[:-100])
     channel = over(toolbox)
     await channel.open()
     assert toolbox.uploads == 2
-    await channel._ask("shutdown")
+    await channel.ask("shutdown")
     await channel.close()
     assert sorted(os.listdir(toolbox.home / start.FOLDER)) == sorted([path.name, "run"])
 
@@ -57,7 +57,7 @@ async def test_a_client_thrown_out_as_slow_resumes(toolbox: LocalToolbox) -> Non
     assert (await ran.done()).status == "ok"
     assert ran.out == "".join(f"{i}\n" for i in range(100_000))
     assert any(isinstance(event, Reconnected) for event in ran.events)
-    await channel._ask("shutdown")
+    await channel.ask("shutdown")
     await channel.close()
     assert toolbox.ptys == {}  # every terminal was deleted
 
@@ -69,5 +69,5 @@ async def test_a_terminal_deleted_under_a_cell_is_replaced(toolbox: LocalToolbox
     toolbox.kill(toolbox.opened[0])
     await ran.done(20)
     assert ran.out == "on\noff\n"
-    await channel._ask("shutdown")
+    await channel.ask("shutdown")
     await channel.close()

@@ -42,7 +42,7 @@ def shell(toolbox: LocalToolbox, name: str, startup: str, *, fresh: bool = False
 
 
 async def finish(channel: Channel) -> None:
-    await channel._ask("shutdown")
+    await channel.ask("shutdown")
     await channel.close()
 
 
