@@ -2,7 +2,7 @@
 
 Both the server and git run inside one sandbox, which has a loopback of its own: ``git http-backend`` behind
 a small HTTP server that answers 401 to whoever has no password, as the forges do for a private repository.
-Cells have no terminal, so git can ask nobody and must say so at once.
+Nobody is there to answer (as under nbclient), so git can ask nobody and must say so at once.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def same_guest_and_fine_afterwards(kernel: Kernel, ports: dict[str, str]) -> Ite
 def ask(kernel: Kernel, code: str) -> Cell:
     """Run a cell that clones without a password; checks that the server asked for one, and the time."""
     kernel.run("%%sandbox bash\nrm -rf refused copy")
-    cell = kernel.run(code, timeout=60)
+    cell = kernel.run(code, timeout=60, allow_stdin=False)
     assert cell.seconds < SOON, cell
     refused = kernel.run("%%sandbox bash\ncat refused; ls -d copy 2>/dev/null || true")
     assert refused.stdout == "/private.git/info/refs?service=git-upload-pack\n", refused
@@ -181,6 +181,6 @@ def test_bash(kernel: Kernel, ports: dict[str, str], scheme: str) -> None:
 def test_half_a_password(kernel: Kernel, ports: dict[str, str], wrong: str) -> None:
     """With a user in the address git asks for the password; a wrong one is refused without a question."""
     url = f"http://{wrong}127.0.0.1:{ports['http']}/private.git"
-    cell = kernel.run(f"%%sandbox bash\ngit clone {url} copy2")
+    cell = kernel.run(f"%%sandbox bash\ngit clone {url} copy2", allow_stdin=False)
     assert cell.status == "error" and "128" in cell.error["evalue"] and cell.seconds < SOON, cell
     assert "could not read Password" in cell.stderr or "Authentication failed" in cell.stderr, cell
