@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 #: Seconds for which what is just ending may still put something into it.
-ENDING = 10.0
+ENDING = 60.0
 
 
 def remove(folder: str | Path) -> None:

@@ -190,6 +190,7 @@ async def test_a_fork_has_the_files_and_is_independent(async_daytona: Any, heard
     await parent.process.exec(
         "echo kept > file; chmod 600 file; echo mine > /usr/local/bin/mine;"
         "nohup sh -c 'n=0; while :; do n=$((n+1)); echo $n > a; echo $n > b; done' >/dev/null 2>&1 &"
+        "until test -e b; do sleep 0.01; done"
     )
     fork = await parent.fork(name="branch")
     assert (fork.name, fork.state) == ("branch", SandboxState.STARTED)
