@@ -57,10 +57,13 @@ def living(mark: str) -> list[int]:
     return found
 
 
-def begin(client: Client, code: str, language: str = "python", **options: object) -> tuple[Run, str]:
+def begin(
+    client: Client, code: str, language: str = "python", first: str = "", **options: object
+) -> tuple[Run, str]:
+    """A cell that has done ``first``, and runs ``code`` now."""
     mark = uuid.uuid4().int % 10**12
     code = code.replace("%s", str(mark))
-    first = "echo go\n" if language == "bash" else "print('go')\n"
+    first += "echo go\n" if language == "bash" else "print('go')\n"
     run = client.start(first + code, language, **options)
     client.until_out(run, b"go\n")
     if "61." in code:
@@ -98,7 +101,7 @@ def test_what_starts_another_one_in_its_last_moment_does_not_leave_it_behind(cli
 )
 def test_first_press_on_bash(client: Client, kind: str) -> None:
     client.bash("kept=yes")
-    run, mark = begin(client, "new=1\n" + kind, "bash")
+    run, mark = begin(client, kind, "bash", first="new=1\n")
     client.request("interrupt", id=run.id, level=1)
     if kind.startswith("setsid"):
         client.request("interrupt", id=run.id, level=2)
