@@ -12,13 +12,20 @@ import builtins
 import getpass
 import signal
 import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from daytona_magics.errors import ProtocolError
 from daytona_magics.notebook.presses import Press, Presses
 from daytona_magics.notebook.terminal import clean
 from daytona_magics.runtime.events import Done, Input, InputOver
+from daytona_magics.runtime.loop import loop_thread
+
+#: Answers on their way to the sandbox at once; a cell waits for each of them, so our guest has one.
+MOST_ANSWERS = 16
 
 
 class _Over(BaseException):
@@ -32,6 +39,45 @@ class Answer:
     text: str = ""
     error: str = ""
     end: bool = False
+
+
+Reply = Callable[[int, Answer], Coroutine[Any, Any, bool]]
+
+
+class Answers:
+    """Answers on their way to the sandbox.
+
+    Args:
+        reply: given the number of a question and its answer, returns the coroutine that hands it over; None
+            where nobody can answer.
+    """
+
+    def __init__(self, reply: Reply | None) -> None:
+        self._reply = reply
+        self._going: set[Future[bool]] = set()
+
+    def room(self) -> None:
+        """See whether one more question may be asked.
+
+        Raises:
+            ProtocolError: the sandbox asks on and on without taking answers.
+        """
+        if len(self._going) >= MOST_ANSWERS:
+            raise ProtocolError("the sandbox asks for input without waiting for the answers")
+
+    def send(self, number: int, answer: Answer) -> None:
+        """Hand over the answer to question ``number``."""
+        if self._reply is None:
+            return
+        future = loop_thread().submit(self._reply(number, answer))
+        self._going.add(future)
+        future.add_done_callback(self._arrived)
+
+    def _arrived(self, future: Future[bool]) -> None:
+        self._going.discard(future)
+        if not future.cancelled():
+            # Whatever kept it from arriving is told by the cell's own end.
+            future.exception()
 
 
 class Questions:

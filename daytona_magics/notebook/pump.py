@@ -4,10 +4,8 @@ The channel lives on the loop thread and puts events into a queue; the thread th
 kernel's main thread) takes them out and prints, displays, and interrupts. So output always belongs to the
 cell that is running, ``%%capture`` works, and nothing of the kernel is patched or pumped.
 
-**Interrupts.** Each press climbs one step (see :mod:`daytona_magics.runtime.channel`): SIGINT to the cell;
-then the processes it started are ended; then its worker. Every step says what it did. The cell fails with a
-``KeyboardInterrupt`` subclass once it has really ended over there; if the sandbox cannot be told within 2 s,
-or does not obey the last step within 5 s, the pump stops waiting and says exactly that. It never hangs.
+**Interrupts** (:mod:`.ladder`). Each press climbs one step and says what it did; the cell fails with a
+``KeyboardInterrupt`` subclass once it has really ended over there, or cannot be waited for any longer.
 
 **Flow** (:mod:`.flow`). What may not be shown yet, because a server would drop it, waits in a short backlog,
 which the flow window bounds; a press is taken past it, and what then still waits is left to the spool.
@@ -24,12 +22,13 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from daytona_magics.errors import ProtocolError, SandboxInterrupted, SandboxUnreachable
+from daytona_magics.errors import SandboxInterrupted, SandboxUnreachable
 from daytona_magics.notebook import sinks
-from daytona_magics.notebook.asking import Answer, Questions
+from daytona_magics.notebook.asking import Answers, Questions, Reply
 from daytona_magics.notebook.countdown import Countdown
 from daytona_magics.notebook.display import RemoteValue
 from daytona_magics.notebook.flow import Flow
+from daytona_magics.notebook.ladder import ANSWER_WITHIN, AS_IT_ENDED, Interrupt, Ladder, Told
 from daytona_magics.notebook.outcome import CellOutput, failure
 from daytona_magics.notebook.presses import Press, Presses
 from daytona_magics.notebook.status import StatusLine, note
@@ -37,30 +36,12 @@ from daytona_magics.notebook.terminal import clean
 from daytona_magics.runtime import events
 from daytona_magics.runtime.loop import loop_thread
 
-#: Seconds: for the sandbox to be told of an interrupt; for the last step of the ladder to be obeyed; before a
-#: step is reported while the cell goes on; for an interrupt's answer that the cell's end has overtaken.
-TELL_WITHIN, OBEY_WITHIN, SAY_AFTER, ANSWER_WITHIN = 2.0, 5.0, 0.3, 0.5
-#: Answers on their way to the sandbox at once; a cell waits for each of them, so our guest has one.
-MOST_ANSWERS = 16
 #: Seconds between two counts of output that is missing.
 SAY_MISSING_EVERY = 1.0
 #: Bytes of outputs kept to be shown behind an error.
 BEHIND_LIMIT = 64 << 20
-#: Highest step of the ladder; a press beyond it stops waiting.
-TOP = 3
 
 Start = Callable[[Callable[[events.Event], None], events.FlowWindow], Coroutine[Any, Any, events.Done]]
-Interrupt = Callable[[int], Coroutine[Any, Any, str]]
-Reply = Callable[[int, Answer], Coroutine[Any, Any, bool]]
-
-
-@dataclass(frozen=True)
-class _Told:
-    """An interrupt's answer: what it did, or why it could not be told."""
-
-    level: int
-    did: str = ""
-    error: BaseException | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +80,7 @@ class Pump:
         detach: str = "",
     ) -> None:
         self._detach = detach
-        self._start, self._interrupt, self._reply = start, interrupt, answer
+        self._start, self._answers = start, Answers(answer)
         self._owner, self._timeout, self._quiet, self._trust = owner, timeout, quiet, trust
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._output = sinks.Captured(trust) if capture else sinks.Shown(owner, trust)
@@ -114,14 +95,9 @@ class Pump:
         self._missing, self._missing_said, self._missing_line = 0, 0.0, StatusLine(quiet=quiet)
         self._behind: list[events.Display | events.Result] = []  # what came after the error
         self._questions: Questions | None = None
-        self._answers: set[Future[bool]] = set()
         self._capture = capture
         self.cleared = False  # whether the cell took away what was shown before
-        self._did: list[str] = []
-        self._unanswered = 0
-        self._deadline: float | None = None
-        self._step: tuple[str, float] | None = None
-        self._why = ""
+        self._ladder = Ladder(interrupt, self._queue.put)
 
     def run(self) -> CellOutput:
         """Run the cell; returns its outcome, with ``error`` set when it failed. Raises nothing of the cell's.
@@ -143,8 +119,6 @@ class Pump:
                 self._countdown.close()
                 self._show_end()
                 self._hear_answers()
-                if presses.count and not self._did:
-                    self._did.append("interrupted as it ended")
             except BaseException:
                 future.cancel()
                 raise
@@ -162,9 +136,8 @@ class Pump:
             # Also when we were asked to be quiet: a captured output that is not whole must not look whole.
             note(f"--out keeps {sinks.CAPTURE_LIMIT >> 20} MiB of a cell's output; cut: {outcome.missing}")
         outcome.seconds, outcome.exit_code = done.seconds, done.exit_code
-        outcome.error = failure(
-            done, self._error, timeout=self._timeout, told=self._did[-1] if self._did else ""
-        )
+        told = self._ladder.outcome() or (AS_IT_ENDED if presses.count else "")
+        outcome.error = failure(done, self._error, timeout=self._timeout, told=told)
         if outcome.error is not None:
             self._show_result()
         outcome.result = None if self._shown else self._result
@@ -188,9 +161,8 @@ class Pump:
             except Empty:
                 self._output.settle()
                 self._countdown.tick()
-                self._say_step(only_if_due=True)
-                if self._deadline is not None and time.monotonic() >= self._deadline:
-                    raise SandboxInterrupted(self._why) from None
+                self._say(self._ladder.take_step(only_if_due=True))
+                self._ladder.check()
                 continue
             if isinstance(item, events.Done):
                 return item
@@ -198,8 +170,8 @@ class Pump:
                 self._give_up(item.error)
             elif isinstance(item, Press):
                 self._pressed(item.number)
-            elif isinstance(item, _Told):
-                self._told(item)
+            elif isinstance(item, Told):
+                self._ladder.heard(item)
             else:
                 self._handle(item)
                 self._window.consumed(item)
@@ -223,7 +195,7 @@ class Pump:
             if self._backlog:
                 patience = wait if patience is None else min(wait, patience)
             item = self._queue.get(timeout=patience)
-            if isinstance(item, Press | _Told):
+            if isinstance(item, Press | Told):
                 if isinstance(item, Press) and self._backlog and self._flow is not None:
                     self._flow.stop()
                 return item
@@ -240,13 +212,8 @@ class Pump:
 
     def _patience(self) -> float | None:
         """Seconds until something must be done even if nothing happens; None for as long as it takes."""
-        ends = [] if self._deadline is None else [self._deadline - time.monotonic()]
-        if self._output.pending:
-            ends.append(sinks.FLUSH_EVERY)
-        if self._step is not None:
-            ends.append(self._step[1] - time.monotonic())
-        if (left := self._countdown.next()) is not None:
-            ends.append(left)
+        ends = [sinks.FLUSH_EVERY] if self._output.pending else []
+        ends += [left for left in (self._ladder.patience(), self._countdown.next()) if left is not None]
         return max(0.0, min(ends)) if ends else None
 
     # -- events ----------------------------------------------------------------------------------------
@@ -351,24 +318,15 @@ class Pump:
             self._output.stream("stdout", clean(question.prompt) + "\n")
             return
         self._output.flush()
-        if len(self._answers) >= MOST_ANSWERS:
-            raise ProtocolError("the sandbox asks for input without waiting for the answers")
+        self._answers.room()
         got = self._questions.ask(question)
         if isinstance(got, Press):
             self._pressed(got.number)
-        elif got is not None and self._reply is not None:
-            future = loop_thread().submit(self._reply(question.number, got))
-            self._answers.add(future)
-            future.add_done_callback(self._answered)
-
-    def _answered(self, future: Future[bool]) -> None:
-        self._answers.discard(future)
-        if not future.cancelled():
-            # Whatever kept it from arriving is told by the cell's own end.
-            future.exception()
+        elif got is not None:
+            self._answers.send(question.number, got)
 
     def _say(self, text: str) -> None:
-        if not self._quiet:
+        if text and not self._quiet:
             self._output.flush()
             note(text)
 
@@ -377,71 +335,26 @@ class Pump:
     def _pressed(self, number: int) -> None:
         if self._detach:
             raise SandboxInterrupted(self._detach)
-        if number > TOP:
-            raise SandboxInterrupted(
-                "stopped waiting; the cell may still be running in the sandbox: `%sandbox reset` ends it"
-            )
-        self._say_step()
-        # The channel gives up by itself after 2 s; the extra moment lets its reason arrive.
-        self._deadline = time.monotonic() + TELL_WITHIN + 0.3
-        self._why = "the sandbox could not be told within 2 s; the cell may still be running there"
-        self._unanswered += 1
-        future = loop_thread().submit(self._interrupt(number))
-        future.add_done_callback(lambda done: self._queue.put(_answer(number, done)))
+        self._say(self._ladder.take_step())
+        self._ladder.press(number)
 
     def _hear_answers(self) -> None:
         """The cell may end before the answer to the interrupt that ended it has arrived."""
         until = time.monotonic() + ANSWER_WITHIN
-        while self._unanswered and time.monotonic() < until:
+        while self._ladder.unanswered and (left := until - time.monotonic()) > 0:
             try:
-                item = self._queue.get(timeout=until - time.monotonic())
+                item = self._queue.get(timeout=left)
             except Empty:
                 break
-            if isinstance(item, _Told):
-                self._unanswered -= 1
-                self._did.append(clean(item.did).rstrip(".") or "interrupted as it ended")
-            elif isinstance(item, Press):
-                self._did.append("interrupted as it ended")
-        if self._unanswered:
-            self._did.append("interrupted as it ended")
-
-    def _told(self, told: _Told) -> None:
-        self._unanswered -= 1
-        if told.error is not None:
-            raise SandboxInterrupted(
-                f"the sandbox could not be told ({told.error}); the cell may still be running there"
-            ) from None
-        self._did.append(clean(told.did).rstrip("."))
-        self._deadline = time.monotonic() + OBEY_WITHIN if told.level >= TOP else None
-        self._why = (
-            "the cell was told to end and its worker killed, but the sandbox has not confirmed it for 5 s"
-        )
-        more = {
-            1: " Variables are alive. Press again to end the processes it started.",
-            2: " Variables are alive. Press again to end its worker.",
-            3: " Variables are lost, files kept.",
-        }
-        # Usually the cell ends at once and its error says all this; otherwise it is said while waiting.
-        text = f"Interrupt {told.level}: {self._did[-1]}.{more[told.level]}"
-        self._step = (text, time.monotonic() + SAY_AFTER)
-
-    def _say_step(self, *, only_if_due: bool = False) -> None:
-        if self._step is not None and (not only_if_due or time.monotonic() >= self._step[1]):
-            text, self._step = self._step[0], None
-            self._say(text)
+            if isinstance(item, Told):
+                self._ladder.heard_late(item)
 
     def _give_up(self, error: BaseException) -> None:
-        if self._did and isinstance(error, SandboxUnreachable):
-            raise SandboxInterrupted(f"{'; '.join(self._did)}; then the connection broke ({error})") from None
+        did = self._ladder.did
+        if did and isinstance(error, SandboxUnreachable):
+            raise SandboxInterrupted(f"{'; '.join(did)}; then the connection broke ({error})") from None
         raise error
 
 
 def _missing(count: int) -> str:
     return f"{count:,} bytes of output are missing here: they came faster than they could be shown or kept"
-
-
-def _answer(level: int, done: Future[str]) -> _Told:
-    if done.cancelled():
-        return _Told(level, error=SandboxUnreachable("cancelled"))
-    error = done.exception()
-    return _Told(level, error=error) if error is not None else _Told(level, done.result())

@@ -34,7 +34,6 @@ class Section:
     Attributes:
         ended: the cell has ended there, or nobody waits for it any more.
         released: its section was shown.
-        did: what the last interrupt did there.
         over: number of its last question that is not asked any more.
         outcome: filled in when it has ended.
     """
@@ -42,7 +41,7 @@ class Section:
     def __init__(self, name: str, owner: str, of: int, *, capture: bool, trust: bool, timeout: float) -> None:
         self.name, self.window, self.outcome = name, events.FlowWindow(), CellOutput()
         self.ended = self.released = False
-        self.did, self.over = "", 0
+        self.over = 0
         self.tail: deque[str] = deque([""], maxlen=1)
         self._owner, self._capture, self._trust, self._timeout = owner, capture, trust, timeout
         self._captured = sinks.Captured(trust)
@@ -110,9 +109,9 @@ class Section:
         self._room -= size
         self._events.append(event)
 
-    def end(self, done: events.Done) -> None:
-        """The cell has ended there."""
-        self._finish(failure(done, self._error, timeout=self._timeout, told=self.did), done)
+    def end(self, done: events.Done, told: str = "") -> None:
+        """The cell has ended there; ``told`` says what interrupts did, if there were any."""
+        self._finish(failure(done, self._error, timeout=self._timeout, told=told), done)
 
     def fail(self, error: BaseException) -> None:
         """It will not be heard of any more."""

@@ -6,8 +6,9 @@ of bounded size and goes away. What a sandbox printed, displayed and returned is
 in the order in which the sandboxes were named: as soon as it has ended and everybody before it has. A
 terminal shows each line as it comes, with the sandbox's name before it.
 
-An interrupt goes to every sandbox in which the cell still runs, each press one step up the ladder. One that
-cannot be told, or breaks down, is that sandbox's error; the others go on.
+An interrupt goes to every sandbox in which the cell still runs, each press one step up that sandbox's ladder
+(:mod:`.ladder`). One that cannot be told, or breaks down, is that sandbox's error; the others go on. An end
+that overtakes the answer to its interrupt is held until the answer is there, as for a single cell.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from daytona_magics.errors import SandboxInterrupted, SandboxUnreachable
-from daytona_magics.notebook.asking import Answer, Questions
+from daytona_magics.errors import ProtocolError, SandboxInterrupted
+from daytona_magics.notebook.asking import Answer, Answers, Questions, Reply
+from daytona_magics.notebook.ladder import ANSWER_WITHIN, Interrupt, Ladder, Told
 from daytona_magics.notebook.presses import Press, Presses
-from daytona_magics.notebook.pump import OBEY_WITHIN, TELL_WITHIN, TOP, Interrupt, Reply, Start
+from daytona_magics.notebook.pump import Start
 from daytona_magics.notebook.results import Results
 from daytona_magics.notebook.sections import Section, Terminal, View
 from daytona_magics.notebook.status import in_kernel, note
@@ -47,17 +49,33 @@ class Run:
     answer: Reply
 
 
-@dataclass(frozen=True)
-class _Item:
-    section: Section
-    what: Any
+class _Part:
+    """One sandbox's part of the cell.
 
+    Attributes:
+        held: its end, which waits for the answers to its interrupts, and until when.
+    """
 
-@dataclass(frozen=True)
-class _Told:
-    level: int
-    did: str = ""
-    error: BaseException | None = None
+    def __init__(self, run: Run, section: Section, queue: SimpleQueue[Any]) -> None:
+        self.run, self.section, self._queue = run, section, queue
+        self.ladder = Ladder(run.interrupt, self.put)
+        self.answers = Answers(run.answer)
+        self.held: tuple[events.Done, float] | None = None
+
+    def put(self, what: Any) -> None:
+        """Hand something over to the main thread."""
+        self._queue.put((self, what))
+
+    def end(self, done: events.Done) -> None:
+        """The cell has ended there; what its interrupts did is known, or will not be."""
+        self.held = None
+        self.section.end(done, self.ladder.outcome())
+
+    def patience(self) -> float | None:
+        """Seconds until something must be done even if nothing is heard of it; None when nothing must."""
+        if self.section.ended:
+            return None
+        return self.held[1] - time.monotonic() if self.held is not None else self.ladder.patience()
 
 
 class Several:
@@ -80,23 +98,21 @@ class Several:
         quiet: bool = False,
         trust: bool = False,
     ) -> None:
-        self._runs = list(runs)
+        self._queue: SimpleQueue[Any] = SimpleQueue()
         self._sections = [
             Section(run.name, run.owner, len(runs), capture=capture, trust=trust, timeout=timeout)
             for run in runs
         ]
+        self._parts = [
+            _Part(run, section, self._queue) for run, section in zip(runs, self._sections, strict=True)
+        ]
         self._capture, self._quiet = capture, quiet
-        self._queue: SimpleQueue[Any] = SimpleQueue()
         self._terminal = None if capture or in_kernel() is not None else Terminal()
         self._view = View(self._sections, quiet=quiet or self._terminal is not None)
         self._questions: Questions | None = None
         self._asking: Section | None = None
         self._serial = self._asked = 0
-        self._answers: set[Future[bool]] = set()
-        self._futures: list[Future[events.Done]] = []
-        self._unanswered = 0
-        self._deadline: float | None = None
-        self._presses = 0
+        self._pressed_once = False
 
     def run(self) -> Results:
         """Run the cell everywhere; the outcomes carry the errors.
@@ -108,14 +124,15 @@ class Several:
             if not presses.possible and not self._quiet:
                 note("This cell runs on a thread that the kernel's interrupt does not reach.")
             self._questions = Questions(presses)
-            for section, run in zip(self._sections, self._runs, strict=True):
-                future = loop_thread().submit(run.start(self._sink(section), section.window))
-                self._futures.append(future)
-                future.add_done_callback(self._ending(section))
+            futures = []
+            for part in self._parts:
+                future = loop_thread().submit(part.run.start(self._sink(part), part.section.window))
+                futures.append(future)
+                future.add_done_callback(self._ending(part))
             try:
                 self._until_done()
             except BaseException:
-                for future in self._futures:
+                for future in futures:
                     future.cancel()
                 raise
             finally:
@@ -129,9 +146,11 @@ class Several:
             raise SandboxInterrupted(self._how_it_ended())
         return results
 
-    def _sink(self, section: Section) -> Callable[[events.Event], None]:
+    def _sink(self, part: _Part) -> Callable[[events.Event], None]:
+        section = part.section
+
         def came(event: events.Event) -> None:
-            self._queue.put(_Item(section, event))
+            part.put(event)
             if isinstance(event, events.InputOver):
                 section.over = max(section.over, event.number)
             # Only the end of the cell that asks, or of its question, takes the box away.
@@ -143,11 +162,11 @@ class Several:
 
         return came
 
-    def _ending(self, section: Section) -> Callable[[Future[events.Done]], None]:
+    def _ending(self, part: _Part) -> Callable[[Future[events.Done]], None]:
         def ended(future: Future[events.Done]) -> None:
             if not future.cancelled():
                 error = future.exception()
-                self._queue.put(_Item(section, error if error is not None else future.result()))
+                part.put(error if error is not None else future.result())
 
         return ended
 
@@ -156,41 +175,61 @@ class Several:
             try:
                 item = self._queue.get(timeout=self._patience())
             except Empty:
-                self._view.refresh()
-                if self._deadline is not None and time.monotonic() >= self._deadline:
-                    self._stop_waiting("the sandbox has not confirmed that the cell ended")
-                continue
+                item = None
             if isinstance(item, Press):
                 self._pressed(item.number)
-            else:
-                self._take(item.section, item.what)
+            elif item is not None:
+                self._take(*item)
+            # Not only when nothing came: others may print without an end.
+            if self._pressed_once:
+                self._see_what_is_due()
             self._view.refresh()
 
     def _patience(self) -> float | None:
-        ends = [self._view.patience] if self._view.patience is not None else []
-        if self._deadline is not None:
-            ends.append(self._deadline - time.monotonic())
-        return max(0.0, min(ends)) if ends else None
+        ends = [self._view.patience, *(part.patience() for part in self._parts)]
+        known = [end for end in ends if end is not None]
+        return max(0.0, min(known)) if known else None
 
-    def _take(self, section: Section, what: Any) -> None:
-        if isinstance(what, _Told):
-            self._told(section, what)
-        elif section.ended:
+    def _see_what_is_due(self) -> None:
+        for part in self._parts:
+            if part.section.ended:
+                continue
+            if part.held is not None:
+                if time.monotonic() >= part.held[1]:
+                    self._end(part, part.held[0])
+                continue
+            self._climb(part, part.ladder.check)
+            self._say(part, part.ladder.take_step(only_if_due=True))
+
+    def _take(self, part: _Part, what: Any) -> None:
+        section = part.section
+        if section.ended:
             return
+        if isinstance(what, Told):
+            self._told(part, what)
         elif isinstance(what, BaseException):
-            section.fail(what)
-            self._release()
+            self._fail(part, what)
         elif isinstance(what, events.Done):
-            section.end(what)
-            self._release()
+            if part.ladder.unanswered:
+                part.held = (what, time.monotonic() + ANSWER_WITHIN)
+            else:
+                self._end(part, what)
         elif isinstance(what, events.Input):
-            self._ask(section, what)
+            self._ask(part, what)
             section.window.consumed(what)
         else:
             section.take(what)
             if self._terminal is not None:
                 self._terminal.take(section, what)
             section.window.consumed(what)
+
+    def _end(self, part: _Part, done: events.Done) -> None:
+        part.end(done)
+        self._release()
+
+    def _fail(self, part: _Part, error: BaseException) -> None:
+        part.section.fail(error)
+        self._release()
 
     def _release(self) -> None:
         """Show every section that has ended and has nobody before it that has not."""
@@ -208,9 +247,14 @@ class Several:
         elif not self._capture:
             section.show()
 
-    def _ask(self, section: Section, question: events.Input) -> None:
+    def _ask(self, part: _Part, question: events.Input) -> None:
         assert self._questions is not None
-        run = self._runs[self._sections.index(section)]
+        section = part.section
+        try:
+            part.answers.room()
+        except ProtocolError as error:
+            self._fail(part, error)
+            return
         self._view.refresh(now=True)
         # Each sandbox counts its own questions; the one box needs numbers that only rise.
         self._serial, self._asked, self._asking = self._serial + 1, question.number, section
@@ -224,59 +268,38 @@ class Several:
         if isinstance(got, Press):
             self._pressed(got.number)
         elif isinstance(got, Answer):
-            future = loop_thread().submit(run.answer(question.number, got))
-            self._answers.add(future)
-            future.add_done_callback(self._answered)
-
-    def _answered(self, future: Future[bool]) -> None:
-        self._answers.discard(future)
-        if not future.cancelled():
-            # Whatever kept it from arriving is told by the cell's own end.
-            future.exception()
+            part.answers.send(question.number, got)
 
     # -- interrupts --------------------------------------------------------------------------------------
 
     def _pressed(self, number: int) -> None:
-        if number > TOP:
-            self._stop_waiting("stopped waiting; the cell may still be running in the sandbox")
+        self._pressed_once = True
+        for part in self._parts:
+            if not part.section.ended and part.held is None:
+                self._say(part, part.ladder.take_step())
+                self._climb(part, part.ladder.press, number)
+
+    def _told(self, part: _Part, told: Told) -> None:
+        if part.held is None:
+            self._climb(part, part.ladder.heard, told)
             return
-        self._deadline = time.monotonic() + TELL_WITHIN + 0.3
-        for section, run in zip(self._sections, self._runs, strict=True):
-            if section.ended:
-                continue
-            self._unanswered += 1
-            future = loop_thread().submit(run.interrupt(number))
-            future.add_done_callback(self._telling(section, number))
+        part.ladder.heard_late(told)
+        if not part.ladder.unanswered:
+            self._end(part, part.held[0])
 
-    def _telling(self, section: Section, level: int) -> Callable[[Future[str]], None]:
-        def told(future: Future[str]) -> None:
-            error: BaseException | None
-            error = SandboxUnreachable("cancelled") if future.cancelled() else future.exception()
-            did = "" if error is not None else future.result()
-            self._queue.put(_Item(section, _Told(level, did, error)))
+    def _climb(self, part: _Part, step: Callable[..., None], *given: Any) -> None:
+        """Do something on a sandbox's ladder; that nobody waits for it any more is that sandbox's error."""
+        try:
+            step(*given)
+        except SandboxInterrupted as error:
+            self._fail(part, error)
 
-        return told
-
-    def _told(self, section: Section, told: _Told) -> None:
-        self._unanswered -= 1
-        if not section.ended:
-            if told.error is not None:
-                section.fail(
-                    SandboxInterrupted(
-                        f"the sandbox could not be told ({told.error}); the cell may still be running there"
-                    )
-                )
-                self._release()
-            else:
-                section.did = told.did
-        if not self._unanswered:
-            self._deadline = time.monotonic() + OBEY_WITHIN if told.level >= TOP else None
-
-    def _stop_waiting(self, why: str) -> None:
-        for section in self._sections:
-            if not section.ended:
-                section.fail(SandboxInterrupted(f"{why}: `%sandbox reset` ends it"))
-        self._release()
+    def _say(self, part: _Part, step: str) -> None:
+        """What a press did while the cell goes on stands where its last line would."""
+        if step and not part.section.ended:
+            part.section.tail.append(step)
+            if self._terminal is not None and not self._quiet:
+                note(f"{part.section.name}: {step}")
 
     def _how_it_ended(self) -> str:
         said: dict[str, list[str]] = {}

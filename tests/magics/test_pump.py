@@ -20,9 +20,12 @@ from daytona_magics.errors import (
     SandboxUnreachable,
     WorkerDied,
 )
+from daytona_magics.notebook import ladder, sinks, status
 from daytona_magics.notebook import pump as pumping
-from daytona_magics.notebook import sinks, status
+from daytona_magics.notebook.asking import Answer
 from daytona_magics.notebook.pump import Pump
+from daytona_magics.notebook.results import Results
+from daytona_magics.notebook.several import Run, Several
 from daytona_magics.notebook.status import wait
 from daytona_magics.runtime.events import (
     Clear,
@@ -87,6 +90,26 @@ class Cell:
                 press()
 
         threading.Thread(target=later, daemon=True).start()
+
+
+class Overtaking(Cell):
+    """Its end comes before the interrupt's answer, by ``delay`` seconds."""
+
+    async def interrupt(self, level: int) -> str:
+        self.levels.append(level)
+        assert self.over is not None
+        self.over.set()
+        await asyncio.sleep(self.delay)
+        return f"did step {level}."
+
+
+async def nobody_asks(number: int, answer: Answer) -> bool:
+    raise AssertionError((number, answer))
+
+
+def together(cells: dict[str, Cell]) -> Results:
+    runs = [Run(name, name, cell.start, cell.interrupt, nobody_asks) for name, cell in cells.items()]
+    return Several(runs, capture=True).run()
 
 
 def test_streams_are_printed_in_order(capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,7 +284,7 @@ class TestLadder:
     def test_a_step_is_reported_while_the_cell_goes_on(self, capsys: pytest.CaptureFixture[str]) -> None:
         cell = Cell(endless=True, end=Done("interrupted"))
         cell.obeys = 2
-        cell.press_soon(0.1, pumping.SAY_AFTER + 0.4)
+        cell.press_soon(0.1, ladder.SAY_AFTER + 0.4)
         cell.run()
         assert "Press again to end the processes it started" in capsys.readouterr().out
 
@@ -284,7 +307,7 @@ class TestLadder:
         assert time.monotonic() - start < 5
 
     def test_the_last_step_is_given_five_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pumping, "OBEY_WITHIN", 0.3)
+        monkeypatch.setattr(ladder, "OBEY_WITHIN", 0.3)
         cell = Cell(endless=True)
         cell.obeys = 9
         cell.press_soon(0.1, 0.1, 0.1)
@@ -297,6 +320,42 @@ class TestLadder:
         cell.press_soon(0.1, 0.1, 0.1, 0.1)
         with pytest.raises(SandboxInterrupted, match="stopped waiting"):
             cell.run()
+
+    @pytest.mark.parametrize("late", [0.2, 60.0], ids=["heard", "never heard"])
+    def test_an_end_that_overtakes_the_answer_says_what_was_done(self, late: float) -> None:
+        cell = Overtaking(endless=True, end=Done("interrupted"))
+        cell.delay = late
+        cell.press_soon(0.1)
+        did = "did step 1" if late < 1 else ladder.AS_IT_ENDED
+        assert str(cell.run().error) == f"{did}; variables are alive"
+
+    def test_several_say_the_same_although_some_ends_overtake_their_answers(self) -> None:
+        cells: dict[str, Cell] = {
+            name: kind(endless=True, end=Done("interrupted"))
+            for name, kind in (("a", Cell), ("b", Overtaking), ("c", Cell), ("d", Overtaking))
+        }
+        for name, delay in (("b", 0.2), ("c", 0.1), ("d", 60.0)):
+            cells[name].delay = delay
+        cells["c"].error = SandboxUnreachable("no route")
+        cells["a"].press_soon(0.1)
+        with pytest.raises(SandboxInterrupted) as caught:
+            together(cells)
+        assert str(caught.value) == (
+            "a, b: did step 1; variables are alive; "
+            "c: the sandbox could not be told (no route); the cell may still be running there; "
+            f"d: {ladder.AS_IT_ENDED}; variables are alive"
+        )
+
+    def test_several_climb_side_by_side_and_nobody_waits_for_ever(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ladder, "OBEY_WITHIN", 0.3)
+        cells = {name: Cell(endless=True, end=Done("interrupted", worker="killed")) for name in "ab"}
+        cells["a"].obeys, cells["b"].obeys = 3, 9
+        cells["a"].press_soon(0.1, 0.1, 0.1)
+        with pytest.raises(SandboxInterrupted, match=r"a: did step 3; .*lost.*; b: .* not confirmed it"):
+            together(cells)
+        assert cells["a"].levels == cells["b"].levels == [1, 2, 3]
 
     def test_a_cell_that_ends_well_in_spite_of_the_press_still_stops_run_all(self) -> None:
         cell = Cell(endless=True, end=OK)
