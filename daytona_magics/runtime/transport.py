@@ -62,6 +62,15 @@ def is_loopback(url: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What a new PTY session is like: its size in characters, and its folder ("" is the sandbox's own)."""
+
+    cols: int = COLS
+    rows: int = ROWS
+    cwd: str = ""
+
+
+@dataclass(frozen=True)
 class PtyAddress:
     """Where a sandbox's PTYs are, and what opens them.
 
@@ -89,10 +98,13 @@ class PtyAddress:
         }
         return cls(f"{sandbox.toolbox_proxy_url}/{sandbox.id}", headers)
 
-    def create_connect(self, session: str) -> str:
+    def create_connect(self, session: str, shape: Shape | None = None) -> str:
         """URL that creates a PTY session and connects to it in one step."""
-        query = urlencode({"id": session, "cols": str(COLS), "rows": str(ROWS)})
-        return f"{self._ws}/process/pty/create-connect?{query}"
+        shape = shape or Shape()
+        query = {"id": session, "cols": str(shape.cols), "rows": str(shape.rows)}
+        if shape.cwd:
+            query["cwd"] = shape.cwd
+        return f"{self._ws}/process/pty/create-connect?{urlencode(query)}"
 
     def connect(self, session: str) -> str:
         """URL that connects to an existing PTY session."""
@@ -127,6 +139,7 @@ class PtySocket:
     Attributes:
         session: name of the PTY session, needed to delete it later.
         exit_text: what the server said when the session's process ended; empty while it runs.
+        exit_code: of the session's program; None while it runs, and when nobody said it.
         ended: whether the server closed the session in good order (its process is gone).
     """
 
@@ -135,11 +148,13 @@ class PtySocket:
     ) -> None:
         self.session = session
         self.exit_text = ""
+        self.exit_code: int | None = None
         self.ended = False
         self._http = http
         self._ws = ws
         self._outgoing = bytearray()
         self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
         self._writer = asyncio.create_task(self._write(), name="dm-pty-writer")
 
     @classmethod
@@ -149,6 +164,8 @@ class PtySocket:
         session: str,
         *,
         envs: Mapping[str, str] | None = None,
+        shape: Shape | None = None,
+        existing: bool = False,
         timeout: float = 10.0,
     ) -> PtySocket:
         """Create a PTY session and connect to it.
@@ -157,6 +174,8 @@ class PtySocket:
             address: where.
             session: a name no other session of the sandbox has.
             envs: environment of the session's shell, on top of the sandbox's.
+            shape: size and folder of a new session.
+            existing: connect to a session that is there already, and make none.
             timeout: seconds for the whole of it.
 
         Raises:
@@ -165,7 +184,8 @@ class PtySocket:
         http = aiohttp.ClientSession(trust_env=not is_loopback(address.base))
         failure: PtyError
         try:
-            ws = await asyncio.wait_for(cls._upgrade(http, address, session, envs), timeout)
+            made = cls._upgrade(http, address, session, envs, shape or Shape(), existing)
+            ws = await asyncio.wait_for(made, timeout)
             return cls(session, http, ws)
         except PtyError as error:
             failure = PtyError(str(error), error.status)
@@ -182,7 +202,12 @@ class PtySocket:
 
     @staticmethod
     async def _upgrade(
-        http: aiohttp.ClientSession, address: PtyAddress, session: str, envs: Mapping[str, str] | None
+        http: aiohttp.ClientSession,
+        address: PtyAddress,
+        session: str,
+        envs: Mapping[str, str] | None,
+        shape: Shape,
+        existing: bool,
     ) -> aiohttp.ClientWebSocketResponse:
         async def connect(url: str, offered: list[str]) -> aiohttp.ClientWebSocketResponse | int:
             try:
@@ -198,9 +223,13 @@ class PtySocket:
             except aiohttp.WSServerHandshakeError as error:
                 return error.status
 
-        made = await connect(address.create_connect(session), subprotocols(envs))
-        if made == 404:
-            body: dict[str, Any] = {"id": session, "cols": COLS, "rows": ROWS, "envs": dict(envs or {})}
+        if existing:
+            made = await connect(address.connect(session), subprotocols(None))
+        else:
+            made = await connect(address.create_connect(session, shape), subprotocols(envs))
+        if made == 404 and not existing:
+            body: dict[str, Any] = {"id": session, "cols": shape.cols, "rows": shape.rows}
+            body |= {"envs": dict(envs or {})} | ({"cwd": shape.cwd} if shape.cwd else {})
             async with http.post(address.create, json=body, headers=address.headers) as answer:
                 status = answer.status
             made = await connect(address.connect(session), subprotocols(None)) if status < 300 else status
@@ -211,7 +240,13 @@ class PtySocket:
     def send(self, data: bytes) -> None:
         """Queue bytes for the PTY; they leave in order."""
         self._outgoing += data
+        self._empty.clear()
         self._wake.set()
+
+    async def flushed(self) -> None:
+        """Wait until all that was sent has left, or cannot leave any more."""
+        if not self._writer.done() and self._outgoing:
+            await self._empty.wait()
 
     async def _write(self) -> None:
         try:
@@ -222,9 +257,12 @@ class PtySocket:
                     piece = bytes(self._outgoing[:MAX_SEND])
                     del self._outgoing[:MAX_SEND]
                     await self._ws.send_bytes(piece)
+                self._empty.set()
         except (aiohttp.ClientError, OSError):
             # The reading side sees the same loss and reports it; closing makes sure that it does.
             await self._http.close()
+        finally:
+            self._empty.set()
 
     async def receive(self) -> bytes:
         """The next bytes. Returns at once, without yielding to the loop, when some have already arrived.
@@ -246,6 +284,8 @@ class PtySocket:
             if message.type is aiohttp.WSMsgType.CLOSE:
                 self.ended = True
                 self.exit_text = self.exit_text or _closing(str(message.extra or ""))
+                if self.exit_code is None:
+                    self.exit_code = _exit_code(message.extra)
             reason = self.exit_text or f"connection closed ({self._ws.close_code or 'lost'})"
             raise PtyError(reason)
 
@@ -258,7 +298,7 @@ class PtySocket:
             return
         if control.get("status") == "exited":
             self.ended = True
-            self.exit_text = _ended(control)
+            self.exit_text, self.exit_code = _ended(control), _code_of(control)
         elif control.get("status") == "error":
             self.exit_text = f"the terminal reported: {control.get('error')!s:.200}"
 
@@ -277,6 +317,19 @@ class PtySocket:
 
 def _ended(report: dict[str, Any]) -> str:
     return f"the terminal's program ended with exit code {report.get('exitCode')!s:.20}"
+
+
+def _code_of(report: dict[str, Any]) -> int | None:
+    code = report.get("exitCode")
+    return code if isinstance(code, int) and abs(code) < 1 << 31 else None
+
+
+def _exit_code(reason: object) -> int | None:
+    try:
+        report = json.loads(str(reason or ""))
+    except (ValueError, RecursionError):
+        return None
+    return _code_of(report) if isinstance(report, dict) else None
 
 
 def _closing(reason: str) -> str:

@@ -3,7 +3,8 @@
 Every widget's own module (``_esm``) is the loader, about two kilobytes. The rest is the text of one hidden
 model that each kernel has once: the loader asks the page's widget manager for that model, imports its text
 from a blob, and keeps the module for all widgets of that version. So twenty widgets cost one bundle on the
-wire, in memory and in a saved notebook; nothing comes from a CDN.
+wire, in memory and in a saved notebook; nothing comes from a CDN. What is large and used by one kind of widget
+is a bundle of its own, and such a model, made when the first of its widgets is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from daytona_magics.errors import SandboxError
 
 _STATIC = Path(__file__).with_name("static")
 _lock = threading.Lock()
-_assets: Assets | None = None
+_made: dict[str, Assets] = {}
 
 
 @cache
@@ -47,15 +48,19 @@ class Assets(anywidget.AnyWidget):
     version = traitlets.Unicode().tag(sync=True)
 
 
-def reference() -> str:
+def reference(name: str = "core.js") -> str:
     """What a widget's trait says of the kernel's assets: ``IPY_MODEL_`` and the model's id.
 
     Notebooks that are saved with their widgets' state keep the assets because they follow such references.
+
+    Args:
+        name: of the bundle.
     """
-    global _assets
     with _lock:
-        if _assets is None or _assets.comm is None:
-            text = bundle("core.js")
-            # The first line of a bundle holds the hash of its sources.
-            _assets = Assets(source=text, version=text.partition("\n")[0].strip("/* "))
-        return f"IPY_MODEL_{_assets.model_id}"
+        made = _made.get(name)
+        if made is None or made.comm is None:
+            text = bundle(name)
+            # The first line of a bundle holds the hash of all sources.
+            version = f"{name} {text.partition(chr(10))[0].strip('/* ')}"
+            made = _made[name] = Assets(source=text, version=version)
+        return f"IPY_MODEL_{made.model_id}"

@@ -67,10 +67,12 @@ class LiveWidget(anywidget.AnyWidget):
 
     Attributes:
         kind: which part of the bundle draws it.
+        bundle: the file with its code, when that is not the one of all widgets.
         calls: names of coroutine methods ``call_NAME(arguments, buffers)``.
     """
 
     kind: ClassVar[str] = ""
+    bundle: ClassVar[str] = "core.js"
     calls: ClassVar[tuple[str, ...]] = ()
 
     _kind = traitlets.Unicode().tag(sync=True)
@@ -93,7 +95,7 @@ class LiveWidget(anywidget.AnyWidget):
         super().__init__(
             _esm=assets.bundle("loader.js"),
             _kind=self.kind,
-            _assets=assets.reference(),
+            _assets=assets.reference(self.bundle),
             _control=f"IPY_MODEL_{self._up.model_id}",
             **traits,
         )
