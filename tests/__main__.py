@@ -21,6 +21,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from tests import in_memory
 from tests.closed_network import (
     FORWARDER_VARIABLE,
     LOG_VARIABLE,
@@ -40,8 +41,6 @@ SECOND_TRY = ("--reruns", "1", "--reruns-delay", "1", "--rerun-show-tracebacks",
 PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.shards", *SECOND_TRY)
 #: A shard waits for half of its time, so a few more of them than cores.
 SHARDS = (os.cpu_count() or 1) + 1
-#: Bytes of memory that must be available before temporary files are kept there: disks are filled in tests.
-ROOMY = 8 << 30
 
 
 def main(arguments: list[str]) -> int:
@@ -154,8 +153,7 @@ def temporary(number: str) -> str:
     """A folder for this shard's temporary files: thousands per engine, gone at its end, need no disk."""
     folder = Path(os.environ[FOLDER_VARIABLE], number)
     folder.mkdir()
-    available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvail" in line)
-    if int(available.split()[1]) << 10 >= ROOMY:
+    if in_memory.roomy():
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(folder)], check=True)
     else:
         folder.chmod(0o1777)

@@ -16,7 +16,7 @@ from daytona_magics.engine.launch.launcher import Launcher
 from daytona_magics.engine.life.lifecycle import Sandboxes
 from daytona_magics.engine.life.sandbox import Sandbox
 from daytona_magics.engine.store.database import Database
-from tests import scraps
+from tests import layers, scraps
 
 D = TypeVar("D", bound=Database)
 L = TypeVar("L", bound=Launcher)
@@ -52,7 +52,9 @@ def folder() -> Iterator[Path]:
     """A folder that sandboxes' users can pass through, removed afterwards."""
     base = Path(tempfile.mkdtemp(prefix="dm-"))
     base.chmod(0o711)
+    layers.lend(base)
     yield base
+    layers.take_back(base)
     scraps.remove(base)
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests import scraps
+from tests import layers, scraps
 
 ROOT = Path(__file__).resolve().parents[1]
 #: On a disk: the usual temporary folder may be in memory, and what is written there counts as memory.
@@ -49,6 +49,7 @@ class IsolatedEngine:
             PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             **(extra or {}),
         )
+        layers.lend(self.state)
 
     def command(self, *words: str, timeout: float = 60, **extra_env: str) -> subprocess.CompletedProcess[str]:
         """Run ``python -m daytona_magics.engine WORDS`` and return what it said."""
@@ -126,6 +127,7 @@ class IsolatedEngine:
     def close(self) -> None:
         """Stop the engine and remove the folders."""
         done = self.command("stop")
+        layers.take_back(self.state)
         scraps.remove(self.base)
         assert done.returncode == 0, done.stderr
 

@@ -28,6 +28,8 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
 
+from tests import layers
+
 ROOT = Path(__file__).resolve().parent.parent
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -317,6 +319,8 @@ def environment(home: Path, more: dict[str, str | None] | None = None) -> dict[s
             env.pop(name, None)
         else:
             env[name] = value
+    if "DAYTONA_MAGICS_HOME" in env:
+        layers.lend(Path(env["DAYTONA_MAGICS_HOME"]))
     return env
 
 
@@ -324,3 +328,5 @@ def stop_engine(env: dict[str, str]) -> None:
     """End the embedded engine that kernels with this environment started."""
     command = [sys.executable, "-m", "daytona_magics.engine", "stop"]
     subprocess.run(command, env=env, cwd=ROOT, capture_output=True, timeout=60, check=False)
+    if "DAYTONA_MAGICS_HOME" in env:
+        layers.take_back(Path(env["DAYTONA_MAGICS_HOME"]))

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from daytona_magics.engine.launch import calls, namespaces, visible
-from tests import scraps, uids
+from tests import in_memory, scraps, uids
 
 ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -33,11 +33,14 @@ def become(uid: int, home: str) -> None:
     hidden: dict[str, list[tuple[int, str]]] = {}
     for path in [*(bind[0] for bind in visible.plan().binds), ROOT, home]:
         closed = next((str(p) for p in reversed(Path(path).parents) if not p.stat().st_mode & 1), None)
+        if path.startswith("/tmp/") and in_memory.roomy():
+            closed = "/tmp"
         if closed is not None:
             tree = calls.clone_tree(path, read_only=path != home)
             hidden.setdefault(closed, []).append((tree, path))
     for folder, trees in hidden.items():
-        calls.check(libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"mode=0755"), "mount")
+        mode = b"mode=1777" if folder == "/tmp" else b"mode=0755"
+        calls.check(libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, mode), "mount")
         for fd, path in trees:
             os.makedirs(path, exist_ok=True)
             calls.attach(fd, path)
