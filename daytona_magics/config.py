@@ -7,10 +7,11 @@ Every help text states its unit. Nothing secret is ever a trait: keys stay in th
 
 from __future__ import annotations
 
+import os
 from textwrap import dedent
 from typing import Any
 
-from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
+from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, default, validate
 from traitlets.config import Config, Configurable
 
 #: The isolation ladder, lowest first; a level satisfies every level at or below it.
@@ -92,6 +93,13 @@ class SandboxConfig(Configurable):  # type: ignore[misc]
     pace_rate = Int(800, help=_help("""kB of text per second that are shown where output is paced.""")).tag(
         config=True
     )
+    display = Enum(
+        ("auto", "live", "static"),
+        help=_help("""How widgets are shown: "live", "static" (only the record that a notebook keeps: text
+        and HTML, no comms), or "auto" (live where somebody sits at a notebook; static under nbconvert,
+        nbclient and papermill, in a terminal, in a plain program). Until it is set: the environment variable
+        DAYTONA_MAGICS_DISPLAY, else auto."""),
+    ).tag(config=True)
     tooltips = Bool(
         False,
         help=_help("""Shift-Tab in a sandbox cell shows the sandbox's names. Off by default: it needs a cover
@@ -102,6 +110,13 @@ class SandboxConfig(Configurable):  # type: ignore[misc]
         help=_help("""Show HTML, SVG and JavaScript from a sandbox as they come, with full access to the
         notebook page. Off: HTML is sanitised or framed, JavaScript dropped."""),
     ).tag(config=True)
+
+    @default("display")  # type: ignore[untyped-decorator]
+    def _display_of_the_environment(self) -> str:
+        wanted = os.environ.get("DAYTONA_MAGICS_DISPLAY") or "auto"
+        if wanted not in ("auto", "live", "static"):
+            raise TraitError(f"DAYTONA_MAGICS_DISPLAY is auto, live or static, not {wanted!r}")
+        return wanted
 
     @validate("auto_stop", "auto_delete_batch")  # type: ignore[untyped-decorator]
     def _not_negative(self, proposal: Any) -> int:

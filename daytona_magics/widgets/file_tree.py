@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from daytona_magics.errors import SandboxError
 from daytona_magics.notebook.card import size
 from daytona_magics.runtime import listing
-from daytona_magics.sandboxes import actions, files
+from daytona_magics.runtime.loop import loop_thread
 from daytona_magics.sandboxes import client as sdk
-from daytona_magics.sandboxes.report import Reporter, Silent, state_of
+from daytona_magics.sandboxes import files
+from daytona_magics.sandboxes.report import Reporter
 from daytona_magics.widgets.live import CallError, LiveWidget
 
 if TYPE_CHECKING:
-    from daytona_magics.runtime.channel import Channel
     from daytona_magics.sandboxes.binding import Binding
 
 #: Bytes of a text and of a picture that are shown, and of a file that is downloaded through the page.
@@ -53,7 +53,7 @@ class FileTree(LiveWidget):
     """
 
     kind = "file-tree"
-    calls = ("list", "look", "make", "rename", "remove", "upload", "download", "piece", "abort", "start")
+    calls = ("list", "look", "make", "rename", "remove", "upload", "download", "piece", "abort")
 
     def __init__(
         self, path: str = "~", *, binding: Binding | None = None, page: listing.Page | None = None
@@ -71,7 +71,7 @@ class FileTree(LiveWidget):
         path, match = _text(given, "path", self.path), _text(given, "match", "")
         offset, limit = _number(given, "offset", 0), min(_number(given, "limit", 200), listing.MAX_PAGE)
         hidden = given.get("hidden") is True
-        channel = await self._channel()
+        channel = await self.channel()
         page = await listing.page(channel, path, offset=offset, limit=limit, match=match, hidden=hidden)
         if path == self.path and offset == 0:
             self._top = page
@@ -89,7 +89,7 @@ class FileTree(LiveWidget):
     async def call_look(self, given: dict[str, Any], _: list[bytes]) -> Any:
         """The beginning of a file, as text or as a picture."""
         path = _text(given, "path")
-        sandbox = await self._sandbox()
+        sandbox = await self.sandbox()
         info = await files.info_of(sandbox, path)
         head = await asyncio.wait_for(_head(sandbox, path), LOOK_WITHIN)
         kind = _picture(head)
@@ -104,13 +104,13 @@ class FileTree(LiveWidget):
     async def call_make(self, given: dict[str, Any], _: list[bytes]) -> None:
         """A new folder."""
         path = _text(given, "path")
-        sandbox = await self._sandbox()
+        sandbox = await self.sandbox()
         await files.asked(path, sandbox.fs.create_folder(path, "755"))
 
     async def call_rename(self, given: dict[str, Any], _: list[bytes]) -> None:
         """Another name or place."""
         path, target = _text(given, "path"), _text(given, "to")
-        sandbox = await self._sandbox()
+        sandbox = await self.sandbox()
         if await _exists(sandbox, target):
             raise CallError("refused", f"{target!r} exists already")
         await files.asked(path, sandbox.fs.move_files(path, target))
@@ -118,7 +118,7 @@ class FileTree(LiveWidget):
     async def call_remove(self, given: dict[str, Any], _: list[bytes]) -> None:
         """Delete a file, or a folder with everything in it."""
         path = _text(given, "path")
-        sandbox = await self._sandbox()
+        sandbox = await self.sandbox()
         await files.asked(path, sandbox.fs.delete_file(path, recursive=given.get("folder") is True))
 
     async def call_upload(self, given: dict[str, Any], buffers: list[bytes]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class FileTree(LiveWidget):
             return {"got": upload.size}
         del self._uploads[key]
         try:
-            sandbox = await self._sandbox()
+            sandbox = await self.sandbox()
             await files.asked(path, sandbox.fs.upload_file(upload.name, path))
         finally:
             upload.close()
@@ -143,7 +143,7 @@ class FileTree(LiveWidget):
     async def call_download(self, given: dict[str, Any], _: list[bytes]) -> dict[str, Any]:
         """Begin to read a file; its pieces are asked for one by one."""
         path, key = _text(given, "path"), _text(given, "id")
-        sandbox = await self._sandbox()
+        sandbox = await self.sandbox()
         info = await files.info_of(sandbox, path)
         if info.size > DOWNLOAD_LIMIT:
             raise CallError(
@@ -175,27 +175,13 @@ class FileTree(LiveWidget):
         if (upload := self._uploads.pop(key, None)) is not None:
             upload.close()
 
-    async def call_start(self, given: dict[str, Any], _: list[bytes]) -> None:
-        """Start the sandbox, or make one."""
-        await self._binding.ready(Silent())
-
-    # -- the way there ---------------------------------------------------------------------------------------
-
-    async def _channel(self) -> Channel:
-        """The channel, without creating or starting anything: nobody asked for that by looking."""
-        channel = self._binding.open_channel()
-        if channel is not None:
-            return channel
-        sandbox = await actions.look(self._binding, Silent())
-        if sandbox is None:
-            raise CallError("none", "There is no sandbox yet.")
-        if state_of(sandbox) != "started":
-            raise CallError("stopped", f"The sandbox is {state_of(sandbox)}.")
-        return await self._binding.ready(Silent())
-
-    async def _sandbox(self) -> Any:
-        await self._channel()
-        return self._binding.bound()
+    def released(self) -> None:
+        for upload in self._uploads.values():
+            upload.close()
+        self._uploads.clear()
+        for pieces in self._downloads.values():
+            loop_thread().submit(pieces.close())
+        self._downloads.clear()
 
     # -- what stays ------------------------------------------------------------------------------------------
 

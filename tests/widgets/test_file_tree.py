@@ -245,7 +245,7 @@ def test_a_busy_kernel_is_said_or_does_not_matter(tree: Tree) -> None:
 def test_a_stopped_sandbox_is_said_and_started_when_asked(tree: Tree) -> None:
     tree.kernel("get_ipython().run_line_magic('sandbox', 'stop')")
     tree.box.get_by_role("button", name="Refresh").click()
-    tree.says("The sandbox is stopped.")
+    expect(tree.box.locator(".dm-banner")).to_contain_text("is stopped: files are kept")
     screenshot(tree.page, "file_tree_stopped")
     tree.box.get_by_role("button", name="Start it").click()
     tree.says(re.compile(r"\d entries"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from daytona_magics.config import SandboxConfig
 from daytona_magics.runtime.loop import loop_thread
 from daytona_magics.widgets import live
 from daytona_magics.widgets.live import CallError, LiveWidget
@@ -16,7 +17,9 @@ from daytona_magics.widgets.live import CallError, LiveWidget
 class Bound:
     """Stands for a binding: these widgets touch no sandbox."""
 
-    sandbox = None
+    sandbox = endpoint = None
+    gone = False
+    config = SandboxConfig(display="live")
 
 
 class Echo(LiveWidget):
@@ -146,7 +149,9 @@ def test_of_too_many_widgets_the_oldest_ends(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(live, "_living", type(live._living)())
     monkeypatch.setattr(live, "MOST_LIVE", 2)
     made = [Echo(Bound()) for _ in range(3)]  # type: ignore[arg-type]
-    assert [one.comm is None for one in made] == [True, False, False]
+    # Its views stay, with the record and the reason.
+    assert [one._ended.get("text") for one in made] == ["Echo of sandbox (none yet)", None, None]
+    assert "oldest" in made[0]._ended["why"] and made[0]._up is None
     for one in made:
         one.close()
     assert not live._living

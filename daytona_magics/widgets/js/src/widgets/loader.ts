@@ -1,5 +1,5 @@
 /**
- * The module every widget brings along. It fetches the rest once per page: the text of the hidden assets model,
+ * The module every widget brings along. It fetches the rest once per page: the text of a hidden model per bundle,
  * imported from a blob and kept for all widgets of that version.
  *
  * Nothing happens before `render`: a front end drops the messages of models whose initialisation takes long.
@@ -17,19 +17,19 @@ function cache(): Cache {
 
 async function load(assets: Model): Promise<Core> {
   const version = String(assets.get("version"));
-  let core = cache().get(version);
-  if (core === undefined) {
+  let module = cache().get(version);
+  if (module === undefined) {
     const url = URL.createObjectURL(new Blob([String(assets.get("source"))], { type: "text/javascript" }));
-    core = import(/* @vite-ignore */ url).then((module: { default: Core }) => module.default);
-    cache().set(version, core);
-    core.catch(() => cache().delete(version)).finally(() => URL.revokeObjectURL(url));
+    module = import(/* @vite-ignore */ url).then((made: { default: Core }) => made.default);
+    cache().set(version, module);
+    module.catch(() => cache().delete(version)).finally(() => URL.revokeObjectURL(url));
   }
-  return core;
+  return module;
 }
 
-/** Another model of this kernel, by the reference a trait holds. */
-async function referred(model: Model, trait: string): Promise<Model> {
-  return model.widget_manager.get_model(String(model.get(trait)).slice(NAME.length));
+/** Another model of this kernel, by a trait's reference. */
+async function referred(model: Model, reference: unknown): Promise<Model> {
+  return model.widget_manager.get_model(String(reference).slice(NAME.length));
 }
 
 export default {
@@ -39,13 +39,16 @@ export default {
     context.signal?.addEventListener("abort", () => ending.abort(), { once: true });
     try {
       const [core, control] = await Promise.all([
-        referred(model, "_assets").then(load),
-        referred(model, "_control"),
+        referred(model, model.get("_assets")).then(load),
+        referred(model, model.get("_control")),
       ]);
       core.mount(String(model.get("_kind")), { model, control, el, signal: ending.signal });
     } catch (error) {
       // A page that forbids modules from blobs, or a notebook whose kernel is gone.
-      el.textContent = `This widget cannot be shown here (${String(error)}). Run its cell again.`;
+      const ended = model.get("_ended") as { text?: string } | undefined;
+      const text = `This widget cannot be shown here (${String(error)}). Run its cell again.`;
+      el.style.whiteSpace = "pre-wrap";
+      el.textContent = ended?.text ? `${ended.text}\n\n${text}` : text;
     }
     return () => ending.abort();
   },

@@ -8,6 +8,8 @@ export interface Model {
   off(event: string, callback: (...args: never[]) => void): void;
   send(content: unknown, callbacks?: unknown, buffers?: ArrayBuffer[]): void;
   widget_manager: { get_model(id: string): Promise<Model> };
+  /** Whether a kernel is at its other end; only some front ends say so. */
+  comm_live?: boolean;
 }
 
 export interface RenderContext {
