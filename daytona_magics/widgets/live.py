@@ -168,7 +168,7 @@ class LiveWidget(anywidget.AnyWidget):
         if known:
             loop_thread().submit(_run(self.released))
 
-    def released(self) -> None:  # noqa: B027 - most widgets hold nothing
+    def released(self) -> None:
         """Let go of what the widget holds; called once, on the loop."""
 
     # -- the page speaks -----------------------------------------------------------------------------------
