@@ -22,8 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.browser import chromium
 from tests.kernel_client import environment, stop_engine
 
 #: Settings of the page: no news, no dialogs about them.
@@ -136,6 +138,20 @@ def lab() -> Iterator[Lab]:
             made.close()
             stop_engine(made.env)
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Lab]:
+    """A JupyterLab; a module that uses it imports it."""
+    with lab() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser; a module that uses it imports it."""
+    with chromium() as made:
+        yield made
 
 
 def screenshot(page: Page, name: str) -> None:

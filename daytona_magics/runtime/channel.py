@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from daytona_magics.errors import ProtocolError, SandboxError, SandboxUnreachable
 from daytona_magics.runtime import decode
@@ -30,9 +30,6 @@ from daytona_magics.runtime.line import Line
 from daytona_magics.runtime.link import Link, LinkLost, Refused, Reply
 from daytona_magics.runtime.records import ExecRequest, GuestInfo, Look, new_id
 
-if TYPE_CHECKING:
-    from daytona import AsyncSandbox
-
 __all__ = ["Channel", "ExecRequest", "FlowWindow", "GuestInfo", "new_id"]
 
 #: Seconds within which an interrupt is told or refused.
@@ -40,24 +37,7 @@ INTERRUPT_WITHIN = 2.0
 
 
 class Channel(Line):
-    """The one line to a sandbox's guest; many executions may share it.
-
-    Args:
-        sandbox: the SDK's asynchronous sandbox object.
-        api_key: the endpoint's key; it goes into request headers and nowhere else.
-        reconnect_for: seconds for which a broken line is tried again before giving up.
-        fresh: the sandbox was created a moment ago and has no guest yet; saves asking.
-
-    Attributes:
-        info: what the guest said at the last connect, None before the first.
-        closed: whether :meth:`close` was called.
-    """
-
-    def __init__(
-        self, sandbox: AsyncSandbox, *, api_key: str, reconnect_for: float = 60.0, fresh: bool = False
-    ) -> None:
-        super().__init__(sandbox, api_key=api_key, reconnect_for=reconnect_for, fresh=fresh)
-        self._retained: set[str] = set()
+    """The one line to a sandbox's guest, made as a :class:`Line` is; many executions may share it."""
 
     # -- executions --------------------------------------------------------------------------------
 

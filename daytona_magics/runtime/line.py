@@ -58,6 +58,7 @@ class Line:
         self._flaps = 0
         self._connecting: asyncio.Task[Link] | None = None
         self._feeds: dict[str, Feed] = {}
+        self._retained: set[str] = set()  # executions whose output the sandbox keeps
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "connected" if self._link and self._link.alive else "idle"

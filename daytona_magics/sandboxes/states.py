@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import SandboxError, SandboxUsageError
@@ -100,6 +100,31 @@ async def each(boxes: Sequence[AsyncSandbox], act: Any) -> list[AsyncSandbox]:
     return list(boxes)
 
 
+async def _change(
+    binding: Binding,
+    tell: Reporter,
+    names: Sequence[str],
+    act: Callable[[AsyncSandbox], Coroutine[Any, Any, None]],
+    *,
+    sure: bool,
+    doing: str,
+    step: str,
+    check: Callable[[Sequence[AsyncSandbox]], None] = lambda boxes: None,
+) -> list[AsyncSandbox]:
+    """Do something to the sandboxes of a verb, side by side.
+
+    Args:
+        sure, doing: as of :func:`chosen`.
+        step: the verb as a step that goes on ("stopping").
+        check: raises when one of them cannot be changed so; then none is.
+    """
+    async with binding.locked():
+        boxes = await chosen(binding, tell, names, sure=sure, doing=doing)
+        check(boxes)
+        tell.progress(f"{step} {boxes[0].name if len(boxes) == 1 else f'{len(boxes)} sandboxes'}")
+        return await each(boxes, act)
+
+
 async def stop(
     binding: Binding, tell: Reporter, names: Sequence[str], *, sure: bool, force: bool
 ) -> list[AsyncSandbox]:
@@ -112,10 +137,7 @@ async def stop(
         limit = binding.config.create_timeout
         await sdk.asked(box.stop(timeout=limit, force=force), f"stopping {box.name}")
 
-    async with binding.locked():
-        boxes = await chosen(binding, tell, names, sure=sure, doing="stop")
-        tell.progress(f"stopping {_named(boxes)}")
-        return await each(boxes, one)
+    return await _change(binding, tell, names, one, sure=sure, doing="stop", step="stopping")
 
 
 async def start(binding: Binding, tell: Reporter, names: Sequence[str], *, sure: bool) -> list[AsyncSandbox]:
@@ -127,10 +149,7 @@ async def start(binding: Binding, tell: Reporter, names: Sequence[str], *, sure:
             limit = binding.config.create_timeout
             await sdk.asked(box.start(timeout=limit), f"starting {box.name}")
 
-    async with binding.locked():
-        boxes = await chosen(binding, tell, names, sure=sure, doing="start")
-        tell.progress(f"starting {_named(boxes)}")
-        return await each(boxes, one)
+    return await _change(binding, tell, names, one, sure=sure, doing="start", step="starting")
 
 
 async def pause(binding: Binding, tell: Reporter, names: Sequence[str], *, sure: bool) -> list[AsyncSandbox]:
@@ -148,10 +167,7 @@ async def pause(binding: Binding, tell: Reporter, names: Sequence[str], *, sure:
         limit = binding.config.create_timeout
         await sdk.asked(box.pause(timeout=limit), f"pausing {box.name}")
 
-    async with binding.locked():
-        boxes = await chosen(binding, tell, names, sure=sure, doing="pause")
-        tell.progress(f"pausing {_named(boxes)}")
-        return await each(boxes, one)
+    return await _change(binding, tell, names, one, sure=sure, doing="pause", step="pausing")
 
 
 async def archive(
@@ -171,16 +187,15 @@ async def archive(
         if state_of(box) != "archived":
             raise SandboxError(f"{box.name} is {state_of(box)} instead of archived", hint=_reason(box))
 
-    async with binding.locked():
-        boxes = await chosen(binding, tell, names, sure=sure, doing="archive")
+    def check(boxes: Sequence[AsyncSandbox]) -> None:
         running = [box.name for box in boxes if state_of(box) not in ("stopped", "archived")]
         if running:
             raise SandboxError(
                 f"only a stopped sandbox can be archived, and these are not: {', '.join(running)}",
                 hint="Variables are lost by a stop, files are kept:  %sandbox stop " + " ".join(names),
             )
-        tell.progress(f"archiving {_named(boxes)}")
-        return await each(boxes, one)
+
+    return await _change(binding, tell, names, one, sure=sure, doing="archive", step="archiving", check=check)
 
 
 async def recover(binding: Binding, tell: Reporter, name: str | None) -> AsyncSandbox:
@@ -290,10 +305,6 @@ async def settled(box: AsyncSandbox, timeout: float) -> str:
 
 def _reason(box: AsyncSandbox) -> str:
     return str(box.error_reason or "")
-
-
-def _named(boxes: Sequence[AsyncSandbox]) -> str:
-    return boxes[0].name if len(boxes) == 1 else f"{len(boxes)} sandboxes"
 
 
 async def family(binding: Binding, tell: Reporter, name: str | None) -> list[tuple[int, Any]]:

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser import chromium
-from tests.lab import Lab, lab, screenshot
+from tests.lab import Lab, screenshot
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -85,18 +84,6 @@ class _Note(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def jupyter() -> Iterator[Lab]:
-    with lab() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def listener() -> Iterator[Listener]:
     with Listener() as made:
         yield made
@@ -115,8 +102,8 @@ def shown(kind: str, listener: Listener) -> str:
 
 
 @pytest.fixture(scope="module")
-def page(jupyter: Lab, browser: Browser, listener: Listener) -> Iterator[Page]:
-    made = jupyter.open(
+def page(server: Lab, browser: Browser, listener: Listener) -> Iterator[Page]:
+    made = server.open(
         browser,
         "hostile",
         "%load_ext daytona_magics",
@@ -237,10 +224,10 @@ HONEST = {
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_honest_output_looks_right(jupyter: Lab, browser: Browser, dark: bool) -> None:
+def test_honest_output_looks_right(server: Lab, browser: Browser, dark: bool) -> None:
     name = "dark" if dark else "light"
     cells = [f"%%sandbox -q\n{cell}" for cell, _ in HONEST.values()]
-    shown = jupyter.open(browser, name, "%load_ext daytona_magics", *cells, dark=dark)
+    shown = server.open(browser, name, "%load_ext daytona_magics", *cells, dark=dark)
     try:
         # Cells below the fold are drawn when they come into sight.
         for at, (kind, (_, found)) in enumerate(HONEST.items(), start=1):

@@ -68,12 +68,9 @@ class Connection:
     # -- in ------------------------------------------------------------------------------------------------
 
     def _receive(self, events: int) -> None:
-        try:
-            data = os.read(self._read_fd, 65536)
-        except BlockingIOError:
+        data = loop.received(self._read_fd)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self.close()
             return

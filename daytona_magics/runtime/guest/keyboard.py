@@ -15,6 +15,7 @@ import re
 import time
 
 from . import frames, waiting
+from .loop import received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,12 +106,9 @@ class Keyboard:
     # -- what the program writes to its terminal -----------------------------------------------------------
 
     def _readable(self) -> None:
-        try:
-            data = os.read(self._end, 65536)
-        except BlockingIOError:
+        data = received(self._end)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self.close()
             return

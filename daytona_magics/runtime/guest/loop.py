@@ -21,6 +21,16 @@ IN = select.EPOLLIN
 OUT = select.EPOLLOUT
 
 
+def received(fd: int, most: int = 65536) -> bytes | None:
+    """What can be read from a descriptor now; b"" when nothing will come any more, None when nothing has."""
+    try:
+        return os.read(fd, most)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
 class Timer:
     """A callback due at a time of the monotonic clock; ``cancel()`` may be called at any moment."""
 
