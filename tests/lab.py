@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class Lab:
             "IdentityProvider.token": self._token,
             "LabApp.app_settings_dir": overrides,
             "LabApp.news_url": "",
+            "JupyterNotebookApp.expose_app_in_browser": True,
         }
         self.log = (home / "lab.log").open("wb")
         self._process = subprocess.Popen(
@@ -81,20 +82,36 @@ class Lab:
                     raise RuntimeError((self.home / "lab.log").read_text()[-3000:]) from None
                 time.sleep(0.2)
 
-    def open(self, browser: Browser, name: str, *cells: str, dark: bool = False) -> Page:
-        """A page with the notebook, whose cells have all run."""
+    def open(
+        self,
+        browser: Browser,
+        name: str,
+        *cells: str,
+        dark: bool = False,
+        front: str = "lab",
+        size: tuple[int, int] = (1200, 4200),
+        watch: Callable[[Page], None] = lambda page: None,
+    ) -> Page:
+        """A page with the notebook, whose cells have all run.
+
+        Args:
+            browser: where to open it.
+            name: of the notebook.
+            cells: its code cells.
+            dark: with JupyterLab's dark theme.
+            front: "lab", or "notebook" for Notebook 7.
+            size: of the page, in pixels.
+            watch: called with the page while it is still empty.
+        """
         made = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
         )
         nbformat.write(made, self.work / f"{name}.ipynb")
-        context = browser.new_context(viewport={"width": 1200, "height": 4200})
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]})
         page = context.new_page()
-        address = f"http://127.0.0.1:{self.port}/lab/workspaces/{name}/tree/{name}.ipynb"
-        page.goto(f"{address}?token={self._token}&reset")
-        page.wait_for_function("window.jupyterapp && window.jupyterapp.restored")
-        page.evaluate("() => window.jupyterapp.restored.then(() => true)")
-        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
+        watch(page)
+        self.visit(page, name, front)
         if dark:
             page.evaluate(_DARK)
             page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
@@ -102,6 +119,14 @@ class Lab:
         page.evaluate(f"() => {{ {_RUN} }}")
         page.wait_for_function(_ALL_RAN, arg=len(cells), timeout=120_000)
         return page
+
+    def visit(self, page: Page, name: str, front: str = "lab") -> None:
+        """Open a notebook that is there, in the page; nothing is run."""
+        where = f"lab/workspaces/{name}/tree/{name}.ipynb" if front == "lab" else f"notebooks/{name}.ipynb"
+        page.goto(f"http://127.0.0.1:{self.port}/{where}?token={self._token}&reset")
+        page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=60_000)
+        page.evaluate("() => window.jupyterapp.restored.then(() => true)")
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
 
     def close(self) -> None:
         self._process.terminate()

@@ -6,14 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from tests.engine_process import wait_until
 from tests.lab import Lab, screenshot
-from tests.typescript.node_sdk import node_modules
+from tests.widgets.page import Watched, axe, hostile_keys
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -40,17 +39,8 @@ os.mkdir('project/work')
 CELLS = ("%load_ext daytona_magics", FILES, "%sandbox files ~/project")
 
 
-class Tree:
-    """One tree in a page, and what the page did meanwhile."""
-
-    def __init__(self, server: Lab, page: Page) -> None:
-        self.server, self.page = server, page
-        self.problems: list[str] = []
-        self.elsewhere: list[str] = []
-        self.frames: list[str] = []
-        page.on("dialog", lambda dialog: (self.problems.append(dialog.message), dialog.dismiss()))
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+class Tree(Watched):
+    """One tree in a page."""
 
     @property
     def box(self) -> Locator:
@@ -69,10 +59,6 @@ class Tree:
         active = self.tree.get_attribute("aria-activedescendant")
         return self.page.locator(f"[id='{active}'] .dm-name").inner_text()
 
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.page.keyboard.press(key)
-
     def choose(self, name: str) -> None:
         self.tree.focus()
         self.press("Home")
@@ -83,34 +69,14 @@ class Tree:
         # The tree's own; a preview has one, too.
         expect(self.box.locator(":scope > .dm-status")).to_contain_text(text, timeout=30_000)
 
-    def kernel(self, code: str) -> str:
-        """What a cell prints that is not in the notebook."""
-        said: str = self.page.evaluate(_EXECUTE, code)
-        return said
-
-
-_EXECUTE = """async code => {
-  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-  const future = kernel.requestExecute({code});
-  let said = '';
-  future.onIOPub = message => { said += message.content.text ?? message.content.evalue ?? ''; };
-  await future.done;
-  return said;
-}"""
-
 
 @pytest.fixture(scope="module")
 def tree(server: Lab, browser: Browser) -> Iterator[Tree]:
-    page = server.open(browser, "tree", *CELLS)
-    made = Tree(server, page)
-    page.on("request", lambda request: made.elsewhere.append(request.url))
-    page.on(
-        "websocket", lambda socket: socket.on("framereceived", lambda data: made.frames.append(str(data)))
-    )
+    made = Tree(server, browser, "tree", *CELLS)
     expect(made.row("README.md")).to_be_visible(timeout=30_000)
-    screenshot(page, "file_tree")
+    screenshot(made.page, "file_tree")
     yield made
-    page.context.close()
+    made.close()
 
 
 def test_by_keyboard(tree: Tree) -> None:
@@ -142,11 +108,8 @@ def test_by_keyboard(tree: Tree) -> None:
 
 
 def test_keys_do_not_reach_the_notebook(tree: Tree) -> None:
-    cells = tree.page.locator(".jp-Notebook .jp-Cell").count()
-    tree.tree.focus()
-    tree.press("b", "d", "d", "a", "x", "c", "v", "m", "z")
-    assert tree.page.locator(".jp-Notebook .jp-Cell").count() == cells
-    assert tree.box.is_visible()
+    hostile_keys(tree, tree.tree)
+    hostile_keys(tree, tree.box.get_by_role("button", name="Hidden"))
 
 
 def test_looking_into_files(tree: Tree) -> None:
@@ -233,12 +196,12 @@ def test_a_reloaded_page_has_it_again(tree: Tree) -> None:
 
 
 def test_a_busy_kernel_is_said_or_does_not_matter(tree: Tree) -> None:
-    tree.page.evaluate(f"() => {{ window.late = ({_EXECUTE})('import time; time.sleep(6)') }}")
+    tree.begin("import time; time.sleep(6)")
     tree.choose("src")
     tree.box.get_by_role("button", name="Refresh").click()
     # Answered at once where the kernel can, else when the cell has ended; never lost.
     tree.says(re.compile(r"8 entries|9 entries|busy with a cell"))
-    tree.page.evaluate("() => window.late")
+    tree.ended()
     tree.says(re.compile(r"\d entries"))
 
 
@@ -253,26 +216,12 @@ def test_a_stopped_sandbox_is_said_and_started_when_asked(tree: Tree) -> None:
 
 
 def test_it_can_be_read_by_everybody(tree: Tree) -> None:
-    tree.page.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text())
-    found: Any = tree.page.evaluate("() => axe.run('.dm-files').then(result => result.violations)")
-    serious = [one for one in found if one["impact"] in ("serious", "critical")]
-    assert serious == [], json.dumps(serious, indent=1)[:3000]
-    # The control: it finds what is wrong.
-    tree.page.evaluate("() => document.querySelector('.dm-files').append(document.createElement('img'))")
-    found = tree.page.evaluate("() => axe.run('.dm-files').then(result => result.violations)")
-    assert "image-alt" in {one["id"] for one in found}
+    axe(tree.page, ".dm-files")
 
 
 def test_nothing_runs_and_nothing_leaks(tree: Tree) -> None:
-    assert tree.problems == []
-    here = f"http://127.0.0.1:{tree.server.port}/"
-    assert [url for url in tree.elsewhere if not url.startswith((here, "blob:", "data:"))] == []
-    record = json.loads(next(Path(tree.server.env["XDG_RUNTIME_DIR"]).rglob("engine.json")).read_text())
-    key = record["api_key"]
-    saved = (tree.server.work / "tree.ipynb").read_text()
-    for place in (tree.page.content(), saved, *tree.frames):
-        assert key not in place
-    assert len(tree.frames) > 5 and "Files of sandbox" in saved
+    tree.nothing_leaks()
+    saved = tree.saved()
     bundle = json.loads(saved)["cells"][2]["outputs"][0]["data"]
     markup = "".join(bundle["text/html"])
     assert "README.md" in "".join(bundle["text/plain"])
@@ -281,13 +230,12 @@ def test_nothing_runs_and_nothing_leaks(tree: Tree) -> None:
 
 def test_a_hundred_thousand_files(server: Lab, browser: Browser) -> None:
     many = "%%sandbox -q\nimport os\nos.mkdir('many')\nfor i in range(100_000): os.mknod('many/f%06d' % i)"
-    page = server.open(browser, "many", CELLS[0], many, "%sandbox files ~/many", dark=True)
-    tree = Tree(server, page)
+    tree = Tree(server, browser, "many", CELLS[0], many, "%sandbox files ~/many", dark=True)
     expect(tree.row("f000000")).to_be_visible(timeout=30_000)
     assert tree.row("f000000").get_attribute("aria-setsize") == "100000"
     tree.tree.focus()
     tree.press("End")
     expect(tree.row("f099999")).to_be_visible(timeout=30_000)
     assert tree.box.get_by_role("treeitem").count() < 60
-    screenshot(page, "file_tree_dark")
-    page.context.close()
+    screenshot(tree.page, "file_tree_dark")
+    tree.close()
