@@ -1,4 +1,4 @@
-"""Jupyter widgets that show a sandbox: :class:`FileTree`.
+"""Jupyter widgets that show a sandbox: :class:`FileTree`, :class:`Terminal`.
 
 They are anywidgets: usable from ``%sandbox files``, in layouts of one's own, and in marimo. Each module
 explains its part: ``assets`` how their code reaches the page, ``live`` how page and kernel talk.
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daytona_magics.widgets.file_tree import FileTree
+    from daytona_magics.widgets.terminal import Terminal
 
-__all__ = ["FileTree"]
+__all__ = ["FileTree", "Terminal"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from daytona_magics.widgets.file_tree import FileTree
 
         return FileTree
+    if name == "Terminal":
+        from daytona_magics.widgets.terminal import Terminal
+
+        return Terminal
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@ Every widget's own module (``_esm``) is the loader, about two kilobytes. The res
 model that each kernel has once: the loader asks the page's widget manager for that model, imports its text
 from a blob, and keeps the module for all widgets of that version. So twenty widgets cost one bundle on the
 wire, in memory and in a saved notebook; nothing comes from a CDN. What is large and used by one kind of
-widget is a bundle of its own, and such a model, made when the first of its widgets is.
+widget is a bundle of its own, in a model of its own, made when the first of its widgets is.
 """
 
 from __future__ import annotations

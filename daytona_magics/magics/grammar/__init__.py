@@ -16,6 +16,7 @@ from daytona_magics.magics.grammar import (
     network,
     paths,
     states,
+    terminal,
     variables,
     whole,
     widgets,
@@ -60,6 +61,7 @@ VERBS: tuple[Command, ...] = (
     *variables.VERBS,
     *network.VERBS,
     *widgets.VERBS,
+    *terminal.VERBS,
     *whole.VERBS,
     *about.VERBS,
 )

@@ -9,26 +9,10 @@
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import style from "@xterm/xterm/css/xterm.css";
+import { DARK, FONT, LIGHT } from "./terminal_look";
 
 /** Bytes after which the engine is told what has been shown. */
 const REPORT_AFTER = 64 * 1024;
-
-const DARK = { background: "#111316", foreground: "#e6e6e6", cursor: "#e6e6e6", selectionBackground: "#3f5a7d" };
-const LIGHT = {
-  background: "#ffffff",
-  foreground: "#1f2328",
-  cursor: "#1f2328",
-  selectionBackground: "#b6d3f5",
-  black: "#24292f",
-  white: "#57606a",
-  brightWhite: "#3b4148",
-  yellow: "#7d5a00",
-  brightYellow: "#8f6a00",
-  green: "#116329",
-  brightGreen: "#1a7f37",
-  cyan: "#1b6c74",
-  brightCyan: "#2a7d85",
-};
 
 const place = document.getElementById("terminal") as HTMLElement;
 const sheet = document.createElement("style");
@@ -38,7 +22,7 @@ document.head.append(sheet);
 const light = matchMedia("(prefers-color-scheme: light)");
 const terminal = new Terminal({
   cursorBlink: true,
-  fontFamily: "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace",
+  fontFamily: FONT,
   fontSize: 14,
   scrollback: 10_000,
   theme: light.matches ? LIGHT : DARK,
