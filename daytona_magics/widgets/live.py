@@ -34,7 +34,8 @@ A widget is added so (the page's side is at the head of ``js/src/widgets/core.ts
         def released(self): ...              # on the loop: nobody needs its resources any more
         def record(self): return text, html  # what stays in the notebook, escaped (`records` bounds it)
 
-``emit`` sends an event to all views. "start" is callable in every widget: it makes the sandbox usable.
+``emit`` sends an event to all views, ``renew_record`` updates what the notebook keeps. "start" is callable in
+every widget: it makes the sandbox usable.
 """
 
 from __future__ import annotations
@@ -126,6 +127,7 @@ class LiveWidget(anywidget.AnyWidget):
         self._live = display.is_live(self.binding)
         self._events: collections.deque[tuple[int, dict[str, Any], int]] = collections.deque()
         self._last_event, self._kept_bytes = 0, 0
+        self._recorded: tuple[str, str] | None = None
         self.seen_at = float("-inf")
         if not self._live:
             super().__init__(**traits)
@@ -299,7 +301,15 @@ class LiveWidget(anywidget.AnyWidget):
         bundle: Any = super()._repr_mimebundle_()
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         view = {kind: value for kind, value in data.items() if kind == VIEW}
-        records.publish(in_kernel().display_pub, self.cleaned_record(), view, self._up.model_id)
+        self._recorded = self.cleaned_record()
+        records.publish(in_kernel().display_pub, self._recorded, view, self._up.model_id)
+
+    def renew_record(self) -> None:
+        """Let the notebook keep the record as it is now, where the widget was shown."""
+        shell, now = in_kernel(), self.cleaned_record()
+        if shell is not None and self._up is not None and self._recorded not in (None, now):
+            self._recorded = now
+            records.renew(shell.display_pub, now, self._up.model_id)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         text, markup = self.cleaned_record()

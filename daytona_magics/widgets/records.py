@@ -59,7 +59,19 @@ def publish(publisher: Any, record: tuple[str, str], view: dict[str, Any], key: 
         view: the mimebundle of the view alone.
         key: by which the view's page finds the record.
     """
-    text, markup = record
-    hidden = f'<div class="dm-record dm-record-{key}">{markup}</div>'
-    publisher.publish({"text/plain": text, "text/html": hidden})
+    publisher.publish(_bundle(record, key), transient=_place(key))
     publisher.publish(view)
+
+
+def renew(publisher: Any, record: tuple[str, str], key: str) -> None:
+    """Put another record in the place of the one that :func:`publish` showed; the view is left as it is."""
+    publisher.publish(_bundle(record, key), transient=_place(key), update=True)
+
+
+def _bundle(record: tuple[str, str], key: str) -> dict[str, str]:
+    text, markup = record
+    return {"text/plain": text, "text/html": f'<div class="dm-record dm-record-{key}">{markup}</div>'}
+
+
+def _place(key: str) -> dict[str, str]:
+    return {"display_id": f"dm-record-{key}"}

@@ -13,13 +13,12 @@ its bytes go to all views of the widget in messages of their own, each with the 
 A view that sees a number it does not expect attaches again. With several views one *speaks*: its size is
 the terminal's, and it alone answers what programs ask of a terminal. It is the view last typed into.
 
-What the notebook keeps is the text of the screens as a view last reported them, in an output of its own that
-a page with a live view does not show.
+What the notebook keeps is the text of the screens as a view last reported them.
 """
 
 from __future__ import annotations
 
-import html
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 from daytona_magics.errors import SandboxUsageError, printable
 from daytona_magics.runtime.loop import loop_thread
 from daytona_magics.runtime.transport import PtyAddress, PtyError
-from daytona_magics.sandboxes import actions, terminals
-from daytona_magics.sandboxes.report import Silent, state_of
+from daytona_magics.sandboxes import terminals
+from daytona_magics.widgets import watching
 from daytona_magics.widgets.live import CallError, LiveWidget
-from daytona_magics.widgets.terminal_record import Record
+from daytona_magics.widgets.terminal_record import Screens
 from daytona_magics.widgets.terminal_shell import Shell, as_view
 from daytona_magics.widgets.terminal_stream import Stream
 
@@ -81,7 +80,7 @@ class Terminal(LiveWidget):
     bundle = "terminal.js"
     calls = (
         *("attach", "open", "type", "resize", "close_tab", "rename", "restart", "reconnect"),
-        *("sessions", "join", "end", "start", "speak", "screen"),
+        *("sessions", "join", "end", "speak", "screen"),
     )
 
     def __init__(
@@ -92,16 +91,18 @@ class Terminal(LiveWidget):
         self._first = Tab(1, _name(name) or command[:LONGEST_NAME] or "shell 1", cwd, command)
         self._tabs: dict[int, Tab] = {}
         self._numbers, self._swept, self._speaker = 0, False, ""
-        self._record = Record()
-        super().__init__(binding, view={"record": self._record.name})
+        self._screens = Screens()
+        self._ending: set[asyncio.Task[None]] = set()
+        super().__init__(binding)
 
-    def close(self) -> None:
-        """End the shells and the widget; the record of the screens stays. Idempotent."""
-        tabs, self._tabs = dict(getattr(self, "_tabs", {})), {}
+    def released(self) -> None:
+        """Nobody needs the shells any more: they end."""
+        tabs, self._tabs = self._tabs, {}
         for tab in tabs.values():
             if tab.shell is not None:
-                loop_thread().submit(tab.shell.end())
-        super().close()
+                task = asyncio.ensure_future(tab.shell.end())
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
 
     # -- what the page asks for ------------------------------------------------------------------------------
 
@@ -169,14 +170,14 @@ class Terminal(LiveWidget):
         self._changed()
 
     async def _connect(self, tab: Tab, cols: int, rows: int) -> None:
-        sandbox = await self._sandbox()
+        sandbox = await self._started()
         if not self._swept:
             self._swept = True
-            await terminals.sweep(sandbox, self._binding)
+            await terminals.sweep(sandbox, self.binding)
         shell = Shell(
             sandbox,
             self._address(sandbox),
-            tab.session or terminals.new_name(self._binding),
+            tab.session or terminals.new_name(self.binding),
             existing=bool(tab.session),
             stream=tab.stream,
             send=lambda at, data: self._sent(tab, at, data),
@@ -197,7 +198,7 @@ class Terminal(LiveWidget):
         """Try again to reach a shell that was given up."""
         tab = self._tab(given)
         if tab.shell is not None:
-            tab.shell.sandbox = await self._sandbox()
+            tab.shell.sandbox = await self._started()
             tab.shell.address = self._address(tab.shell.sandbox)
             await tab.shell.reconnect()
 
@@ -236,9 +237,9 @@ class Terminal(LiveWidget):
 
     async def call_sessions(self, given: dict[str, Any], _: list[bytes]) -> dict[str, Any]:
         """The terminals of the sandbox that are not tabs here."""
-        sandbox = await self._sandbox()
+        sandbox = await self._started()
         here = {tab.shell.session for tab in self._tabs.values() if tab.shell is not None}
-        found = [one for one in await terminals.listed(sandbox, self._binding) if one.name not in here]
+        found = [one for one in await terminals.listed(sandbox, self.binding) if one.name not in here]
         rows = [[one.name, *one.size, one.folder, one.running] for one in found[:200]]
         return {"sessions": rows, "more": max(0, len(found) - 200)}
 
@@ -247,33 +248,26 @@ class Terminal(LiveWidget):
         session = _word(given, "session")
         if session.startswith(terminals.OF_CELLS):
             raise CallError("refused", "cells run through this terminal")
-        await terminals.end(await self._sandbox(), session)
-
-    async def call_start(self, given: dict[str, Any], _: list[bytes]) -> None:
-        """Start the sandbox, or make one."""
-        await self._binding.usable(Silent())
+        await terminals.end(await self._started(), session)
 
     async def call_screen(self, given: dict[str, Any], _: list[bytes]) -> None:
         """What a tab shows now, for the record."""
-        self._record.take(self._tab(given).id, given.get("lines"))
-        self._record.show(
-            f"Terminal of sandbox {self._name()}", [(t.id, t.name) for t in self._tabs.values()]
-        )
+        self._screens.take(self._tab(given).id, given.get("lines"))
+        self.renew_record()
 
     # -- the way there ---------------------------------------------------------------------------------------
 
-    async def _sandbox(self) -> AsyncSandbox:
-        """The started sandbox; nothing is created or started by looking."""
-        sandbox = await actions.look(self._binding, Silent())
-        if sandbox is None:
-            raise CallError("none", "There is no sandbox yet.")
-        if state_of(sandbox) != "started":
-            raise CallError("stopped", f"The sandbox is {state_of(sandbox)}.")
-        return sandbox
+    async def _started(self) -> AsyncSandbox:
+        """The started sandbox, without the channel of cells; nothing is created or started by looking."""
+        now = await watching.asked(self.binding)
+        self.stand(now)
+        if now.state != "started":
+            raise CallError(now.state, now.text)
+        return self.binding.bound()
 
     def _address(self, sandbox: AsyncSandbox) -> PtyAddress:
-        assert self._binding.endpoint is not None
-        return PtyAddress.of(sandbox, self._binding.endpoint.api_key)
+        assert self.binding.endpoint is not None
+        return PtyAddress.of(sandbox, self.binding.endpoint.api_key)
 
     def _heard(self, widget: Any, content: Any, buffers: Sequence[memoryview]) -> None:
         shown = content.get("shown") if isinstance(content, dict) else None
@@ -308,19 +302,8 @@ class Terminal(LiveWidget):
 
     def record(self) -> tuple[str, str]:
         """The screens as a view last reported them."""
-        title = f"Terminal of sandbox {self._name()}"
         tabs = [(tab.id, tab.name) for tab in (self._tabs or {1: self._first}).values()]
-        return self._record.text(title, tabs), self._record.html(title, tabs)
-
-    def _ipython_display_(self) -> None:
-        """Show the terminal, and beside it the record, which a page with a live view hides."""
-        from IPython.display import display
-
-        data, metadata = super()._repr_mimebundle_()
-        title = f"Terminal of sandbox {self._name()}"
-        data |= {"text/plain": title, "text/html": f"<p>{html.escape(title)}</p>"}
-        display(data, metadata=metadata, raw=True)
-        self._record.place(title, [(self._first.id, self._first.name)])
+        return self._screens.record(f"Terminal of sandbox {self._name()}", tabs)
 
 
 def _name(text: str) -> str:

@@ -37,6 +37,10 @@ PAUSES, RECONNECT_FOR = (0.1, 0.3, 1.0, 3.0), 60.0
 #: Seconds a new shell gets for its first word before a command is typed into it.
 FIRST_WORD = 1.0
 INTERRUPT = b"\x03"
+#: What the platform says to a client that it drops, and what stands in the terminal where output is missing.
+LAGGING = "slow consumer"
+TOO_FAST = "output is missing here: the program printed faster than it could be shown"
+CUT_OFF = "output may be missing here: the connection was lost"
 
 
 class Shell:
@@ -248,8 +252,10 @@ class Shell:
         if socket.exit_code is not None:
             await self._ended(socket.exit_code)
             return False
-        self._become("lost", f"The connection to the terminal is lost ({why}); connecting again …")
-        failed = await self._again()
+        lagging = why == LAGGING
+        if not lagging:
+            self._become("lost", f"The connection to the terminal is lost ({why}); connecting again …")
+        failed = await self._again(TOO_FAST if lagging else CUT_OFF)
         if not failed:
             return True
         if await self._sandbox_is_up() is False:
@@ -267,14 +273,14 @@ class Shell:
         if self.state != "cut":
             return
         self._become("lost", "Connecting again …")
-        failed = await self._again()
+        failed = await self._again(CUT_OFF)
         if failed:
             self._become("cut", f"The terminal cannot be reached ({failed}).")
         else:
             self._tasks.append(asyncio.create_task(self._read()))
 
-    async def _again(self) -> str:
-        """Connect to the session once more. Returns "" or why it cannot be done."""
+    async def _again(self, mark: str) -> str:
+        """Connect to the session once more; ``mark`` stands in the terminal then. Returns "" or why not."""
         until, tries, why = time.monotonic() + RECONNECT_FOR, 0, "no answer"
         while time.monotonic() < until:
             await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
@@ -291,11 +297,12 @@ class Shell:
                 if tries > 1 and await self._sandbox_is_up() is False:
                     return why
                 continue
-            self.stream.add(_mark("some output may be missing here: the connection was lost"))
+            self.stream.add(_mark(mark))
             if time.monotonic() < self._interrupted + FLUSH_FOR:
                 # An interrupt that went down with the connection.
                 self._put(INTERRUPT)
-            self._become("running")
+            if self.state != "running":
+                self._become("running")
             return ""
         return why
 

@@ -3,23 +3,21 @@
  * large; it is fetched when a terminal is first shown.
  */
 import xterm from "@xterm/xterm/css/xterm.css";
-import { Ask } from "./ask";
 import { h, style, visible } from "./dom";
-import { CallFailed, Line } from "./line";
+import { button, Frame, toggle, toolbar } from "./frame";
 import css from "./terminal.css";
+import { coreOf } from "./mount";
 import { remembered, remember } from "./terminal_memory";
 import { type Around, Screen, type Told } from "./terminal_screen";
 import { Sessions } from "./terminal_sessions";
 import { Tabs } from "./terminal_tabs";
 import { Typing } from "./terminal_typing";
-import theme from "./theme.css";
-import type { Core, Model, View } from "./types";
+import type { Model, View } from "./types";
 
 const SETTLED = 120;
 const RECORD_AFTER = 1000;
 const SMALLEST = 8;
 const LARGEST = 32;
-const BUSY = "The kernel is busy with a cell and takes no keys until it ends. ■ interrupts the cell.";
 const LEAVE = "Ctrl+Shift+↑ leaves the terminal";
 
 interface Down {
@@ -36,71 +34,61 @@ interface Replay extends Told {
 
 class TerminalView implements Around {
   private readonly me = Math.random().toString(36).slice(2, 12);
-  private readonly line: Line;
+  private readonly frame: Frame;
   private readonly screens = new Map<number, Screen>();
   private readonly typing = new Map<number, Typing>();
   private readonly tabs: Tabs;
   private readonly sessions: Sessions;
-  private readonly ask = new Ask();
   private readonly stage = h("div", { class: "dm-stage" });
-  private readonly status = h("div", { class: "dm-status", role: "status", "aria-live": "polite" });
   private readonly where = h("div", { class: "dm-where" });
-  private readonly box: HTMLElement;
   private readonly timers = new Map<string, ReturnType<typeof setTimeout>>();
   private fontSize = remembered("font", 13, SMALLEST, LARGEST);
   private spoken = remembered("spoken", 0, 0, 1) === 1;
   private speaker = "";
   private active = 0;
-  private over = false;
+  private offered = "";
 
   constructor(private readonly view: View) {
-    const { model, control, el, signal } = view;
-    style("dm-style-xterm", xterm, el);
-    style("dm-style-terminal", css, el);
-    this.line = new Line(model, control, signal);
-    this.line.onBusy = (busy) => this.say(busy ? BUSY : "");
+    style("dm-style-xterm", xterm, view.el);
+    this.frame = new Frame(view, "dm-terminal", "Terminal of the sandbox", css);
+    const { line, signal } = this.frame;
     this.tabs = new Tabs({
       choose: (tab) => this.choose(tab, true),
       close: (tab) => this.closeTab(tab),
       rename: (tab) => this.rename(tab),
     });
-    this.sessions = new Sessions(this.line, (session) => void this.join(session), (error) => this.failed(error));
-    this.box = h("div", { class: "dm-widget dm-terminal" },
-      this.toolbar(), this.ask.element, this.sessions.element, this.stage, this.status, this.where);
-    el.append(this.box);
-    this.hideRecord(model, el, signal);
-    this.listen(model, signal);
+    this.sessions = new Sessions(line, (session) => void this.join(session), (error) => this.frame.failed(error));
+    this.frame.build(this.bar(), this.sessions.element, this.stage, this.where);
+    this.frame.onStanding = (now) => {
+      if (now.state === "started") void this.awake();
+    };
+    this.frame.onBack = () => void this.begin();
+    this.listen(view.model, signal);
     void this.begin();
   }
 
-  private toolbar(): HTMLElement {
-    const button = (text: string, title: string, act: (event: MouseEvent) => void) =>
-      h("button", { title, "aria-label": title, onclick: act }, text);
-    const spoken = button("Screen reader", "Let a screen reader read the screen", () => {
-      this.spoken = !this.spoken;
-      spoken.setAttribute("aria-pressed", String(this.spoken));
-      remember("spoken", this.spoken ? 1 : 0);
-      this.look();
-    });
-    spoken.setAttribute("aria-pressed", String(this.spoken));
-    return h("div", { class: "dm-bar dm-terminal-bar" },
+  private bar(): HTMLElement {
+    const bar = toolbar("Terminal",
       this.tabs.element,
       button("+", "New shell", () => void this.add()),
       h("span", { class: "dm-gap" }),
       button("Copy", "Copy what is selected", () => this.screen?.copy()),
       button("A−", "Smaller letters", () => this.letters(-1)),
       button("A+", "Larger letters", () => this.letters(1)),
-      spoken,
+      toggle("Screen reader", "Let a screen reader read the screen", this.spoken, (on) => {
+        this.spoken = on;
+        remember("spoken", on ? 1 : 0);
+        this.look();
+      }),
       button("☰", "Other terminals of the sandbox", () => void this.sessions.toggle()),
     );
+    for (const one of bar.querySelectorAll<HTMLElement>(":scope > button")) one.setAttribute("aria-label", one.title);
+    return bar;
   }
 
   private listen(model: Model, signal: AbortSignal): void {
     const down = (message: Down, buffers: DataView[] = []) => this.down(message, buffers);
-    const ended = () => this.end();
     model.on("msg:custom", down);
-    model.on("comm:close", ended);
-    model.on("comm_live_update", ended);
     const resized = new ResizeObserver(() => this.later("fit", SETTLED, () => this.fit()));
     resized.observe(this.stage);
     const light = matchMedia("(prefers-color-scheme: light)");
@@ -113,23 +101,12 @@ class TerminalView implements Around {
     this.stage.addEventListener("focusin", () => this.speak());
     signal.addEventListener("abort", () => {
       model.off("msg:custom", down);
-      model.off("comm:close", ended);
-      model.off("comm_live_update", ended);
       light.removeEventListener("change", look);
       resized.disconnect();
       themed.disconnect();
       for (const timer of this.timers.values()) clearTimeout(timer);
       for (const screen of this.screens.values()) screen.dispose();
     });
-  }
-
-  /** The notebook's own record is beside the view; while there is a view nobody needs it. */
-  private hideRecord(model: Model, el: HTMLElement, signal: AbortSignal): void {
-    const record = String(((model.get("view") ?? {}) as { record?: string }).record ?? "");
-    if (!/^dm-record-[0-9a-f]+$/.test(record)) return;
-    const sheet = h("style", {}, `.${record}{display:none}`);
-    (el.ownerDocument ?? document).head.append(sheet);
-    signal.addEventListener("abort", () => sheet.remove());
   }
 
   // -- the kernel ----------------------------------------------------------------------------------------------------
@@ -145,7 +122,7 @@ class TerminalView implements Around {
   /** Have the tabs, or one of them, with what is kept. Returns whether there never was one. */
   private async attach(tab?: number): Promise<boolean | undefined> {
     try {
-      const { value, buffers } = await this.line.call("attach", { view: this.me, ...(tab === undefined ? {} : { tab }) });
+      const { value, buffers } = await this.frame.line.call("attach", { view: this.me, ...(tab === undefined ? {} : { tab }) });
       this.speaker = String(value.speaker);
       const told = value.tabs as unknown as Replay[];
       told.forEach((one, at) => {
@@ -156,7 +133,7 @@ class TerminalView implements Around {
       this.draw();
       return value.fresh === true;
     } catch (error) {
-      this.failed(error);
+      this.frame.failed(error);
       return undefined;
     }
   }
@@ -185,7 +162,7 @@ class TerminalView implements Around {
   private make(told: Told): Screen {
     const screen = new Screen(told, this);
     this.screens.set(told.id, screen);
-    this.typing.set(told.id, new Typing(this.line, told.id, (error) => this.failed(error)));
+    this.typing.set(told.id, new Typing(this.frame.line, told.id, (error) => this.frame.failed(error)));
     screen.host.id = this.tabs.panel(told.id);
     screen.host.setAttribute("role", "tabpanel");
     this.stage.append(screen.host);
@@ -194,38 +171,18 @@ class TerminalView implements Around {
 
   private async call(name: string, given: Record<string, unknown>): Promise<Record<string, unknown> | undefined> {
     try {
-      return (await this.line.call(name, { view: this.me, ...given })).value;
+      return (await this.frame.line.call(name, { view: this.me, ...given })).value;
     } catch (error) {
-      this.failed(error);
+      this.frame.failed(error);
       return undefined;
     }
   }
 
-  private failed(error: unknown): void {
-    const failure = error instanceof CallFailed ? error : new CallFailed("failed", String(error), "");
-    this.say(`${failure.message}${failure.hint ? ` (${failure.hint})` : ""}`, true);
-    if (failure.code === "none" || failure.code === "stopped") {
-      const what = failure.code === "none" ? "Create a sandbox" : "Start it";
-      this.ask.offer(failure.message, what, () => void this.startSandbox());
-    }
-  }
-
-  private async startSandbox(): Promise<void> {
-    this.say("Starting the sandbox …");
-    if ((await this.call("start", {})) === undefined) return;
-    this.say("");
+  /** The sandbox runs again: what had ended with it begins anew. */
+  private async awake(): Promise<void> {
     if (this.screens.size === 0) await this.add(true);
-    else await this.restart();
-  }
-
-  private end(): void {
-    if (this.over) return;
-    this.over = true;
-    this.ask.close();
-    for (const screen of this.screens.values()) screen.terminal.options.disableStdin = true;
-    this.box.dataset.over = "true";
-    this.say("The kernel has ended or was restarted, or this terminal was closed: its shells have ended. "
-      + "Run the cell again for a new one.", true);
+    else if (this.screen?.told.state === "stopped" && this.speaks()) await this.restart();
+    else if (this.screen?.told.state === "cut") await this.call("reconnect", { tab: this.active });
   }
 
   // -- tabs ----------------------------------------------------------------------------------------------------------
@@ -272,13 +229,13 @@ class TerminalView implements Around {
     };
     const screen = this.screens.get(tab);
     if (screen?.told.state !== "running") close();
-    else this.ask.confirm(`Close ${visible(screen.told.name)} and end what runs in it?`, "Close", close);
+    else this.frame.ask.confirm(`Close ${visible(screen.told.name)} and end what runs in it?`, "Close", close);
   }
 
   private rename(tab: number): void {
     const screen = this.screens.get(tab);
     if (screen === undefined) return;
-    this.ask.text("Name of the tab", screen.told.name, "Rename", (name) => {
+    this.frame.ask.text("Name of the tab", screen.told.name, "Rename", (name) => {
       if (name.trim()) void this.call("rename", { tab, name: name.trim() });
       this.tabs.focus();
     });
@@ -300,7 +257,7 @@ class TerminalView implements Around {
 
   typed(tab: number, data: Uint8Array): void {
     const state = this.screens.get(tab)?.told.state;
-    if (this.over) return;
+    if (!this.frame.alive) return;
     if (state === "ended" || state === "stopped" || state === "cut") {
       if (data.length === 1 && data[0] === 13) this.recover();
       return;
@@ -310,7 +267,7 @@ class TerminalView implements Around {
   }
 
   shown(tab: number, at: number): void {
-    if (!this.over) this.view.control.send({ shown: [[tab, at]] });
+    if (this.frame.alive) this.view.control.send({ shown: [[tab, at]] });
   }
 
   lostPlace(tab: number): void {
@@ -328,11 +285,11 @@ class TerminalView implements Around {
   }
 
   askPaste(question: string, act: () => void): void {
-    this.ask.confirm(question, "Paste", act);
+    this.frame.ask.confirm(question, "Paste", act);
   }
 
   askLink(address: string): void {
-    this.ask.confirm(`Open ${visible(address).slice(0, 500)} ?`, "Open", () =>
+    this.frame.ask.confirm(`Open ${visible(address).slice(0, 500)} ?`, "Open", () =>
       window.open(address, "_blank", "noopener,noreferrer"));
   }
 
@@ -342,14 +299,14 @@ class TerminalView implements Around {
 
   /** This view is in use: its size counts, and it answers programs. */
   private speak(): void {
-    if (this.over || this.speaks()) return;
+    if (!this.frame.alive || this.speaks()) return;
     this.speaker = this.me;
     void this.call("speak", {}).then(() => this.fit());
   }
 
   private record(): void {
-    if (this.over || !this.speaks() || this.screen === undefined) return;
-    void this.line.call("screen", { tab: this.active, lines: this.screen.lines() }).catch(() => undefined);
+    if (!this.frame.alive || !this.speaks() || this.screen === undefined) return;
+    void this.frame.line.call("screen", { tab: this.active, lines: this.screen.lines() }).catch(() => undefined);
   }
 
   // -- drawing -------------------------------------------------------------------------------------------------------
@@ -376,28 +333,28 @@ class TerminalView implements Around {
     const told = this.screen?.told;
     this.stage.dataset.state = told?.state ?? "none";
     if (told === undefined || told.state === "running" || told.state === "opening") {
-      if (this.offered) this.ask.close();
+      if (this.offered) {
+        this.frame.ask.close();
+        this.say("");
+      }
       this.offered = "";
       return;
     }
     const key = `${told.id} ${told.state} ${told.said}`;
-    if (this.offered === key || told.state === "lost") {
-      if (told.state === "lost") this.say(told.said, true);
-      return;
-    }
+    if (this.offered === key) return;
     this.offered = key;
-    const words = { ended: "Restart shell", stopped: "Start the sandbox", cut: "Reconnect" };
     this.say(told.said, true);
-    this.ask.offer(told.said, words[told.state], () => this.recover());
+    // The banner says how to start the sandbox.
+    if (told.state === "lost" || told.state === "stopped") return;
+    const words = { ended: "Restart shell", cut: "Reconnect" };
+    this.frame.ask.offer(told.said, words[told.state], () => this.recover());
   }
-
-  private offered = "";
 
   private recover(): void {
     const state = this.screen?.told.state;
-    this.ask.close();
+    this.frame.ask.close();
     if (state === "ended") void this.restart();
-    else if (state === "stopped") void this.startSandbox();
+    else if (state === "stopped") void this.restart();
     else if (state === "cut") void this.call("reconnect", { tab: this.active });
   }
 
@@ -411,7 +368,7 @@ class TerminalView implements Around {
 
   private fit(): void {
     const screen = this.screen;
-    if (screen === undefined || this.over) return;
+    if (screen === undefined || !this.frame.alive) return;
     screen.open();
     const size = screen.proposed();
     if (this.speaks() && size !== undefined) {
@@ -435,8 +392,7 @@ class TerminalView implements Around {
   }
 
   private say(text: string, error = false): void {
-    this.status.textContent = visible(text);
-    this.status.dataset.kind = error ? "error" : "";
+    this.frame.say(text, error);
   }
 
   private later(name: string, milliseconds: number, act: () => void): void {
@@ -457,11 +413,4 @@ function bytes(view: DataView | undefined): Uint8Array {
   return new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
 }
 
-const core: Core = {
-  mount(_kind, view) {
-    style("dm-style", theme, view.el);
-    new TerminalView(view);
-  },
-};
-
-export default core;
+export default coreOf({ terminal: (view) => new TerminalView(view) });
