@@ -1,4 +1,4 @@
-"""Jupyter widgets that show a sandbox: :class:`FileTree`, :class:`Terminal`.
+"""Jupyter widgets that show a sandbox: :class:`FileTree`, :class:`Preview`, :class:`Terminal`.
 
 They are anywidgets: usable from ``%sandbox files``, in layouts of one's own, and in marimo. Each module
 explains its part: ``assets`` how their code reaches the page, ``live`` how page and kernel talk.
@@ -6,23 +6,21 @@ explains its part: ``assets`` how their code reaches the page, ``live`` how page
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daytona_magics.widgets.file_tree import FileTree
+    from daytona_magics.widgets.preview import Preview
     from daytona_magics.widgets.terminal import Terminal
 
-__all__ = ["FileTree", "Terminal"]
+__all__ = ["FileTree", "Preview", "Terminal"]
+
+_MODULES = {"FileTree": "file_tree", "Preview": "preview", "Terminal": "terminal"}
 
 
 def __getattr__(name: str) -> Any:
     # ipywidgets and anywidget take a while to import, and most notebooks never show a widget.
-    if name == "FileTree":
-        from daytona_magics.widgets.file_tree import FileTree
-
-        return FileTree
-    if name == "Terminal":
-        from daytona_magics.widgets.terminal import Terminal
-
-        return Terminal
+    if name in _MODULES:
+        return getattr(import_module(f"daytona_magics.widgets.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
     http://3000-ID.localhost:PORT/…      and      http://3000-TOKEN.localhost:PORT/…     (host form)
     http://127.0.0.1:PORT/p/ID/3000/…    and      http://…/p/TOKEN/3000/…                (path form)
+    http://…/p/TOKEN                                       whether this listener knows the token
 
 Browsers resolve every ``*.localhost``; most programs do not, and behind a hub's proxy only paths arrive.
 """
@@ -19,6 +20,7 @@ from daytona_magics.engine.errors import ApiError
 
 _HOST = re.compile(r"([0-9]{1,5})-([a-z0-9]{1,57})\.localhost(?::([0-9]{1,5}))?", re.ASCII)
 _PATH = re.compile(r"/p/([a-z0-9]{1,57})/([0-9]{1,5})(/.*)?", re.ASCII | re.DOTALL)
+_GREETING = re.compile(r"/p/([a-z0-9]{1,57})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ def read(request: web.BaseRequest, listener: int) -> Wanted:
     if not 0 < wanted.port < 65536:
         raise ApiError(400, "a port is a number from 1 to 65535", source=PROXY)
     return wanted
+
+
+def greeted(request: web.BaseRequest) -> str | None:
+    """The token that a request asks about, with no port behind it; None for every other request."""
+    match = _GREETING.fullmatch(request.raw_path) if request.method == "GET" else None
+    return match[1] if match is not None and not _HOST.fullmatch(request.host.lower()) else None
 
 
 def is_own_origin(request: web.BaseRequest) -> bool:

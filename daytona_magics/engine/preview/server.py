@@ -44,6 +44,8 @@ from daytona_magics.engine.toolbox.client import ToolboxError
 #: Ports of the platform's own services: never without proof, public sandbox or not.
 RESERVED = {2280, terminal.PORT, 33333}
 SKIP_ACTIVITY = "X-Daytona-Skip-Last-Activity-Update"
+#: On answers of our own: nothing in the sandbox was asked, or it gave no answer.
+MARK = "X-Daytona-Magics-Error"
 
 
 class Previews:
@@ -84,6 +86,8 @@ class Previews:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         wanted: Wanted | None = None
         try:
+            if (token := address.greeted(request)) is not None:
+                return self._greeting(token)
             wanted = address.read(request, self.port)
             return await self._preview(request, wanted)
         except ConnectionError:
@@ -94,9 +98,19 @@ class Previews:
         except Exception as error:  # noqa: BLE001  every failure becomes an answer
             return self._failure(request, wanted, error)
 
+    def _greeting(self, token: str) -> web.Response:
+        """Says to a page of any origin whether this is the listener that knows its token.
+
+        A notebook's page finds out by it which way leads here: directly, or through its server's proxy.
+        """
+        known = self.tokens.look_up(token) is not None
+        headers = {"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store", MARK: "preview"}
+        return web.Response(status=204 if known else 404, headers=headers)
+
     @staticmethod
     def _failure(request: web.Request, wanted: Wanted | None, error: Exception) -> web.Response:
         response = pages.failure(request, error)
+        response.headers[MARK] = "preview"
         if wanted is not None:
             # A page that may read answers may read why there is none.
             response.headers.extend(cross_origin(request, wanted))

@@ -30,7 +30,9 @@
  */
 import { FileTree } from "./file_tree";
 import { coreOf } from "./mount";
+import { Preview } from "./preview";
 
 export default coreOf({
   "file-tree": (view) => new FileTree(view),
+  preview: (view) => new Preview(view),
 });
