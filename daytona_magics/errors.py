@@ -91,6 +91,18 @@ class ProtocolError(SandboxError):
     """What came back from a sandbox is not what our guest would send: refused, never interpreted."""
 
 
+class GitError(SandboxError):
+    """git in the sandbox could not do what was asked; what was there is as git leaves it.
+
+    Attributes:
+        code: the platform's word for why, such as ``"GIT_PUSH_REJECTED"``; "" when there is none.
+    """
+
+    def __init__(self, message: str, *, code: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
 class CellFailed(SandboxError):
     """Base of everything that means: the cell reached its sandbox, ran there, and failed there."""
 

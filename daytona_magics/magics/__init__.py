@@ -1,4 +1,4 @@
-"""``%sandbox``, ``%%sandbox`` and ``%%local``: registration.
+"""``%sandbox``, ``%%sandbox``, ``%sandbox_git`` and ``%%local``: registration.
 
 Loading registers magics, two input transformers and one completer, and starts importing the SDK in the
 background; everything else waits for its first use. Loading twice changes nothing, unloading takes exactly
@@ -31,7 +31,7 @@ _REFUSED_BARE = whole.refusal(
     "a lone %sandbox, which shows a card, leaves the lines below to this machine; "
     "write %%sandbox to run them in the sandbox, or %sandbox info for the card"
 )
-_MAGICS = ("sandbox", "local", CARRIER)
+_MAGICS = ("sandbox", "sandbox_git", "local", CARRIER)
 
 
 class _Loaded:
@@ -66,6 +66,13 @@ def register(shell: InteractiveShell) -> None:
 
         return run_cell(shell, line, cell)
 
+    @no_var_expand  # type: ignore[untyped-decorator,unused-ignore]
+    def sandbox_git(line: str, cell: str | None = None) -> Any:
+        """git in the sandbox: %sandbox_git help. A commit's message may be a cell: %%sandbox_git commit."""
+        from daytona_magics.magics.line import run_line
+
+        return run_line(shell, line, magic="sandbox_git", body=cell)
+
     # `%sandbox push` in a function finds the function's variables.
     sandbox.needs_local_scope = True  # type: ignore[attr-defined,unused-ignore]
 
@@ -84,6 +91,7 @@ def register(shell: InteractiveShell) -> None:
         return run_cell(shell, line, cell, carried=True)
 
     shell.register_magic_function(sandbox, "line_cell", "sandbox")
+    shell.register_magic_function(sandbox_git, "line_cell", "sandbox_git")
     shell.register_magic_function(local, "line_cell", "local")
     shell.register_magic_function(carried, "cell", CARRIER)
     shell.configurables.append(config)

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
     from daytona_magics.magics.inside import Place
 
-_LINE = re.compile(r"^\s*(?:#+\s*(?=%%)|[\w.,\s]+=\s*)?(?P<percent>%{1,2})sandbox\s(?P<rest>.*)$", re.DOTALL)
+_LINE = re.compile(
+    r"^\s*(?:#+\s*(?=%%)|[\w.,\s]+=\s*)?(?P<percent>%{1,2})(?P<magic>sandbox(?:_git)?)\s(?P<rest>.*)$",
+    re.DOTALL,
+)
 
 Found = list[tuple[str, str]]
 
@@ -52,15 +55,16 @@ def candidates(text: str) -> tuple[str, Found] | None:
     word = re.search(r"(?:\\.|[^\s])*\Z", rest)
     current = word.group() if word else ""
     before = rest[: len(rest) - len(current)].split()
-    if found["percent"] == "%%":
+    family = grammar.FAMILIES[found["magic"]]
+    if found["percent"] == "%%" and found["magic"] == "sandbox":
         verb = CELL_VERBS.get(before[0]) if before else None
         if verb is not None:
             return current, _starting(current, _for(verb, before[1:], current))
         verbs = [] if before else [(name, "verb") for name in CELL_VERBS]
         return current, _starting(current, [*_for(grammar.CELL, before, current), *verbs])
     if not before:
-        return current, _starting(current, [(command.name, "verb") for command in grammar.VERBS])
-    command = grammar.BY_NAME.get(before[0])
+        return current, _starting(current, [(name, "verb") for name in family])
+    command = family.get(before[0])
     return current, _starting(current, _for(command, before[1:], current) if command else [])
 
 
@@ -102,8 +106,10 @@ def _positionals(before: list[str], by_flag: dict[str, Any]) -> int:
 def _values(choices: tuple[str, ...], values: str, word: str) -> Found:
     if choices:
         return [(choice, "value") for choice in choices]
-    if values == grammar.VERB:
-        return [(command.name, "verb") for command in grammar.VERBS]
+    if values in (grammar.VERB, grammar.GIT_VERB):
+        return [
+            (name, "verb") for name in grammar.FAMILIES["sandbox" + "_git" * (values == grammar.GIT_VERB)]
+        ]
     if values == grammar.ENV_NAME:
         return [(name, "variable") for name in sorted(os.environ)]
     if values == grammar.LOCAL_PATH:

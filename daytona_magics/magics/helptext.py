@@ -44,13 +44,22 @@ def overview() -> str:
         "%sandbox VERB",
     ]
     lines += [f"  {command.name:<{width}}  {command.summary}" for command in grammar.VERBS]
+    lines += ["", "%sandbox_git VERB", "  git in the sandbox: %sandbox_git help"]
     lines += ["", "  Every command explains itself:  %sandbox VERB --help   ·   %%sandbox --help"]
     return "\n".join(lines)
+
+
+def git_overview() -> str:
+    """The list of the verbs of ``%sandbox_git``."""
+    width = max(len(command.name) for command in grammar.GIT_VERBS)
+    lines = ["%sandbox_git VERB"]
+    lines += [f"  {command.name:<{width}}  {command.summary}" for command in grammar.GIT_VERBS]
+    return "\n".join([*lines, "", "  Every verb explains itself:  %sandbox_git VERB --help"])
 
 
 def markdown() -> str:
     """The whole help as Markdown, for language models and documentation."""
     parts = ["# daytona-magics", "", "```", overview(), "```"]
-    for command in (grammar.CELL, *CELL_VERBS.values(), *grammar.VERBS):
+    for command in (grammar.CELL, *CELL_VERBS.values(), *grammar.VERBS, *grammar.GIT_VERBS):
         parts += ["", f"## {spelled(command)}", "", "```", of(command), "```"]
     return "\n".join(parts)

@@ -13,13 +13,22 @@ from daytona_magics.magics.parser import HelpWanted, parse, verb
 KEYLESS = ("line_about", "line_doctor", "line_login", "line_whole")
 
 
-def run_line(shell: Any, line: str, scope: Mapping[str, Any] | None = None) -> Any:
-    """Run one ``%sandbox`` line.
+def run_line(
+    shell: Any,
+    line: str,
+    scope: Mapping[str, Any] | None = None,
+    *,
+    magic: str = "sandbox",
+    body: str | None = None,
+) -> Any:
+    """Run one ``%sandbox`` or ``%sandbox_git`` line.
 
     Args:
         shell: the InteractiveShell.
-        line: everything after ``%sandbox``.
+        line: everything after the magic's name.
         scope: the local variables of the function it stands in, None at the top.
+        magic: which of the two.
+        body: the cell below the line, None for a line alone.
 
     Returns:
         what the verb returns: something that shows itself, or None.
@@ -27,14 +36,14 @@ def run_line(shell: Any, line: str, scope: Mapping[str, Any] | None = None) -> A
     Raises:
         SandboxUsageError: unknown verb or option, with the nearest one that exists.
     """
-    command, rest = verb(line)
+    command, rest = verb(line, magic)
     try:
         options = parse(command, rest)
     except HelpWanted as wanted:
         from daytona_magics.notebook.card import Help
 
         return Help(helptext.of(wanted.command))
-    options.scope = scope
+    options.scope, options.body = scope, body
     module, _, function = command.run.partition(":")
     if module not in KEYLESS:
         from daytona_magics.magics.line_login import ask_if_missing

@@ -93,4 +93,17 @@ def help_(shell: Any, options: Any) -> Help:
     return Help(helptext.of(command))
 
 
-__all__ = ["config", "help_", "settings"]
+def git_help(shell: Any, options: Any) -> Help:
+    """``%sandbox_git help [VERB]``"""
+    known = grammar.FAMILIES["sandbox_git"]
+    if options.verb is None:
+        return Help(helptext.git_overview())
+    if options.verb not in known:
+        raise SandboxUsageError(
+            f"%sandbox_git has no verb {options.verb!r}{did_you_mean(options.verb, list(known))}",
+            hint="%sandbox_git help  lists them all.",
+        )
+    return Help(helptext.of(known[options.verb]))
+
+
+__all__ = ["config", "git_help", "help_", "settings"]

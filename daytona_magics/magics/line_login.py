@@ -36,18 +36,19 @@ def ask_if_missing(shell: Any) -> None:
     Where nobody can be asked, nothing happens: the error about the missing key follows.
     """
     binding = sandboxes.current()
-    if not endpoint.key_missing(binding.config) or not _asks(shell):
+    if not endpoint.key_missing(binding.config) or not can_ask(shell):
         return
     _use(binding, {"DAYTONA_API_KEY": _ask(shell, endpoint.choose(binding.config).url)})
 
 
-def _asks(shell: Any) -> bool:
+def can_ask(shell: Any) -> bool:
+    """Whether somebody sits at this kernel who can be asked."""
     kernel = getattr(shell, "kernel", None)
     return kernel is None or bool(getattr(kernel, "_allow_stdin", False))
 
 
 def _ask(shell: Any, url: str) -> str:
-    if not _asks(shell):
+    if not can_ask(shell):
         raise EndpointError(
             f"{url} needs an API key, and nobody can be asked for it here",
             hint="Set DAYTONA_API_KEY in the environment of this kernel, or:  %sandbox login --env-file PATH",

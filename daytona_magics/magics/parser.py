@@ -34,8 +34,8 @@ class HelpWanted(Exception):
 
 
 def spelled(command: Command) -> str:
-    """The command as a person types it: ``%%sandbox`` or ``%sandbox VERB``."""
-    return command.name if command.name.startswith("%") else f"%sandbox {command.name}"
+    """The command as a person types it: ``%%sandbox``, ``%sandbox VERB`` or ``%sandbox_git VERB``."""
+    return command.name if command.name.startswith("%") else f"%{command.magic} {command.name}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -257,26 +257,27 @@ def split_raw(command: Command, line: str) -> tuple[str, str]:
     return line[:start], line[start:].strip()
 
 
-def verb(line: str) -> tuple[Command, str]:
-    """Find the verb at the start of a ``%sandbox`` line; an empty line means the status card.
+def verb(line: str, magic: str = "sandbox") -> tuple[Command, str]:
+    """Find the verb at the start of a line; an empty line means the status.
 
     In:  verb("ls /tmp")
     Out: (Command(name='ls', ...), "/tmp")
     """
-    stripped = line.strip()
+    stripped, known = line.strip(), grammar.FAMILIES[magic]
     if not stripped or stripped.startswith("#"):
-        return grammar.STATUS, ""
-    if stripped.startswith("?"):
+        return grammar.STATUS if magic == "sandbox" else known["status"], ""
+    if stripped.startswith("?") and magic == "sandbox":
         source = "--source " if stripped.startswith("??") else ""
-        return grammar.BY_NAME["inspect"], source + stripped.strip("? ")
+        return known["inspect"], source + stripped.strip("? ")
     name, _, rest = stripped.partition(" ")
     if name in ("-h", "--help"):
-        return grammar.BY_NAME["help"], rest
-    command = grammar.BY_NAME.get(name)
+        return known["help"], rest
+    command = known.get(name)
     if command is None:
+        more = " To run code: %%sandbox on the first line of a cell." if magic == "sandbox" else ""
         raise SandboxUsageError(
-            f"%sandbox has no verb {name!r}{did_you_mean(name, list(grammar.BY_NAME))}",
-            hint="%sandbox help lists them all. To run code: %%sandbox on the first line of a cell.",
+            f"%{magic} has no verb {name!r}{did_you_mean(name, list(known))}",
+            hint=f"%{magic} help lists them all.{more}",
         )
     return command, rest
 

@@ -187,7 +187,7 @@ def _emphasise(text: str) -> str:
 
 def counted(count: int, noun: str) -> str:
     """In: counted(1, "sandbox"), counted(2, "context")  Out: ('1 sandbox', '2 contexts')"""
-    plural = "es" if noun.endswith("x") else "s"
+    plural = "es" if noun.endswith(("x", "ch")) else "s"
     return f"{count} {noun}{'' if count == 1 else plural}"
 
 

@@ -24,6 +24,8 @@ from daytona_magics.sandboxes.binding import Binding
 
 #: Called with "stdout" or "stderr" and a piece of text, as it comes, on the loop thread.
 OnOutput = Callable[[str, str], object]
+#: What a question is answered with; None when it is not.
+Answer = Callable[[events.Input], "str | None"]
 #: Seconds given to each step of an interrupt.
 STEP = 2.0
 NO_INPUT = "nobody can be asked: this code was run by a program"
@@ -36,10 +38,16 @@ class Collector:
         variables: what it gave back, None without.
     """
 
-    def __init__(self, channel: Channel, request: ExecRequest, on_output: OnOutput | None) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        request: ExecRequest,
+        on_output: OnOutput | None,
+        answer: Answer | None = None,
+    ) -> None:
         self.window = events.FlowWindow()
         self.variables: events.Variables | None = None
-        self._channel, self._request, self._on_output = channel, request, on_output
+        self._channel, self._request, self._on_output, self._answer = channel, request, on_output, answer
         self._captured = sinks.Captured(False)
         self._error: events.Error | None = None
         self._value: RemoteValue | None = None
@@ -65,14 +73,17 @@ class Collector:
         elif isinstance(event, events.Gap):
             self._lost += event.bytes
         elif isinstance(event, events.Input):
-            self._refuse(event.number)
+            self._reply(event)
         elif isinstance(event, events.Variables):
             if self.variables is not None:
                 raise ProtocolError("the sandbox sent variables twice")
             self.variables = event
 
-    def _refuse(self, number: int) -> None:
-        answer = self._channel.answer(self._request.id, number, error=NO_INPUT)
+    def _reply(self, question: events.Input) -> None:
+        text = self._answer(question) if self._answer is not None else None
+        answer = self._channel.answer(
+            self._request.id, question.number, text or "", error=NO_INPUT if text is None else ""
+        )
         task = asyncio.ensure_future(answer)
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
@@ -90,18 +101,23 @@ class Collector:
 
 
 async def collect(
-    tie: Binding, channel: Channel, request: ExecRequest, on_output: OnOutput | None = None
+    tie: Binding,
+    channel: Channel,
+    request: ExecRequest,
+    on_output: OnOutput | None = None,
+    answer: Answer | None = None,
 ) -> tuple[CellOutput, events.Variables | None]:
     """Run code to its end; returns what it left, and the variables it gave.
 
     Args:
         on_output: hears text as it comes; what it raises ends the execution, and is raised here.
+        answer: answers what the code asks; without it, and for None, the code is told that nobody can.
 
     Raises:
         SandboxUnreachable, SandboxGone, ProtocolError: the way to the sandbox broke for good.
         asyncio.CancelledError: this was cancelled; the code was interrupted, and has ended if that worked.
     """
-    collector = Collector(channel, request, on_output)
+    collector = Collector(channel, request, on_output, answer)
     broken: list[BaseException] = []
 
     def sink(event: events.Event) -> None:

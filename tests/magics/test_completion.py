@@ -54,9 +54,21 @@ def test_values_of_options_are_not_taken_for_arguments() -> None:
     assert texts("%%sandbox bash ") == []
 
 
-@pytest.mark.parametrize("command", grammar.VERBS, ids=lambda command: command.name)
+def test_git_verbs() -> None:
+    assert texts("%sandbox_git st") == ["status"]
+    assert texts("%%sandbox_git comm") == ["commit"]
+    assert texts("found = %sandbox_git diff --sta") == ["--staged", "--stat"]
+    assert texts("%sandbox_git help pu") == ["pull", "push"]
+    assert texts("%sandbox_git remote a") == ["add"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [*grammar.VERBS, *grammar.GIT_VERBS],
+    ids=lambda command: f"{command.magic} {command.name}",
+)
 def test_every_option_of_every_verb_is_offered(command: grammar.Command) -> None:
-    offered = texts(f"%sandbox {command.name} -")
+    offered = texts(f"%{command.magic} {command.name} -")
     assert {flag for option in command.options for flag in option.flags} | {"--help"} == set(offered)
 
 

@@ -39,6 +39,14 @@ def test_every_verb_that_is_named_anywhere_exists() -> None:
     ]
     assert len(named) > 30
     assert [found for found in named if found[1] not in {*grammar.BY_NAME, *prose}] == []
+    ours = [
+        (where, word)
+        for where, text in strings(Path(daytona_magics.__file__).parent)
+        for word in re.findall(r"%sandbox_git +([A-Za-z]\w*)", text)
+    ]
+    prose |= {"works", "reads", "takes"}
+    assert len(ours) > 20
+    assert [found for found in ours if found[1] not in {*grammar.FAMILIES["sandbox_git"], *prose}] == []
 
 
 def test_a_line_is_remembered_but_not_shared() -> None:
@@ -99,7 +107,11 @@ def test_abbreviations_are_refused() -> None:
         parse(grammar.BY_NAME["create"], "--auto-s 5")
 
 
-@pytest.mark.parametrize("command", [CELL, *grammar.VERBS], ids=lambda command: command.name)
+@pytest.mark.parametrize(
+    "command",
+    [CELL, *grammar.VERBS, *grammar.GIT_VERBS],
+    ids=lambda command: f"{command.magic} {command.name}",
+)
 def test_help_names_every_option_and_wins_over_mistakes(command: grammar.Command) -> None:
     with pytest.raises(HelpWanted) as wanted:
         parse(command, "--help")
@@ -108,7 +120,7 @@ def test_help_names_every_option_and_wins_over_mistakes(command: grammar.Command
         assert option.flags[-1] in text and option.help in text
     for argument in command.arguments:
         assert argument.help in text
-    assert command.summary in helptext.overview()
+    assert command.summary in helptext.overview() + helptext.git_overview()
     assert text in helptext.markdown()
 
 
@@ -117,6 +129,10 @@ def test_verbs() -> None:
     assert verb("  # note")[0] is grammar.STATUS
     assert verb("ls  /tmp") == (grammar.BY_NAME["ls"], " /tmp")
     assert verb("--help")[0] is grammar.BY_NAME["help"]
+    status = grammar.FAMILIES["sandbox_git"]["status"]
+    assert verb("", "sandbox_git")[0] is status and verb("status -C x", "sandbox_git") == (status, "-C x")
+    with pytest.raises(SandboxUsageError, match="%sandbox_git has no verb 'stauts'; did you mean status"):
+        verb("stauts", "sandbox_git")
     with pytest.raises(SandboxUsageError, match="no verb 'lst'; did you mean list"):
         verb("lst")
     with pytest.raises(SandboxUsageError) as caught:
@@ -127,7 +143,7 @@ def test_verbs() -> None:
 def test_every_verb_has_its_function() -> None:
     from importlib import import_module
 
-    for command in (grammar.STATUS, *grammar.VERBS):
+    for command in (grammar.STATUS, *grammar.VERBS, *grammar.GIT_VERBS):
         module, _, function = command.run.partition(":")
         assert callable(getattr(import_module(f"daytona_magics.magics.{module}"), function)), command.name
 

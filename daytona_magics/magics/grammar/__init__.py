@@ -11,6 +11,7 @@ from __future__ import annotations
 from daytona_magics.magics.grammar import (
     about,
     files,
+    git,
     jobs,
     lifecycle,
     network,
@@ -24,7 +25,9 @@ from daytona_magics.magics.grammar import (
 )
 from daytona_magics.magics.grammar.cell import CELL
 from daytona_magics.magics.grammar.terms import (
+    BRANCH,
     ENV_NAME,
+    GIT_VERB,
     LOCAL_PATH,
     NAME,
     REMOTE_PATH,
@@ -37,9 +40,13 @@ from daytona_magics.magics.grammar.terms import (
 )
 
 __all__ = [
+    "BRANCH",
     "BY_NAME",
     "CELL",
     "ENV_NAME",
+    "FAMILIES",
+    "GIT_VERB",
+    "GIT_VERBS",
     "LOCAL_PATH",
     "NAME",
     "REMOTE_PATH",
@@ -70,3 +77,9 @@ VERBS: tuple[Command, ...] = (
 
 STATUS = Command("status", "Show the card of the notebook's sandbox.", "line_lifecycle:status")
 BY_NAME: dict[str, Command] = {command.name: command for command in VERBS}
+GIT_VERBS: tuple[Command, ...] = git.VERBS
+#: The verbs of each line magic, by name.
+FAMILIES: dict[str, dict[str, Command]] = {
+    "sandbox": BY_NAME,
+    "sandbox_git": {command.name: command for command in GIT_VERBS},
+}

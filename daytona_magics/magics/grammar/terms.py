@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 #: What the values of an argument or option are, for completion.
-SANDBOX, LOCAL_PATH, REMOTE_PATH, ENV_NAME, SETTING, VERB, NAME = (
+SANDBOX, LOCAL_PATH, REMOTE_PATH, ENV_NAME, SETTING, VERB, NAME, GIT_VERB, BRANCH = (
     "sandbox",
     "local-path",
     "remote-path",
@@ -14,6 +14,8 @@ SANDBOX, LOCAL_PATH, REMOTE_PATH, ENV_NAME, SETTING, VERB, NAME = (
     "setting",
     "verb",
     "variable",
+    "git-verb",
+    "branch",
 )
 
 
@@ -67,6 +69,7 @@ class Command:
         raw: the text after the options is taken verbatim as the last argument (shell commands).
         rest: name of what gets the words after ``--``, as they are.
         examples: lines shown at the end of the help.
+        magic: the magic it is a verb of.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Command:
     raw: bool = False
     rest: str = ""
     examples: tuple[str, ...] = field(default=())
+    magic: str = "sandbox"
 
 
 ENV = Option(
