@@ -16,6 +16,8 @@ from traitlets.config import Config, Configurable
 
 #: The isolation ladder, lowest first; a level satisfies every level at or below it.
 LEVELS = ("L0", "L0.5", "L1", "L2", "L3")
+#: The attribute of a shell that says where its cells run; set by the magics, read by the layers below them.
+MODE_ATTRIBUTE = "_daytona_magics_whole"
 
 
 def _help(text: str) -> str:

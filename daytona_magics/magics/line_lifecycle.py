@@ -11,7 +11,7 @@ from daytona_magics.errors import SandboxUsageError
 from daytona_magics.magics import secrets
 from daytona_magics.notebook.card import Card, Table, duration
 from daytona_magics.notebook.status import Teller, note, wait
-from daytona_magics.sandboxes import actions, labels, worktree
+from daytona_magics.sandboxes import actions, labels, reaping, worktree
 from daytona_magics.sandboxes.endpoint import engine_facts
 from daytona_magics.sandboxes.report import state_of
 
@@ -295,7 +295,7 @@ def list_(shell: Any, options: Any) -> Table:
         (
             ("→ " if box.id == bound else "") + box.name,
             state_of(box),
-            _owner(binding, box),
+            reaping.owner(binding, box),
             when(box.created_at),
             f"{duration(box.auto_stop_interval)} idle" if box.auto_stop_interval else "never",
         )
@@ -308,25 +308,6 @@ def list_(shell: Any, options: Any) -> Table:
         found,
         empty=f"There are no sandboxes here ({where}).",
         foot=where,
-    )
-
-
-def _owner(binding: Binding, box: Any) -> str:
-    from daytona_magics.sandboxes import identity
-
-    who, owner = binding.who(), box.labels.get(labels.KERNEL, "")
-    if owner == who.kernel:
-        return "this kernel"
-    if box.labels.get(labels.CREATED_BY) != labels.CREATOR:
-        return "another program"
-    if box.labels.get(labels.HOST) != who.host:
-        return "another machine"
-    if identity.alive(owner):
-        return "another kernel"
-    return (
-        "earlier kernel of this notebook"
-        if who.notebook == box.labels.get(labels.NOTEBOOK, "-")
-        else "earlier kernel"
     )
 
 

@@ -23,13 +23,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from daytona_magics.config import MODE_ATTRIBUTE
 from daytona_magics.errors import printable
 from daytona_magics.magics.places import CARRIER, place
 
 #: The tag that sends a cell to the sandbox.
 TAG = "sandbox"
-
-_ATTRIBUTE = "_daytona_magics_whole"
 
 
 #: Texts that stand in the place of a cell that must not run; they run here, and only raise.
@@ -158,10 +157,10 @@ def _here(lines: list[str]) -> list[str]:
 
 def of(shell: Any) -> Whole:
     """The mode of a shell; made with its first use, and kept when the extension is loaded again."""
-    found = getattr(shell, _ATTRIBUTE, None)
+    found = getattr(shell, MODE_ATTRIBUTE, None)
     if found is None:
         found = Whole(shell)
-        setattr(shell, _ATTRIBUTE, found)
+        setattr(shell, MODE_ATTRIBUTE, found)
     assert isinstance(found, Whole)
     return found
 

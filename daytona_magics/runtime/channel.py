@@ -159,6 +159,11 @@ class Channel(Line):
         """
         return decode.look(await self.ask("describe", id=exec_id, tail=tail))
 
+    @property
+    def carrying(self) -> tuple[str, ...]:
+        """The executions whose output comes over it now."""
+        return tuple(self._feeds)
+
     async def _carry(
         self, feed: Feed, fields: dict[str, Any] | None, keep_above: float = float("inf")
     ) -> Done:

@@ -67,6 +67,21 @@ def orphan(binding: Binding, box: Any) -> bool:
     )
 
 
+def owner(binding: Binding, box: Any) -> str:
+    """Whose a sandbox is, in words: "this kernel", "another kernel", "earlier kernel", ..."""
+    who, kernel = binding.who(), box.labels.get(labels.KERNEL, "")
+    if kernel == who.kernel:
+        return "this kernel"
+    if box.labels.get(labels.CREATED_BY) != labels.CREATOR:
+        return "another program"
+    if box.labels.get(labels.HOST) != who.host:
+        return "another machine"
+    if identity.alive(kernel):
+        return "another kernel"
+    same = who.notebook == box.labels.get(labels.NOTEBOOK, "-")
+    return "earlier kernel of this notebook" if same else "earlier kernel"
+
+
 def half_made(box: Any) -> bool:
     """Whether nothing can be done with it: its creation failed, or was never finished."""
     state = state_of(box)

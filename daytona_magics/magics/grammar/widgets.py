@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daytona_magics.magics.grammar.terms import REMOTE_PATH, Argument, Command
+from daytona_magics.magics.grammar.terms import REMOTE_PATH, Argument, Command, Option
 
 VERBS: tuple[Command, ...] = (
     Command(
@@ -19,5 +19,12 @@ VERBS: tuple[Command, ...] = (
             ),
         ),
         examples=("%sandbox files ~/project",),
+    ),
+    Command(
+        "panel",
+        "Open a panel: state, resources, deadlines, what runs in the sandbox, and all your sandboxes.",
+        "line_panel:panel",
+        options=(Option(("--all",), "begin with the list of all sandboxes open"),),
+        examples=("%sandbox panel",),
     ),
 )

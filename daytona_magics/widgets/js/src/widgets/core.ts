@@ -30,9 +30,11 @@
  */
 import { FileTree } from "./file_tree";
 import { coreOf } from "./mount";
+import { SandboxPanel } from "./panel";
 import { Preview } from "./preview";
 
 export default coreOf({
   "file-tree": (view) => new FileTree(view),
+  "sandbox-panel": (view) => new SandboxPanel(view),
   preview: (view) => new Preview(view),
 });
