@@ -36,7 +36,8 @@ def test_text_stays_text_and_nothing_comes_from_elsewhere() -> None:
     sources = "\n".join(path.read_text() for path in sorted((SOURCES / "src" / "widgets").rglob("*.ts")))
     for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
         assert word not in sources
-    assert not re.search(r"https?://", sources)
+    # The name of SVG's elements is no address that anybody asks.
+    assert not re.search(r"https?://", sources.replace("http://www.w3.org/2000/svg", ""))
 
 
 def test_bundles_stay_small() -> None:
