@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from daytona_magics.magics.grammar.terms import LOCAL_PATH, Argument, Command, Option
+from dataclasses import replace
 
-#: Values that are ids of jobs.
-_ID = Argument("id", "the job or cell, by the first characters of its id (`%sandbox jobs`)")
+from daytona_magics.magics.grammar.terms import JOB, LOCAL_PATH, RUNNING, Argument, Command, Option
+
+_ID = Argument("id", "the job or cell, by the first characters of its id (`%sandbox jobs`)", values=RUNNING)
 _ID_OPTIONAL = Argument(
-    "id", "a job or cell, by the first characters of its id (default: what runs, the cell first)", "?"
+    "id",
+    "a job or cell, by the first characters of its id (default: what runs, the cell first)",
+    "?",
+    values=RUNNING,
 )
 
 VERBS: tuple[Command, ...] = (
@@ -21,7 +25,7 @@ VERBS: tuple[Command, ...] = (
         "logs",
         "Show a job's or a cell's output from its beginning; without an id what was printed between cells.",
         "line_jobs:logs",
-        (Argument("id", "a job or cell, by the first characters of its id", "?"),),
+        (Argument("id", "a job or cell, by the first characters of its id", "?", values=JOB),),
         (
             Option(
                 ("-f", "--follow"),
@@ -41,7 +45,7 @@ VERBS: tuple[Command, ...] = (
         "wait",
         "Wait for a job's end and return its value; an interrupt ends only the waiting.",
         "line_jobs:wait_",
-        (_ID_OPTIONAL,),
+        (replace(_ID_OPTIONAL, values=JOB),),
         (
             Option(
                 ("--timeout",),
