@@ -62,22 +62,21 @@ def _sane(started: float | None) -> bool:
     return started is not None and 0 <= started < 2**40
 
 
-def _found(name: str | None, shell: Any = None) -> Job:
+def found(name: str | None, shell: Any = None) -> Job:
+    """The job or cell whose id begins so; of None what runs. Raises SandboxUsageError."""
     binding = sandboxes.current()
     _, look = wait(lambda tell: jobs.find(binding, tell, name or ""), "asking what runs")
     return Job(binding, look)
 
 
-def logs(shell: Any, options: Any) -> None:
-    """``%sandbox logs [ID] [--follow] [-n LINES]``"""
-    if options.lines is not None and options.lines < 1:
-        raise SandboxUsageError(f"-n {options.lines}: at least one line")
-    if options.id is None and not options.follow:
+def logs_as_text(name: str | None, options: Any) -> None:
+    """``%sandbox logs [ID] [--follow] [-n LINES]``, where it is no view."""
+    if name is None and not options.follow:
         if options.to or options.forget or options.all:
             raise SandboxUsageError("of which job or cell?", hint="%sandbox jobs  lists them.")
         _between_cells(LOG_LINES if options.lines is None else options.lines)
         return
-    job = _found(options.id)
+    job = found(name)
     if options.forget:
         _forget(job)
     elif options.to:
@@ -152,12 +151,12 @@ def _save(job: Job, name: str, force: bool) -> None:
 
 def wait_(shell: Any, options: Any) -> Any:
     """``%sandbox wait [ID]``"""
-    return _found(options.id).result(options.timeout)
+    return found(options.id).result(options.timeout)
 
 
 def cancel(shell: Any, options: Any) -> None:
     """``%sandbox cancel ID``"""
-    job = _found(options.id)
+    job = found(options.id)
     if job.state not in ("running", "queued"):
         note(f"{job.name} ({job.id}) has ended already: {job.state}.")
         return
@@ -166,5 +165,5 @@ def cancel(shell: Any, options: Any) -> None:
 
 def interrupt(shell: Any, options: Any) -> None:
     """``%sandbox interrupt [ID]``"""
-    job = _found(options.id)
+    job = found(options.id)
     note(f"{job.name} ({job.id}): {clean(wait(lambda tell: job.interrupt(), 'interrupting')).rstrip('.')}.")

@@ -67,6 +67,11 @@ class Job:
         return self._look.id[:NAME]
 
     @property
+    def full_id(self) -> str:
+        """All of its id."""
+        return self._look.id
+
+    @property
     def name(self) -> str:
         """Which cell it was."""
         return printable(self._look.name, line=True)
@@ -209,6 +214,10 @@ class Job:
         """Its text so far, stdout and stderr; up to 64 MiB (what is cut is said)."""
         outcome = self._replay(live=False, capture=True)
         return outcome.stdout + outcome.stderr
+
+    async def tail(self, limit: int) -> str:
+        """The last bytes of its text. On the loop thread."""
+        return (await self._refresh(limit)).tail
 
     async def stream(self, sink: Callable[[Event], None]) -> None:
         """Give all events there are so far to ``sink``, text byte for byte (as surrogates where it is none).

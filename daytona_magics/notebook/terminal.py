@@ -50,6 +50,11 @@ class TerminalFilter:
         self._rest = ""
         self._linked = False  # text that is shown now belongs to a link that was kept
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the start of a sequence waits for its end."""
+        return bool(self._rest)
+
     def feed(self, text: str) -> str:
         """Return what may be shown of ``text``; the start of an unfinished sequence waits for its end."""
         if not self._rest and not _SUSPECT.search(text):

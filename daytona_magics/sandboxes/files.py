@@ -167,6 +167,14 @@ async def between_cells(binding: Binding, tell: Reporter, lines: int) -> str:
     return text if not text or text.endswith("\n") else text + "\n"
 
 
+async def last_lines(binding: Binding, tell: Reporter, path: str, lines: int) -> str:
+    """The last lines of a file, at most 256 KiB of them. Raises SandboxError when it cannot be read."""
+    where = await remote_path(binding.bound(), path)
+    command = f"tail -n {lines} -- {shlex.quote(where)} | tail -c {LOG_LIMIT}"
+    await info_of(binding.bound(), where)
+    return (await execute(binding, tell, command, cwd=None, env={}, timeout=60))[1]
+
+
 async def upload(binding: Binding, tell: Reporter, local: list[Path], target: str) -> list[tuple[str, int]]:
     """Copy files into the sandbox.
 

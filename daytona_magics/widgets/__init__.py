@@ -1,5 +1,5 @@
-"""Jupyter widgets that show a sandbox: :class:`FileTree`, :class:`Preview`, :class:`SandboxPanel`,
-:class:`Terminal`.
+"""Jupyter widgets that show a sandbox: :class:`FileTree`, :class:`LogStream`, :class:`Preview`,
+:class:`SandboxPanel`, :class:`Terminal`.
 
 They are anywidgets: usable from ``%sandbox files``, in layouts of one's own, and in marimo. Each module
 explains its part: ``assets`` how their code reaches the page, ``live`` how page and kernel talk.
@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daytona_magics.widgets.file_tree import FileTree
+    from daytona_magics.widgets.log_stream import LogStream
     from daytona_magics.widgets.panel import SandboxPanel
     from daytona_magics.widgets.preview import Preview
     from daytona_magics.widgets.terminal import Terminal
 
-__all__ = ["FileTree", "Preview", "SandboxPanel", "Terminal"]
+__all__ = ["FileTree", "LogStream", "Preview", "SandboxPanel", "Terminal"]
 
 _MODULES = {
     "FileTree": "file_tree",
+    "LogStream": "log_stream",
     "Preview": "preview",
     "SandboxPanel": "panel",
     "Terminal": "terminal",

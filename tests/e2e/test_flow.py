@@ -69,7 +69,7 @@ def test_every_character_of_a_flood_is_shown_or_counted(kernel: Kernel) -> None:
     assert printed == len(whole) and flood.result == "'value'"
     assert flood.stdout == whole[:shown] + whole[-flow.TAIL :]
     name = LOGS.search(flood.notes)[1]  # type: ignore[index]
-    replayed = kernel.run(f"%sandbox logs {name}", timeout=120)
+    replayed = kernel.run(f"%sandbox logs --plain {name}", timeout=120)
     assert counted(replayed)[0] == printed and replayed.result == "'value'"
     assert kernel.run(f"%sandbox logs {name} --all", timeout=120).stdout == whole
     assert kernel.run(f"%sandbox logs {name} -n 3").stdout == "".join(lines[-3:])

@@ -83,7 +83,7 @@ def test_what_a_job_left_running_ends_with_it_and_that_is_said(kernel: Kernel) -
     kernel.run("%%sandbox bash --bg --out left\nsleep 3141 & echo done; exit 3")
     failed = kernel.run("left.result()")
     assert (failed.ename, failed.error["evalue"]) == ("ExitCodeError", "the cell ended with exit code 3")
-    shown = kernel.run(f"%sandbox logs {job(kernel, 'left', 'id')}")
+    shown = kernel.run(f"%sandbox logs --plain {job(kernel, 'left', 'id')}")
     assert "1 process that the job left running ended with it" in shown.notes and "done\n" in shown.stdout
     assert "exit code 3" in shown.stderr, "a replay shows how it ended, and does not fail for it"
     assert shown.status == "ok"
@@ -223,7 +223,7 @@ def test_jobs_and_cells_outlive_the_kernel(kernel: Kernel) -> None:
     let_go(kernel, "/tmp/go5")
     waited = kernel.run(f"%sandbox wait {name}")
     assert waited.result == "42", waited
-    whole = kernel.run(f"%sandbox logs {name}")
+    whole = kernel.run(f"%sandbox logs --plain {name}")
     assert whole.stdout == "begun\nended\n" and whole.result == "42"
     assert whole.bundles()[0]["text/html"] == "<b>rich</b>"
     assert kernel.run(f"%sandbox logs {name} -n 1").stdout == "ended\n"

@@ -19,7 +19,6 @@ class Bound:
 
     sandbox = endpoint = None
     gone = False
-    ran = 0
     config = SandboxConfig(display="live")
 
 

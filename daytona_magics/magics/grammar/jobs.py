@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from daytona_magics.magics.grammar.terms import LOCAL_PATH, Argument, Command, Option
 
-from daytona_magics.magics.grammar.terms import JOB, LOCAL_PATH, RUNNING, Argument, Command, Option
-
-_ID = Argument("id", "the job or cell, by the first characters of its id (`%sandbox jobs`)", values=RUNNING)
+#: Values that are ids of jobs.
+_ID = Argument("id", "the job or cell, by the first characters of its id (`%sandbox jobs`)")
 _ID_OPTIONAL = Argument(
-    "id",
-    "a job or cell, by the first characters of its id (default: what runs, the cell first)",
-    "?",
-    values=RUNNING,
+    "id", "a job or cell, by the first characters of its id (default: what runs, the cell first)", "?"
 )
 
 VERBS: tuple[Command, ...] = (
@@ -23,10 +19,18 @@ VERBS: tuple[Command, ...] = (
     ),
     Command(
         "logs",
-        "Show a job's or a cell's output from its beginning; without an id what was printed between cells.",
-        "line_jobs:logs",
-        (Argument("id", "a job or cell, by the first characters of its id", "?", values=JOB),),
+        "Follow logs of jobs, cells, sessions and files; as text, or in a notebook as a view with search.",
+        "line_logs:logs",
         (
+            Argument(
+                "sources",
+                "jobs or cells, by the first characters of their ids; files, by paths with a slash or ~;"
+                " session:NAME; entrypoint (default: what runs, else what was printed between cells)",
+                "*",
+            ),
+        ),
+        (
+            Option(("--plain",), "show text, also where a view could be shown; so do the options below"),
             Option(
                 ("-f", "--follow"),
                 "show what is still to come, too; without an id of what runs. An interrupt ends only that",
@@ -39,13 +43,18 @@ VERBS: tuple[Command, ...] = (
             Option(("--force",), "with --to: overwrite a file that exists"),
             Option(("--forget",), "let the sandbox delete the output of what has ended"),
         ),
-        examples=("%sandbox logs -n 20", "%sandbox logs --follow", "%sandbox logs 3f9a --to output.txt"),
+        examples=(
+            "%sandbox logs 3f9a ~/server.log",
+            "%sandbox logs -n 20",
+            "%sandbox logs --follow",
+            "%sandbox logs 3f9a --to output.txt",
+        ),
     ),
     Command(
         "wait",
         "Wait for a job's end and return its value; an interrupt ends only the waiting.",
         "line_jobs:wait_",
-        (replace(_ID_OPTIONAL, values=JOB),),
+        (_ID_OPTIONAL,),
         (
             Option(
                 ("--timeout",),

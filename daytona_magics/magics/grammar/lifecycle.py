@@ -3,21 +3,7 @@
 from __future__ import annotations
 
 from daytona_magics.magics.grammar.states import NAMES, YES
-from daytona_magics.magics.grammar.terms import (
-    ENV,
-    LABEL,
-    NAME_OPTIONAL,
-    QUIET,
-    SANDBOX,
-    Argument,
-    Command,
-    Option,
-)
-
-
-def _label(help: str) -> Option:
-    return Option(("--label",), help, "KEY=VALUE", repeat=True, values=LABEL)
-
+from daytona_magics.magics.grammar.terms import ENV, NAME_OPTIONAL, QUIET, SANDBOX, Argument, Command, Option
 
 VERBS: tuple[Command, ...] = (
     Command(
@@ -40,7 +26,7 @@ VERBS: tuple[Command, ...] = (
                 choices=("python", "typescript", "javascript"),
             ),
             ENV,
-            _label("put a label on it; may be repeated"),
+            Option(("--label",), "put a label on it; may be repeated", "KEY=VALUE", repeat=True),
             Option(
                 ("--idle-stop", "--auto-stop"),
                 "minutes without activity until it stops; 0: never (default: 15)",
@@ -79,7 +65,7 @@ VERBS: tuple[Command, ...] = (
         "line_lifecycle:use",
         (Argument("name", "name or id of the sandbox", "?", values=SANDBOX),),
         (
-            _label("the newest one with this label; may be repeated"),
+            Option(("--label",), "the newest one with this label; may be repeated", "KEY=VALUE", repeat=True),
             Option(("--context",), "work in this context, whoever else does (default: its own)", "NAME"),
             QUIET,
         ),
@@ -97,7 +83,7 @@ VERBS: tuple[Command, ...] = (
                 "STATE",
                 choices=("started", "stopped", "archived", "error"),
             ),
-            _label("only those with this label; may be repeated"),
+            Option(("--label",), "only those with this label; may be repeated", "KEY=VALUE", repeat=True),
         ),
     ),
     Command("info", "Show the card of a sandbox.", "line_lifecycle:info", (NAME_OPTIONAL,)),
@@ -114,14 +100,9 @@ VERBS: tuple[Command, ...] = (
     ),
     Command(
         "reset",
-        "Start with new workers: this notebook's variables are lost, its running cells ended; files are "
-        "kept, jobs run on.",
+        "Start with new workers: variables are lost, files kept, running cells ended.",
         "line_lifecycle:reset",
-        options=(
-            Option(("--context",), "the variables of this context instead", "NAME"),
-            Option(("--all",), "those of all contexts, also of other notebooks that use the sandbox"),
-            QUIET,
-        ),
+        options=(QUIET,),
     ),
     Command(
         "delete",

@@ -6,10 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 #: What the values of an argument or option are, for completion.
-JOB, RUNNING, LABEL, SANDBOX, LOCAL_PATH, REMOTE_PATH, ENV_NAME, SETTING, VERB, NAME, GIT_VERB, BRANCH = (
-    "job",
-    "running-job",
-    "label",
+SANDBOX, LOCAL_PATH, REMOTE_PATH, ENV_NAME, SETTING, VERB, NAME, GIT_VERB, BRANCH = (
     "sandbox",
     "local-path",
     "remote-path",

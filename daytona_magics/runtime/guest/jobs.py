@@ -26,7 +26,6 @@ _STATE = (".state", ".state.options")
 _FILES = (
     *_STATE,
     ".state.new",
-    ".state.cwd",
     ".state.options.new",
     ".state.prelude",
     ".state.cell",

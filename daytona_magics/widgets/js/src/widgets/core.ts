@@ -29,12 +29,14 @@
  * `bundle`. No state is kept outside the class: a page has many views.
  */
 import { FileTree } from "./file_tree";
+import { LogStream } from "./log_stream";
 import { coreOf } from "./mount";
 import { SandboxPanel } from "./panel";
 import { Preview } from "./preview";
 
 export default coreOf({
   "file-tree": (view) => new FileTree(view),
+  "log-stream": (view) => new LogStream(view),
   "sandbox-panel": (view) => new SandboxPanel(view),
   preview: (view) => new Preview(view),
 });

@@ -1,0 +1,126 @@
+"""The whole of a log for the page to save, in pieces of a megabyte.
+
+One source comes from where it is kept, byte for byte; several, or one of which only this machine knows, come
+from what was written here: as it was shown, without colours, each line behind the name of its source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING
+
+from daytona_magics.errors import SandboxError
+from daytona_magics.notebook.card import size
+from daytona_magics.widgets import log_text
+from daytona_magics.widgets.live import CallError
+from daytona_magics.widgets.log_store import NOTE, LogStore
+
+if TYPE_CHECKING:
+    from daytona_magics.widgets.log_sources import Source, Way
+
+#: Bytes of a piece and of all that a page can hold; downloads at once; rows read at once.
+PIECE, LIMIT, MOST, ROWS = 1 << 20, 512 << 20, 4, 4096
+
+
+class _Download:
+    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
+        self._pieces, self._left, self._taken = pieces, bytearray(), 0
+
+    async def next(self) -> bytes:
+        while len(self._left) < PIECE:
+            try:
+                self._left += await anext(self._pieces)
+            except StopAsyncIteration:
+                break
+        piece = bytes(self._left[:PIECE])
+        del self._left[: len(piece)]
+        self._taken += len(piece)
+        if self._taken > LIMIT:
+            raise CallError(
+                "refused",
+                f"more than {size(LIMIT)} are more than a page can hold",
+                "%sandbox logs ID --to FILE",
+            )
+        return piece
+
+    async def close(self) -> None:
+        await self._pieces.aclose()
+
+
+class Downloads:
+    """The downloads of one widget. On the loop thread.
+
+    Args:
+        store: what was written here.
+        sources: those of the widget.
+        way: to the sandbox.
+    """
+
+    def __init__(self, store: LogStore, sources: Callable[[], list[Source]], way: Way) -> None:
+        self._store, self._sources, self._way = store, sources, way
+        self._running: dict[str, _Download] = {}
+
+    async def begin(self, key: str, number: int | None) -> None:
+        """Begin one.
+
+        Args:
+            key: names it.
+            number: of the source; None for all of them.
+        """
+        if len(self._running) >= MOST:
+            raise CallError("refused", "too many downloads at once")
+        sources = self._sources()
+        whole = None
+        if number is None and len(sources) == 1:
+            number = 0
+        if number is not None and 0 <= number < len(sources):
+            whole = sources[number].whole(self._way)
+        self._running[key] = _Download(whole if whole is not None else self._shown(number))
+
+    async def piece(self, key: str) -> bytes:
+        """The next piece; empty at the end."""
+        download = self._running.get(key)
+        if download is None:
+            raise CallError("refused", "this download has ended")
+        try:
+            data = await download.next()
+        except (SandboxError, CallError):
+            await self.abort(key)
+            raise
+        if not data:
+            await self.abort(key)
+        return data
+
+    async def abort(self, key: str) -> None:
+        """Nobody wants the rest. Idempotent."""
+        if (download := self._running.pop(key, None)) is not None:
+            await download.close()
+
+    async def close(self) -> None:
+        """End them all."""
+        for key in list(self._running):
+            await self.abort(key)
+
+    async def _shown(self, number: int | None) -> AsyncGenerator[bytes, None]:
+        store, names = self._store, [one.name for one in self._sources()]
+        if store.dropped_lines:
+            yield f"[{store.dropped_lines:,} lines were dropped here]\n".encode()
+        at, end = store.first, store.end
+        middle = False
+        while at < end:
+            rows = await asyncio.to_thread(store.rows, at, min(at + ROWS, end))
+            out = []
+            for row in rows:
+                if number is not None and row.source != number:
+                    continue
+                head = ""
+                if number is None and not middle:
+                    when = datetime.datetime.fromtimestamp(row.time).isoformat(" ", "milliseconds")
+                    head = f"{when if row.time else '-':23} {names[row.source]}: "
+                middle = row.goes_on
+                text = log_text.text(row.line)
+                out.append(head + (f"[{text}]" if row.kind == NOTE else text) + ("" if row.goes_on else "\n"))
+            yield "".join(out).encode("utf-8", "replace")
+            at = min(at + ROWS, end)
