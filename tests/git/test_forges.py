@@ -40,7 +40,7 @@ def work(tmp_path: Path, template: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``origin.git`` with main, nb/ahead (two commits more), equal and conflict, and ``work``, a clone of it."""
+    """``origin.git`` with main, nb/ahead (two commits more), equal and conflict; ``work`` is its clone."""
     top = tmp_path_factory.mktemp("forges")
     bare, folder = top / "origin.git", top / "work"
     git(top, "init", "-q", "--bare", "-b", "main", str(bare))
