@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +118,7 @@ def _values(choices: tuple[str, ...], values: str, word: str) -> Found:
         return _settings()
     if values == grammar.NAME:
         return _variables(word)
-    if values in (grammar.SANDBOX, grammar.REMOTE_PATH):
+    if values in _ASKED:
         return _remote(values, word)
     return []
 
@@ -158,22 +158,25 @@ def _local(word: str) -> Found:
 
 def _remote(kind: str, word: str) -> Found:
     from daytona_magics import sandboxes
-    from daytona_magics.magics.inside import CAP
 
     binding = sandboxes.bound()
     if binding is None or binding.client is None:
         return []
+    box = binding.sandbox.id if binding.sandbox is not None else ""
+    key = f"{kind} {box} {word.rpartition('/')[0] if kind == grammar.REMOTE_PATH else ''}"
+    return _asked(key, lambda: _ASKED[kind](binding, word))
+
+
+def _asked(key: str, ask: Callable[[], Coroutine[Any, Any, Found]]) -> Found:
+    """The answer to a question, or the last one to it when this takes long; it goes on, for the next time."""
+    from daytona_magics.magics.inside import CAP
     from daytona_magics.runtime.loop import loop_thread
 
-    box = binding.sandbox.id if binding.sandbox is not None else ""
-    key = kind if kind == grammar.SANDBOX else f"{box} {word.rpartition('/')[0]}"
     if key not in _under_way:
-        asking = _names(binding) if kind == grammar.SANDBOX else _paths(binding, word)
-        _under_way[key] = loop_thread().submit(_later(key, asking))
+        _under_way[key] = loop_thread().submit(_later(key, ask()))
     try:
         return _under_way[key].result(CAP)
     except FutureTimeout:
-        # It goes on, for the next time.
         return _known.get(key, [])
     except Exception:  # noqa: BLE001 - a completion that cannot be had is no completion, whatever the cause
         return []
@@ -192,20 +195,59 @@ async def _later(key: str, asking: Coroutine[Any, Any, Found]) -> Found:
     return found
 
 
-async def _names(binding: Any) -> Found:
+async def _boxes(binding: Any) -> list[Any]:
     from daytona_magics.sandboxes import attaching
     from daytona_magics.sandboxes.report import Silent
 
-    return [(box.name, "sandbox") for box in await attaching.find(binding.client, {}, Silent())]
+    return await attaching.find(binding.client, {}, Silent())
 
 
-async def _paths(binding: Any, word: str) -> Found:
+async def _names(binding: Any, word: str) -> Found:
+    return [(box.name, "sandbox") for box in await _boxes(binding)]
+
+
+async def _labels(binding: Any, word: str) -> Found:
+    """Labels that sandboxes have, but for those that the magics and the SDK keep for themselves."""
+    from daytona_magics.sandboxes.tags import reserved
+
+    found = {pair for box in await _boxes(binding) for pair in box.labels.items() if not reserved(pair[0])}
+    whole = [f"{key}={value}".replace(" ", "\\ ") for key, value in sorted(found)]
+    return [(text, "label") for text in whole if text.isprintable() and len(text) <= LONGEST][:MOST]
+
+
+async def _jobs(binding: Any, word: str, *, running: bool = False) -> Found:
+    """Ids of jobs and cells, the newest first; ``running``: of those that have not ended."""
+    from daytona_magics.notebook.spool import NAME
+    from daytona_magics.sandboxes import jobs
+
+    if binding.channel is None or binding.channel.closed:
+        return []
+    known = [one for one in await jobs.listed(binding.channel) if not (running and one.state == "done")]
+    return [(one.id[:NAME], "job") for one in reversed(known)][:MOST]
+
+
+async def _running(binding: Any, word: str) -> Found:
+    return await _jobs(binding, word, running=True)
+
+
+async def _shell_paths(tie: Any, channel: Any, context: str, cwd: str, word: str) -> Found:
+    """Paths as a bash cell sees them, which begin in its shell's working directory."""
+    records = [] if cwd else (await channel.status())["contexts"]
+    own = [one for one in records if one.get("name") == context and one.get("language") == "bash"]
+    folder = cwd or (str(own[0].get("directory") or "") if own else "")
+    return await _paths(tie, word, folder or "~")
+
+
+async def _paths(binding: Any, word: str, folder: str = "~") -> Found:
+    """Paths below what was typed of one; a relative one is meant from ``folder``."""
     from daytona_magics.sandboxes.files import remote_path
 
     if binding.sandbox is None:
         return []
     head, slash, tail = word.rpartition("/")
-    where = await remote_path(binding.sandbox, f"{head}/" if slash else "~/")
+    typed, tail = f"{head}{slash}".replace("\\ ", " "), tail.replace("\\ ", " ")
+    absolute = typed.startswith("/") or typed.split("/")[0] == "~"
+    where = await remote_path(binding.sandbox, typed if absolute else f"{folder.rstrip('/')}/{typed}")
     entries = await binding.sandbox.fs.list_files(where.rstrip("/") or "/")
     # Also those that do not begin with it, so that another letter finds its own here, but behind them. What
     # acts on a terminal is no name.
@@ -214,30 +256,55 @@ async def _paths(binding: Any, word: str) -> Found:
         key=lambda one: (not one[0].startswith(tail), one),
     )
     return [
-        (f"{head}{slash}{name}".replace(" ", "\\ ") + ("/" if folder else ""), "path")
-        for name, folder in named
+        ((typed + name).replace(" ", "\\ ") + ("/" if inner else ""), "path")
+        for name, inner in named
         if name.isprintable() and len(name) <= LONGEST and (tail[:1] == "." or name[:1] != ".")
     ][:MOST]
 
 
+_ASKED: dict[str, Callable[[Any, str], Coroutine[Any, Any, Found]]] = {
+    grammar.SANDBOX: _names,
+    grammar.LABEL: _labels,
+    grammar.JOB: _jobs,
+    grammar.RUNNING: _running,
+    grammar.REMOTE_PATH: _paths,
+}
+
+
 def in_cell(place: Place) -> tuple[str, Found]:
     """The word being typed in a sandbox cell, and what may become of it."""
-    from daytona_magics.magics.inside import asked
+    from daytona_magics.magics.inside import asked, opened
 
     before = place.code[: place.cursor]
-    word = re.search(r"[^\s'\"=(){}\[\];|&<>]*\Z", before)
+    word = re.search(r"(?:\\ |[^\s'\"=(){}\[\];|&<>])*\Z", before)
     typed = word.group() if word else ""
     if place.language == "python":
         matches = asked(place, _complete)
         return (matches.word, matches.found) if matches is not None else (typed, [])
-    known = place.language and not place.sandbox
-    return typed, _starting(typed, _remote(grammar.REMOTE_PATH, typed)) if known else []
+    found = opened(place)
+    if not place.language or found is None:
+        return typed, []
+    tie, channel = found
+    context = place.context or tie.context
+    # Other programs than bash begin at home each time.
+    cwd = place.cwd or ("" if place.language == "bash" else "~")
+    key = f"{tie.bound().id} {context} {cwd} {typed.rpartition('/')[0]}"
+    return typed, _starting(typed, _asked(key, lambda: _shell_paths(tie, channel, context, cwd, typed)))
 
 
 async def _complete(channel: Any, context: str, code: str, cursor: int) -> Any:
     from daytona_magics.runtime import looking
 
     return await looking.complete(channel, context, code, cursor)
+
+
+def _beside(place: Place | None) -> dict[str, Any]:
+    """Names of the sandbox beside those of this machine, where it is not known which of the two is meant."""
+    from IPython.core.completer import SimpleCompletion
+
+    word, texts = in_cell(place) if place is not None else ("", [])
+    offered = [SimpleCompletion(text=text, type=kind) for text, kind in texts]
+    return {"completions": offered, "suppress": False, **({"matched_fragment": word} if offered else {})}
 
 
 def make_matcher(shell: Any) -> Any:
@@ -255,7 +322,7 @@ def make_matcher(shell: Any) -> Any:
             cursor = sum(len(one) + 1 for one in lines[: context.cursor_line]) + context.cursor_position
             place = place_of(shell, context.full_text, cursor)
             if place is None:
-                return {"completions": [], "suppress": False}
+                return _beside(place_of(shell, context.full_text, cursor, tagged=True))
             word, texts = in_cell(place)
             # An empty list would let the others offer names of this machine; the word itself changes nothing.
             found = word, texts or [(word, "")]

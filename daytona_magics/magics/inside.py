@@ -14,6 +14,7 @@ from daytona_magics.magics.parser import HelpWanted, parse
 
 if TYPE_CHECKING:
     from daytona_magics.runtime.channel import Channel
+    from daytona_magics.sandboxes.binding import Binding
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class Place:
         language: of the cell; "" when its magic cannot be parsed.
         sandbox: name of the sandbox it is for, "" for the notebook's.
         context: name of the context it is for, "" for the notebook's.
+        cwd: the folder it was told to run in, "" for the context's own.
     """
 
     code: str
@@ -40,14 +42,16 @@ class Place:
     language: str
     sandbox: str = ""
     context: str = ""
+    cwd: str = ""
 
 
-def place_of(shell: Any, text: str, cursor: int) -> Place | None:
+def place_of(shell: Any, text: str, cursor: int, *, tagged: bool = False) -> Place | None:
     """The place of a cursor; None when it is not in code that runs in a sandbox.
 
     Args:
         text: the cell as it stands in the notebook.
         cursor: characters before the cursor.
+        tagged: also in code that only runs in a sandbox if its cell has the tag, which is not told here.
     """
     first = 0
     for line in text.splitlines(keepends=True):
@@ -58,7 +62,7 @@ def place_of(shell: Any, text: str, cursor: int) -> Place | None:
         if line.strip() and not line.lstrip().startswith("#"):
             break
     mode = whole.of(shell)
-    return _place(mode.options, text, cursor) if mode.sends(text) else None
+    return _place(mode.options, text, cursor) if mode.sends(text, tagged=tagged) else None
 
 
 def _place(line: str, code: str, cursor: int) -> Place:
@@ -70,17 +74,12 @@ def _place(line: str, code: str, cursor: int) -> Place:
     language = options.language or (
         "fresh" if options.fresh else "program" if options.interpreter else "python"
     )
-    return Place(code, cursor, language, options.sandbox or "", options.context or "")
+    return Place(code, cursor, language, options.sandbox or "", options.context or "", options.cwd or "")
 
 
-def asked(place: Place, ask: Callable[[Channel, str, str, int], Coroutine[Any, Any, T]]) -> T | None:
-    """Ask the sandbox of a place; None when it cannot be had at once: nothing is started or opened for this.
-
-    Args:
-        ask: a function of :mod:`daytona_magics.runtime.looking`.
-    """
+def opened(place: Place) -> tuple[Binding, Channel] | None:
+    """What is bound to the sandbox of a place, and its open channel; None when there is none."""
     from daytona_magics import sandboxes
-    from daytona_magics.runtime.loop import loop_thread
 
     tie = sandboxes.bound()
     if tie is not None and place.sandbox:
@@ -89,8 +88,21 @@ def asked(place: Place, ask: Callable[[Channel, str, str, int], Coroutine[Any, A
         ties = several.open_now(tie, several.names(place.sandbox))
         tie = ties[0][0] if ties else None
     channel = None if tie is None or tie.gone else tie.channel
-    if tie is None or channel is None or channel.closed:
+    return None if tie is None or channel is None or channel.closed else (tie, channel)
+
+
+def asked(place: Place, ask: Callable[[Channel, str, str, int], Coroutine[Any, Any, T]]) -> T | None:
+    """Ask the sandbox of a place; None when it cannot be had at once: nothing is started or opened for this.
+
+    Args:
+        ask: a function of :mod:`daytona_magics.runtime.looking`.
+    """
+    from daytona_magics.runtime.loop import loop_thread
+
+    found = opened(place)
+    if found is None:
         return None
+    tie, channel = found
     coroutine = ask(channel, place.context or tie.context, place.code, place.cursor)
     future = loop_thread().submit(coroutine)
     try:

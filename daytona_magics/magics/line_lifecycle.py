@@ -341,9 +341,17 @@ def _change(options: Any, act: Any, doing: str, said: str) -> Handle:
 
 
 def reset(shell: Any, options: Any) -> None:
-    """``%sandbox reset``"""
+    """``%sandbox reset [--context NAME | --all]``"""
+    if options.context is not None:
+        if options.all:
+            raise SandboxUsageError("%sandbox reset takes --context NAME or --all, not both")
+        check_context(options.context)
     binding = sandboxes.current()
-    wait(lambda tell: actions.reset(binding, tell), "starting new workers", quiet=options.quiet)
+    wait(
+        lambda tell: actions.reset(binding, tell, context=options.context or "", everything=options.all),
+        "starting new workers",
+        quiet=options.quiet,
+    )
 
 
 def keep(shell: Any, options: Any) -> None:

@@ -109,9 +109,13 @@ class Whole:
             return [_MIXED]
         return [f"%%{CARRIER} {self.options}".rstrip() + "\n", *lines]
 
-    def sends(self, text: str) -> bool:
-        """Whether a cell with this text runs in the sandbox; for completion, which is not told of tags."""
-        return self.on and not self.tagged and place(text.splitlines(keepends=True)) == "sandbox"
+    def sends(self, text: str, *, tagged: bool = False) -> bool:
+        """Whether a cell with this text runs in the sandbox; for completion, which is not told of tags.
+
+        Args:
+            tagged: take it that the cell has the tag.
+        """
+        return self.on and (tagged or not self.tagged) and place(text.splitlines(keepends=True)) == "sandbox"
 
     def _before_cell(self, info: Any) -> None:
         text = getattr(info, "raw_cell", None) or ""

@@ -68,8 +68,55 @@ class Page:
     entries: tuple[Entry, ...]
 
 
+@dataclass(frozen=True)
+class Marks:
+    """What is remarkable in a folder.
+
+    Attributes:
+        branch: of the repository it lies in, "" without one.
+        git: a letter of git by name; "." for a folder with changes inside, and the name "" for the folder
+            itself when git does not know it.
+        changed: names that the last cell made, changed, or deleted something below.
+    """
+
+    branch: str
+    git: dict[str, str]
+    changed: tuple[str, ...]
+
+
+#: Names with marks that are taken from one answer.
+MAX_MARKS = 2000
+
+
+async def marks(channel: Channel, path: str) -> Marks:
+    """What is remarkable in a folder of the sandbox. Raises like :func:`page`."""
+    try:
+        reply = await channel.ask("marks", path=path)
+    except SandboxError as error:
+        if type(error) is SandboxError:
+            raise SandboxError(str(error).removeprefix("the sandbox refused 'marks': ")) from None
+        raise
+    git, changed = reply.get("git"), reply.get("changed")
+    if not isinstance(git, dict) or not isinstance(changed, list) or len(git) + len(changed) > 2 * MAX_MARKS:
+        decode.refuse("the marks of a folder are not what was asked for")
+    names = [*git, *changed]
+    letters = [*git.values()]
+    if not all(isinstance(one, str) and len(one) <= MAX_NAME for one in names):
+        decode.refuse("a name is not the name of an entry")
+    if not all(isinstance(one, str) and len(one) == 1 for one in letters):
+        decode.refuse("a mark is not a letter")
+    return Marks(decode.text(reply, "branch", limit=MAX_NAME), git, tuple(changed))
+
+
 async def page(
-    channel: Channel, path: str, *, offset: int = 0, limit: int = 200, match: str = "", hidden: bool = False
+    channel: Channel,
+    path: str,
+    *,
+    offset: int = 0,
+    limit: int = 200,
+    match: str = "",
+    hidden: bool = False,
+    sort: str = "name",
 ) -> Page:
     """One page of a folder of the sandbox.
 
@@ -79,13 +126,14 @@ async def page(
         offset, limit: the page: its first entry, and how many at most (1000).
         match: only names that hold this text, whatever their case.
         hidden: also names that begin with a dot.
+        sort: "name", "modified" (the latest first) or "size" (the largest first); folders always first.
 
     Raises:
         SandboxError: it cannot be listed; the message says why.
         SandboxUnreachable: the line broke.
         ProtocolError: the answer is not what our guest sends.
     """
-    fields = {"path": path, "offset": offset, "limit": limit, "match": match, "hidden": hidden}
+    fields = {"path": path, "offset": offset, "limit": limit, "match": match, "hidden": hidden, "sort": sort}
     try:
         return decoded(await channel.ask("scan", **fields), limit)
     except SandboxError as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.engine import address
-from daytona_magics.errors import SandboxError, SandboxUsageError
+from daytona_magics.errors import SandboxError, SandboxUsageError, printable
 from daytona_magics.sandboxes import attaching, labels, making
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.binding import Binding
@@ -112,8 +112,16 @@ async def restart(binding: Binding, tell: Reporter) -> AsyncSandbox:
         return sandbox
 
 
-async def reset(binding: Binding, tell: Reporter) -> None:
-    """New workers for this kernel's context; after a sandbox is gone, a clean slate for the next cell."""
+async def reset(binding: Binding, tell: Reporter, *, context: str = "", everything: bool = False) -> None:
+    """New workers for a context; after a sandbox is gone, a clean slate for the next cell. Jobs run on.
+
+    Args:
+        context: which; "" for this kernel's.
+        everything: for all contexts of the sandbox, also those of other kernels.
+
+    Raises:
+        SandboxUsageError: there is no such context.
+    """
     async with binding.locked():
         if binding.gone:
             name = binding.bound().name
@@ -129,8 +137,26 @@ async def reset(binding: Binding, tell: Reporter) -> None:
             tell.note(f"{sandbox.name} is {state_of(sandbox)}: no variables are alive")
             return
         channel = await binding.opened(tell)
-        await channel.reset([binding.context])
-        tell.note(f"{sandbox.name} has new workers: variables are lost, files kept")
+        # A job's context ends with it; its name has spaces, which no other's has.
+        known = {str(one.get("name", "")) for one in (await channel.status())["contexts"]}
+        names = sorted(name for name in known if " " not in name)
+        chosen = names if everything else [context or binding.context]
+        if context and context not in names:
+            there = f"there are {_some(names)}" if names else "it has none yet"
+            raise SandboxUsageError(f"{sandbox.name} has no context {context!r}; {there}")
+        await channel.reset(chosen)
+        others = [name for name in names if name not in chosen]
+        whose = f"context {context}" if context else "this notebook"
+        if everything and len(names) > 1:
+            whose = f"all contexts ({_some(names)})"
+        kept = f"; other contexts keep theirs ({_some(others)}): `%sandbox reset --all`" if others else ""
+        tell.note(f"{sandbox.name} has new workers: variables of {whose} are lost, files kept{kept}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names of contexts, as a hostile sandbox may tell them."""
+    shown = [printable(name, line=True)[:64] for name in names[:5]]
+    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 async def delete(binding: Binding, tell: Reporter, names: Sequence[str], *, sure: bool) -> None:

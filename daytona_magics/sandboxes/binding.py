@@ -59,6 +59,7 @@ class Binding:
         made: ids of the sandboxes this kernel owns beside the bound one; they end with it.
         env: variables every cell gets.
         beside: ties to other sandboxes that cells of this kernel ran in, by id.
+        ran: number of cells that have ended.
     """
 
     def __init__(self, config: SandboxConfig, who: Callable[[], identity.Identity]) -> None:
@@ -71,6 +72,7 @@ class Binding:
         self.context = ""
         self.told_open = False
         self.jobs = False
+        self.ran = 0
         self.beside: dict[str, Binding] = {}
         self.env: dict[str, str] = {}
         self.made: set[str] = set()
@@ -388,6 +390,7 @@ class Binding:
         finally:
             beating.cancel()
             self._used = time.monotonic()
+            self.ran += 1
 
     def _revive(self) -> None:
         """A connection to the embedded engine is lost: if the engine died, nobody else will start it."""

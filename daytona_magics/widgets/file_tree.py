@@ -53,7 +53,7 @@ class FileTree(LiveWidget):
     """
 
     kind = "file-tree"
-    calls = ("list", "look", "make", "rename", "remove", "upload", "download", "piece", "abort")
+    calls = ("list", "marks", "look", "make", "rename", "remove", "upload", "download", "piece", "abort")
 
     def __init__(
         self, path: str = "~", *, binding: Binding | None = None, page: listing.Page | None = None
@@ -70,9 +70,11 @@ class FileTree(LiveWidget):
         """A page of a folder."""
         path, match = _text(given, "path", self.path), _text(given, "match", "")
         offset, limit = _number(given, "offset", 0), min(_number(given, "limit", 200), listing.MAX_PAGE)
-        hidden = given.get("hidden") is True
+        hidden, sort = given.get("hidden") is True, _text(given, "sort", "name")
         channel = await self.channel()
-        page = await listing.page(channel, path, offset=offset, limit=limit, match=match, hidden=hidden)
+        page = await listing.page(
+            channel, path, offset=offset, limit=limit, match=match, hidden=hidden, sort=sort
+        )
         if path == self.path and offset == 0:
             self._top = page
         return {
@@ -85,6 +87,11 @@ class FileTree(LiveWidget):
                 [e.name, e.kind, e.size, e.modified, e.permissions, e.target, e.whole] for e in page.entries
             ],
         }
+
+    async def call_marks(self, given: dict[str, Any], _: list[bytes]) -> dict[str, Any]:
+        """What git says of a folder's entries, and which of them the last cell changed."""
+        found = await listing.marks(await self.channel(), _text(given, "path", self.path))
+        return {"branch": found.branch, "git": found.git, "changed": list(found.changed)}
 
     async def call_look(self, given: dict[str, Any], _: list[bytes]) -> Any:
         """The beginning of a file, as text or as a picture."""
@@ -174,6 +181,9 @@ class FileTree(LiveWidget):
             await pieces.close()
         if (upload := self._uploads.pop(key, None)) is not None:
             upload.close()
+
+    def cell_ended(self) -> None:
+        self.emit("cell")
 
     def released(self) -> None:
         for upload in self._uploads.values():

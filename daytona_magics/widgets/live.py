@@ -31,6 +31,7 @@ A widget is added so (the page's side is at the head of ``js/src/widgets/core.ts
             return {"text": ...}, [b"bytes"]                   # a value, or a value and buffers
 
         def sandbox_changed(self, now): ...  # on the loop: a `watching.Standing`; the page is told anyway
+        def cell_ended(self): ...            # on the loop: a cell of this notebook has ended in the sandbox
         def released(self): ...              # on the loop: nobody needs its resources any more
         def record(self): return text, html  # what stays in the notebook, escaped (`records` bounds it)
 
@@ -129,6 +130,7 @@ class LiveWidget(anywidget.AnyWidget):
         self._last_event, self._kept_bytes = 0, 0
         self._recorded: tuple[str, str] | None = None
         self.seen_at = float("-inf")
+        self._ran = self.binding.ran
         if not self._live:
             super().__init__(**traits)
             return
@@ -250,6 +252,15 @@ class LiveWidget(anywidget.AnyWidget):
 
     def sandbox_changed(self, now: Standing) -> None:
         """The sandbox stands differently from before. On the loop thread; the page knows already."""
+
+    def note_cells(self, ran: int) -> None:
+        """So many cells have ended in the sandbox. On the loop thread."""
+        if ran != self._ran:
+            self._ran = ran
+            self.cell_ended()
+
+    def cell_ended(self) -> None:
+        """A cell of this notebook has ended in the sandbox, or several have. On the loop thread."""
 
     async def channel(self) -> Channel:
         """The channel to the sandbox, without creating or starting one: nobody asked for that by looking.

@@ -1,9 +1,9 @@
 """How the sandbox stands, said to every widget in the same way and when it changes.
 
-One task on the loop looks once a second at what is known here anyway: the binding, the state that the SDK
-keeps up to date by events, and whether the embedded engine's process lives. While somebody looks at a widget
-it also asks the endpoint now and then, because events can be missed; that wakes no sandbox and keeps none
-awake. Nobody looking, nobody is asked.
+One task on the loop looks once a second at what is known here anyway: the binding and the cells that ended on
+it, the state that the SDK keeps up to date by events, and whether the embedded engine's process lives. While
+somebody looks at a widget it also asks the endpoint now and then, because events can be missed; that wakes no
+sandbox and keeps none awake. Nobody looking, nobody is asked.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ async def _watch(living: Callable[[], Sequence[LiveWidget]]) -> None:
             last_asked = time.monotonic()
         for one in widgets:
             one.stand(standing(one.binding))
+            one.note_cells(one.binding.ran)
         await asyncio.sleep(LOOK_EVERY)
 
 

@@ -87,6 +87,59 @@ def test_in_whole_notebook_mode(kernel: Kernel) -> None:
         kernel.run("%sandbox off")
 
 
+def test_where_tags_decide_names_of_both_places_are_offered(kernel: Kernel) -> None:
+    whole = "__import__('daytona_magics.magics.whole', fromlist=['x']).of(get_ipython())"
+    kernel.run(f"{whole}.start('', tagged=True, quiet=True)")
+    try:
+        offered = kernel.complete("hel")
+        assert kernel.complete("valu") == ["value"] and kernel.complete("host_sec") == ["host_secret"]
+        assert "help" in offered and "helper" in offered
+        assert kernel.complete("%%local\nvalu") == []
+    finally:
+        kernel.run("%sandbox off")
+    assert kernel.complete("valu") == []
+
+
+def eventually(kernel: Kernel, text: str, expected: list[str]) -> None:
+    """Tab offers this, at the latest when it is asked again: an endpoint may take longer than Tab waits."""
+    until = time.monotonic() + 60
+    while kernel.complete(text) != expected:
+        assert time.monotonic() < until, (text, kernel.complete(text))
+        time.sleep(0.1)
+
+
+def test_paths_of_a_bash_cell_begin_where_its_shell_is(kernel: Kernel) -> None:
+    made = kernel.run(
+        "%%sandbox bash\nmkdir -p deep/er 'deep/two words' ~/homely; touch deep/file.txt\ncd deep"
+    )
+    assert made.status == "ok", made
+    eventually(kernel, "%%sandbox bash\nls fi", ["file.txt"])
+    eventually(kernel, "%%sandbox bash\nls < two", ["two\\ words/"])
+    eventually(kernel, "%%sandbox bash\nls two\\ w", ["two\\ words/"])
+    eventually(kernel, "%%sandbox bash\nls ../dee", ["../deep/"])
+    eventually(kernel, "%%sandbox bash\nls ~/hom", ["~/homely/"])
+    eventually(kernel, "%%sandbox bash --cwd /\nls et", ["etc/"])
+    eventually(kernel, "%%sandbox node\n'hom", ["homely/"])
+    # The notebook's own sandbox by its name, and a context of its own, which is still at home.
+    name = str(kernel.run("import daytona_magics as dm\ndm.current().name").result).strip("'")
+    eventually(kernel, f"%%sandbox bash -s {name}\nls fi", ["file.txt"])
+    eventually(kernel, "%%sandbox bash --context side\nls homel", ["homely/"])
+    kernel.run("%%sandbox bash\ncd; rm -r deep homely")
+
+
+def test_ids_of_jobs_and_labels(kernel: Kernel) -> None:
+    job = kernel.run("%%sandbox --bg\nimport time; time.sleep(600)")
+    assert job.status == "ok", job
+    name = str(kernel.run("job = _\njob.id").result).strip("'")
+    for verb in ("logs", "wait", "cancel", "interrupt"):
+        eventually(kernel, f"%sandbox {verb} {name[:3]}", [name])
+    assert kernel.run(f"%sandbox cancel {name}").status == "ok"
+    eventually(kernel, f"%sandbox cancel {name[:3]}", [])
+    eventually(kernel, f"%sandbox logs {name[:3]}", [name])
+    assert kernel.run("%sandbox labels team=blue").status == "ok"
+    eventually(kernel, "%sandbox list --label ", ["team=blue"])
+
+
 def test_a_property_is_not_read_and_an_endless_dir_is_ended(kernel: Kernel) -> None:
     kernel.complete("%%sandbox\neffects.computed.")
     assert kernel.complete("%%sandbox\neffects.comp") == ["computed"]

@@ -81,8 +81,23 @@ def test_a_restarted_kernel_finds_its_variables(kernel: Kernel) -> None:
     )
     assert "%sandbox reset" in cell.notes
     assert kernel.run("%%sandbox\nx").notes == ""
-    assert "files kept" in kernel.run("%sandbox reset").notes
+    kernel.run("%%sandbox --context side\nx = 2")
+    kernel.run("%%sandbox bash --context other\nx=3")
+    cell = kernel.run("%sandbox reset")
+    assert "variables of this notebook are lost, files kept" in cell.notes, cell
+    assert "other contexts keep theirs (other, side): `%sandbox reset --all`" in cell.notes
     assert kernel.run("%%sandbox\nx").ename == "NameError"
+    assert kernel.run("%%sandbox --context side\nx").result == "2"
+    assert "has no context 'nowhere'" in kernel.run("%sandbox reset --context nowhere").traceback
+    assert "variables of context side are lost" in kernel.run("%sandbox reset --context side").notes
+    assert kernel.run("%%sandbox --context side\nx").ename == "NameError"
+    assert kernel.run("%%sandbox bash --context other\necho $x").stdout == "3\n"
+    job = kernel.run("%%sandbox --bg\nimport time; time.sleep(600)\n")
+    assert job.status == "ok"
+    assert "variables of all contexts (" in kernel.run("%sandbox reset --all").notes
+    assert kernel.run("%%sandbox bash --context other\necho $x").stdout == "\n"
+    assert kernel.run("job = _\njob.refresh().state").result == "'running'"
+    kernel.run("job.cancel()")
     assert kernel.run("%%sandbox\nopen('kept.txt').read()").result == "'file'"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daytona_magics.runtime.guest import aside, scanning
+from daytona_magics.runtime.guest import marking, scanning
 
 from .harness import Client, alive
 
@@ -78,11 +80,11 @@ def test_what_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     """A file system that hangs cannot be made here; a page that never comes stands for it."""
     from daytona_magics.runtime.guest.loop import Loop
 
-    monkeypatch.setattr(aside, "WITHIN", 0.2)
+    monkeypatch.setattr(scanning, "WITHIN", 0.2)
     monkeypatch.setattr(scanning, "page", lambda **_: __import__("signal").pause())
     loop, answers, pids = Loop(), [], []
-    fork = aside.workers.fork
-    monkeypatch.setattr(aside.workers, "fork", lambda child: pids.append(fork(child)) or pids[-1])
+    fork = scanning.workers.fork
+    monkeypatch.setattr(scanning.workers, "fork", lambda child: pids.append(fork(child)) or pids[-1])
 
     def answer(body: dict[str, Any]) -> None:
         answers.append(body)
@@ -93,3 +95,107 @@ def test_what_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert [body["error"] for body in answers] == ["too-slow"]
     os.waitpid(pids[0], 0)
     assert not alive(pids[0])
+
+
+def git(folder: Path, *words: str) -> None:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main")
+    subprocess.run(["git", "-C", str(folder), *identity, *words], check=True, capture_output=True)
+
+
+def test_what_git_says_of_a_folder(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    (top / "src" / "deep").mkdir(parents=True)
+    (top / "plain").mkdir()
+    for name in ("same.py", "old.py", "src/deep/x.py", "moved.py", "lost.py", "plain/kept"):
+        (top / name).write_text(name)
+    git(top, "init")
+    git(top, "add", ".")
+    assert marking.marks(str(top), 0)["git"]["same.py"] == "A"
+    git(top, "commit", "-m", "first")
+    (top / "old.py").write_text("other")
+    (top / "src/deep/x.py").write_text("other")
+    (top / "fresh é.py").touch()
+    (top / "unknown").mkdir()
+    (top / "unknown" / "inside").touch()
+    git(top, "mv", "moved.py", "here.py")
+    (top / "lost.py").unlink()
+    said = marking.marks(str(top), 0)
+    assert said["branch"] == "main" and said["changed"] == []
+    assert said["git"] == {
+        "old.py": "M",
+        "src": ".",
+        "fresh é.py": "?",
+        "unknown": "?",
+        "here.py": "R",
+        "lost.py": "D",
+    }
+    # Folders inside: their own names only; all of one that git does not know.
+    assert marking.marks(str(top / "src"), 0)["git"] == {"deep": "."}
+    assert marking.marks(str(top / "src" / "deep"), 0)["git"] == {"x.py": "M"}
+    assert marking.marks(str(top / "plain"), 0)["git"] == {}
+    assert marking.marks(str(top / "unknown"), 0)["git"] == {"": "?"}
+    # A repository in the repository speaks for itself.
+    git(top / "unknown", "init", "-b", "other")
+    assert marking.marks(str(top / "unknown"), 0) == {
+        "branch": "other",
+        "git": {"inside": "?"},
+        "changed": [],
+    }
+
+
+def test_without_git_or_a_repository_there_is_nothing_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert marking.marks(str(tmp_path), 0) == {"branch": "", "git": {}, "changed": []}
+    git(tmp_path, "init")
+    (tmp_path / "a").touch()
+    assert marking.marks(str(tmp_path), 0)["git"] == {"a": "?"}
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert marking.marks(str(tmp_path), 0)["git"] == {}
+
+
+def test_git_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = tmp_path / "git"
+    slow.write_text("#!/bin/sh\nprintf '## main\\0?? a\\0?? cu'\nexec sleep 600\n")
+    slow.chmod(0o755)
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr("shutil.which", lambda name: str(slow))
+    monkeypatch.setattr(marking, "GIT_WITHIN", 0.3)
+    # What it said in whole is taken.
+    assert marking.marks(str(tmp_path), 0)["git"] == {"a": "?"}
+
+
+def test_what_the_last_cell_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kept", "deep/er/kept", "other/kept"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    since = time.time() + 0.5
+    while time.time() < since:
+        time.sleep(0.05)
+    (tmp_path / "made").touch()
+    # An old time of content does not hide what was just put there.
+    os.utime(tmp_path / "made", (1, 1))
+    (tmp_path / "deep/er/kept").write_text("changed")
+    assert sorted(marking.marks(str(tmp_path), since)["changed"]) == ["deep", "made"]
+    (tmp_path / "other/kept").unlink()
+    assert "other" in marking.marks(str(tmp_path), since)["changed"]
+    # Beyond the bound nothing is claimed.
+    monkeypatch.setattr(marking, "LOOKED_AT", 5)
+    assert "deep" not in marking.marks(str(tmp_path), since)["changed"]
+
+
+def test_marks_over_the_line(client: Client, tmp_path: Path) -> None:
+    answer = client.request("marks", path=str(tmp_path))
+    assert answer["ok"] and answer["branch"] == "" and answer["changed"] == []
+    assert client.request("marks", path=str(tmp_path / "none"))["error"] == "not-found"
+    assert client.request("marks", path=7)["error"] == "bad-request"
+
+
+def test_the_order_of_a_page(client: Client, tmp_path: Path) -> None:
+    for at, name in enumerate(("b", "c", "a")):
+        (tmp_path / name).write_bytes(b"x" * (10 - at))
+        os.utime(tmp_path / name, (at, at))
+    (tmp_path / "z").mkdir()
+    assert names(scan(client, tmp_path, sort="modified")) == ["z", "a", "c", "b"]
+    assert names(scan(client, tmp_path, sort="size")) == ["z", "b", "c", "a"]
+    assert scan(client, tmp_path, sort="color")["error"] == "bad-request"

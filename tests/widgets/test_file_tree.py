@@ -169,11 +169,34 @@ def test_making_renaming_and_deleting(tree: Tree) -> None:
     assert tree.kernel("get_ipython().run_line_magic('sandbox', 'exec ls project/work')") == ""
 
 
+def test_git_and_what_the_last_cell_did(tree: Tree) -> None:
+    began = (
+        "mkdir -p project/repo/sub && cd project/repo && git init -q -b trunk && touch old gone sub/one"
+        " && git add . && git -c user.name=a -c user.email=a@b commit -q -m first"
+    )
+    tree.kernel(f"get_ipython().run_cell_magic('sandbox', 'bash -q', {began!r})")
+    # Nobody pressed anything: the end of a cell is noticed.
+    expect(tree.row("repo")).to_be_visible(timeout=30_000)
+    tree.choose("repo")
+    tree.press("ArrowRight")
+    expect(tree.row("gone")).to_be_visible(timeout=30_000)
+    later = "touch made sub/two && echo x > old && rm gone"
+    tree.kernel(f"get_ipython().run_cell_magic('sandbox', 'bash -q', {later!r})")
+    tree.says("Since the last cell: 1 new")
+    for name, marks in (("made", ["new", "U"]), ("old", ["●", "M"]), ("sub", ["●", "…"])):
+        expect(tree.row(name).locator(".dm-mark")).to_have_text(marks, timeout=30_000)
+    tree.says("1 deleted (gone)")
+    expect(tree.row("gone")).to_have_count(0)
+    screenshot(tree.page, "file_tree_marks")
+    tree.kernel("get_ipython().run_cell_magic('sandbox', 'bash -q', 'cd ~ && rm -rf project/repo')")
+    expect(tree.row("repo")).to_have_count(0, timeout=30_000)
+
+
 def test_up_and_down(tree: Tree, tmp_path: Path) -> None:
     content = bytes(range(256)) * 20_000
     (tmp_path / "up.bin").write_bytes(content)
     tree.choose("README")
-    tree.box.locator("input[type=file]").set_input_files(tmp_path / "up.bin")
+    tree.box.locator("input[type=file]").first.set_input_files(tmp_path / "up.bin")
     tree.says("Uploaded 1 file.")
     tree.choose("up.bin")
     tree.press("Enter")
@@ -181,7 +204,7 @@ def test_up_and_down(tree: Tree, tmp_path: Path) -> None:
         tree.box.get_by_role("button", name="Download").click()
     assert Path(download.value.path()).read_bytes() == content
     # Once more asks first.
-    tree.box.locator("input[type=file]").set_input_files(tmp_path / "up.bin")
+    tree.box.locator("input[type=file]").first.set_input_files(tmp_path / "up.bin")
     expect(tree.box.get_by_text("Overwrite up.bin?")).to_be_visible()
     tree.press("Escape")
 

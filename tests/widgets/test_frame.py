@@ -43,7 +43,7 @@ def banner(root: Locator) -> Locator:
 
 
 def calls(bench: Bench) -> list[Any]:
-    return [one["name"] for one in bench.sent() if "call" in one]
+    return [one["name"] for one in bench.sent() if one.get("name", "marks") != "marks"]
 
 
 def test_a_view_says_hello_and_shows_its_folder(bench: Bench) -> None:
@@ -136,3 +136,65 @@ def test_a_view_that_ends_shows_the_record_again(bench: Bench) -> None:
     expect(record).to_be_hidden()
     bench.unmount()
     expect(record).to_be_visible()
+
+
+def test_marks_of_git_and_of_the_last_cell(bench: Bench) -> None:
+    bench.answers["marks"] = {"branch": "main", "git": {"src": ".", "a.txt": "M"}, "changed": ["src"]}
+    root = bench.mount("file-tree")
+    expect(root.locator(".dm-branch")).to_have_text("⎇ main")
+    row = root.get_by_role("treeitem", name="a.txt")
+    expect(row.get_by_role("img", name="git: modified")).to_have_text("M")
+    src = root.get_by_role("treeitem", name="src")
+    expect(src.get_by_role("img", name="something in it was changed since the last cell")).to_be_visible()
+    # A cell makes one file, changes one, and deletes a folder.
+    rows = [["a.txt", "file", 13, 9, "rw-r--r--", "", True], ["b.txt", "file", 1, 9, "rw-r--r--", "", True]]
+    bench.answers["list"] = {**LISTED, "rows": rows}
+    bench.answers["marks"] = {
+        "branch": "main",
+        "git": {"a.txt": "M", "b.txt": "?"},
+        "changed": ["a.txt", "b.txt"],
+    }
+    bench.down(event=1, name="cell")
+    expect(root.locator(".dm-status")).to_contain_text(
+        "Since the last cell: 1 new, 1 changed, 1 deleted (src)"
+    )
+    expect(root.get_by_role("treeitem", name="b.txt").get_by_role("img")).to_have_text(["new", "U"])
+    axe(bench.page, "#dm-bench")
+
+
+def test_the_menu_of_a_row(bench: Bench) -> None:
+    bench.answers["remove"] = {}
+    root = bench.mount("file-tree")
+    expect(root.get_by_role("treeitem")).to_have_count(2)
+    root.get_by_role("tree").focus()
+    for key in ("End", "Shift+F10"):
+        bench.page.keyboard.press(key)
+    items = root.get_by_role("menuitem")
+    expect(items).to_have_text(["Open", "Download", "Copy path", "Rename", "Delete"])
+    axe(bench.page, "#dm-bench")
+    bench.page.keyboard.press("Escape")
+    expect(items).to_have_count(0)
+    expect(root.get_by_role("tree")).to_be_focused()
+    for key in ("Shift+F10", "ArrowUp", "Enter"):
+        bench.page.keyboard.press(key)
+    expect(root.get_by_text("Delete a.txt?")).to_be_visible()
+    bench.page.keyboard.press("Escape")
+    root.get_by_role("treeitem", name="src").click(button="right")
+    expect(items).to_have_text(["Open as the top", "Copy path", "Rename", "Delete"])
+    bench.page.keyboard.press("Escape")
+
+
+def test_fifty_levels_leave_room_for_names(bench: Bench) -> None:
+    bench.answers["list"] = {**LISTED, "total": 1, "rows": [["folder", "dir", 0, 0, "rwxr-xr-x", "", True]]}
+    root = bench.mount("file-tree", 400)
+    tree = root.get_by_role("tree")
+    expect(root.get_by_role("treeitem")).to_have_count(1)
+    tree.focus()
+    for level in range(1, 51):
+        bench.page.keyboard.press("ArrowRight")
+        expect(root.locator(f"[aria-level='{level + 1}']")).to_have_count(1)
+        bench.page.keyboard.press("ArrowRight")
+    deepest = root.locator("[aria-level='51'] .dm-name")
+    expect(deepest).to_be_in_viewport()
+    box, frame = deepest.bounding_box(), tree.bounding_box()
+    assert box and frame and box["width"] > 60 and box["x"] + box["width"] <= frame["x"] + frame["width"]

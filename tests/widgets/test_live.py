@@ -19,6 +19,7 @@ class Bound:
 
     sandbox = endpoint = None
     gone = False
+    ran = 0
     config = SandboxConfig(display="live")
 
 

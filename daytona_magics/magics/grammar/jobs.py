@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from daytona_magics.magics.grammar.terms import LOCAL_PATH, Argument, Command, Option
+from dataclasses import replace
 
-#: Values that are ids of jobs.
-_ID = Argument("id", "the job or cell, by the first characters of its id (`%sandbox jobs`)")
+from daytona_magics.magics.grammar.terms import JOB, LOCAL_PATH, RUNNING, Argument, Command, Option
+
+_ID = Argument("id", "the job or cell, by the first characters of its id (`%sandbox jobs`)", values=RUNNING)
 _ID_OPTIONAL = Argument(
-    "id", "a job or cell, by the first characters of its id (default: what runs, the cell first)", "?"
+    "id",
+    "a job or cell, by the first characters of its id (default: what runs, the cell first)",
+    "?",
+    values=RUNNING,
 )
 
 VERBS: tuple[Command, ...] = (
@@ -27,6 +31,7 @@ VERBS: tuple[Command, ...] = (
                 "jobs or cells, by the first characters of their ids; files, by paths with a slash or ~;"
                 " session:NAME; entrypoint (default: what runs, else what was printed between cells)",
                 "*",
+                values=JOB,
             ),
         ),
         (
@@ -54,7 +59,7 @@ VERBS: tuple[Command, ...] = (
         "wait",
         "Wait for a job's end and return its value; an interrupt ends only the waiting.",
         "line_jobs:wait_",
-        (_ID_OPTIONAL,),
+        (replace(_ID_OPTIONAL, values=JOB),),
         (
             Option(
                 ("--timeout",),

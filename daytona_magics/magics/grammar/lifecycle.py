@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from daytona_magics.magics.grammar.states import NAMES, YES
-from daytona_magics.magics.grammar.terms import ENV, NAME_OPTIONAL, QUIET, SANDBOX, Argument, Command, Option
+from daytona_magics.magics.grammar.terms import (
+    ENV,
+    LABEL,
+    NAME_OPTIONAL,
+    QUIET,
+    SANDBOX,
+    Argument,
+    Command,
+    Option,
+)
+
+
+def _label(help: str) -> Option:
+    return Option(("--label",), help, "KEY=VALUE", repeat=True, values=LABEL)
+
 
 VERBS: tuple[Command, ...] = (
     Command(
@@ -26,7 +40,7 @@ VERBS: tuple[Command, ...] = (
                 choices=("python", "typescript", "javascript"),
             ),
             ENV,
-            Option(("--label",), "put a label on it; may be repeated", "KEY=VALUE", repeat=True),
+            _label("put a label on it; may be repeated"),
             Option(
                 ("--idle-stop", "--auto-stop"),
                 "minutes without activity until it stops; 0: never (default: 15)",
@@ -65,7 +79,7 @@ VERBS: tuple[Command, ...] = (
         "line_lifecycle:use",
         (Argument("name", "name or id of the sandbox", "?", values=SANDBOX),),
         (
-            Option(("--label",), "the newest one with this label; may be repeated", "KEY=VALUE", repeat=True),
+            _label("the newest one with this label; may be repeated"),
             Option(("--context",), "work in this context, whoever else does (default: its own)", "NAME"),
             QUIET,
         ),
@@ -83,7 +97,7 @@ VERBS: tuple[Command, ...] = (
                 "STATE",
                 choices=("started", "stopped", "archived", "error"),
             ),
-            Option(("--label",), "only those with this label; may be repeated", "KEY=VALUE", repeat=True),
+            _label("only those with this label; may be repeated"),
         ),
     ),
     Command("info", "Show the card of a sandbox.", "line_lifecycle:info", (NAME_OPTIONAL,)),
@@ -100,9 +114,14 @@ VERBS: tuple[Command, ...] = (
     ),
     Command(
         "reset",
-        "Start with new workers: variables are lost, files kept, running cells ended.",
+        "Start with new workers: this notebook's variables are lost, its running cells ended; files are "
+        "kept, jobs run on.",
         "line_lifecycle:reset",
-        options=(QUIET,),
+        options=(
+            Option(("--context",), "the variables of this context instead", "NAME"),
+            Option(("--all",), "those of all contexts, also of other notebooks that use the sandbox"),
+            QUIET,
+        ),
     ),
     Command(
         "delete",

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 #: What the values of an argument or option are, for completion.
-SANDBOX, LOCAL_PATH, REMOTE_PATH, ENV_NAME, SETTING, VERB, NAME, GIT_VERB, BRANCH = (
+JOB, RUNNING, LABEL, SANDBOX, LOCAL_PATH, REMOTE_PATH, ENV_NAME, SETTING, VERB, NAME, GIT_VERB, BRANCH = (
+    "job",
+    "running-job",
+    "label",
     "sandbox",
     "local-path",
     "remote-path",

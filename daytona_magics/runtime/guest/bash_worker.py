@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: The longest text given as an argument; Linux allows 128 KiB for one.
 MAX_ARGUMENT = 100_000
-#: Characters of the failed command's text that are read.
-MAX_FAILED = 300
+#: Characters that are read of the failed command's text, and of the working directory.
+MAX_FAILED, MAX_PATH = 300, 4096
 
 # Sourced before the cell. Everything of ours is called __dm_* and never saved.
 _PRELUDE = r"""
@@ -33,6 +33,7 @@ unset BASH_ENV
 __dm_save() {
   local __dm_name __dm_i
   { shopt -p; alias -p; set +o; } > "$__dm_state.options.new"
+  printf %s "${__dm_cwd:-$PWD}" > "$__dm_state.cwd"
   set +eux
   {
     for __dm_name in $(compgen -v); do
@@ -84,6 +85,9 @@ class BashWorker(cell_worker.CellWorker):
         state: file of the saved state; ``state + ".new"`` is what the shell writes.
         late: where output goes that comes after the cell's end.
         keyboard: its standard input.
+
+    Attributes:
+        directory: where the next cell begins; "" while that is not known.
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class BashWorker(cell_worker.CellWorker):
         keyboard: Keyboard,
     ) -> None:
         super().__init__(loop, mark, execution, sink, late)
-        self._state = state
+        self._state, self.directory = state, ""
         self._outputs: list[list[str]] = (execution.request.variables or {}).get("outputs") or []
         request = execution.request
         # The prelude and a long cell are files of the context: bash reads them by name.
@@ -157,6 +161,13 @@ class BashWorker(cell_worker.CellWorker):
             return command
         return "%s (in it: %s)" % (own, command)
 
+    def _read_directory(self) -> None:
+        try:
+            with open(self._state + ".cwd", errors="replace") as file:
+                self.directory = file.read(MAX_PATH)
+        except OSError:
+            self.directory = ""
+
     def leave(self) -> None:
         """The shell is gone: keep the state it wrote, read what is left; background jobs may still write."""
         self._read_failed()
@@ -168,6 +179,7 @@ class BashWorker(cell_worker.CellWorker):
             if complete:
                 os.replace(self._state + ".options.new", self._state + ".options")
                 os.replace(new, self._state)
+                self._read_directory()
             else:
                 # Killed while it wrote: the state from before the cell stays.
                 os.unlink(new)

@@ -230,6 +230,8 @@ class Context(Pressing):
         code = os.WEXITSTATUS(status) if number is None else None
         if isinstance(worker, CellWorker):
             worker.leave()
+            if isinstance(worker, BashWorker) and worker.directory:
+                self.directory = worker.directory
             if self.current is not None:
                 self._cell_done(worker, code, number)
             return
@@ -338,7 +340,7 @@ class Context(Pressing):
         for execution in list(self._queue):
             self.interrupt(execution, 3)
         if self.language == "bash":
-            for suffix in (".state", ".state.new", ".state.options"):
+            for suffix in (".state", ".state.new", ".state.options", ".state.cwd"):
                 if os.path.exists(self.file + suffix):
                     os.unlink(self.file + suffix)
         self.directory = os.environ.get("HOME", "/")

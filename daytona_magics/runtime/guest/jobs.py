@@ -26,6 +26,7 @@ _STATE = (".state", ".state.options")
 _FILES = (
     *_STATE,
     ".state.new",
+    ".state.cwd",
     ".state.options.new",
     ".state.prelude",
     ".state.cell",

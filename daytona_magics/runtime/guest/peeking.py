@@ -11,7 +11,7 @@ import base64
 import os
 import stat
 
-from .aside import aside
+from .scanning import beside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,4 +133,4 @@ def wanted(request: dict[str, Any]) -> dict[str, Any]:
 
 def peek(loop: Loop, fields: dict[str, Any], answer: Callable[[dict[str, Any]], Any]) -> None:
     """Read a piece in a child process, then call ``answer`` with it, or with ``{"error", "message"}``."""
-    aside(loop, fields["path"], lambda: piece(**fields), answer)
+    beside(loop, fields["path"], lambda: piece(**fields), answer)

@@ -7,10 +7,12 @@ short child process: the daemon serves cells meanwhile, and a file system that h
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import stat
 
-from .aside import aside
+from . import processes, workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,13 +20,14 @@ if TYPE_CHECKING:
 
     from .loop import Loop
 
-#: Entries of one page, and names looked at in one folder.
-MAX_PAGE, MAX_NAMES = 1000, 1000000
+#: Entries of one page, names looked at in one folder, and seconds one look may take.
+MAX_PAGE, MAX_NAMES, WITHIN = 1000, 1000000, 5.0
+SORTS = ("name", "modified", "size")
 _KINDS = ((stat.S_ISDIR, "dir"), (stat.S_ISREG, "file"), (stat.S_ISLNK, "link"))
 
 
 def page(
-    path: str, offset: int = 0, limit: int = 200, match: str = "", hidden: bool = False
+    path: str, offset: int = 0, limit: int = 200, match: str = "", hidden: bool = False, sort: str = "name"
 ) -> dict[str, Any]:
     """One page of a folder's entries, folders first, then by name.
 
@@ -32,6 +35,7 @@ def page(
         path: the folder; ``~`` is the home.
         match: only names that hold this text, whatever their case.
         hidden: also names that begin with a dot.
+        sort: "name"; or "modified" or "size", the latest and the largest first, which looks at every entry.
 
     Returns:
         ``{"path", "total", "hidden", "more", "entries"}``: the folder's real path, the number of entries that
@@ -62,7 +66,7 @@ def page(
                 last = not entry.is_dir()
             except OSError:
                 last = True
-            found.append((last, name.lower(), name))
+            found.append((last, _rank(entry, sort), name.lower(), name))
     found.sort()
     shown = found[offset : offset + limit]
     return {
@@ -70,8 +74,18 @@ def page(
         "total": len(found),
         "hidden": left_out,
         "more": more,
-        "entries": [_entry(folder, name, not last) for last, _, name in shown],
+        "entries": [_entry(folder, name, not last) for last, _, _, name in shown],
     }
+
+
+def _rank(entry: os.DirEntry[str], sort: str) -> float:
+    if sort == "name":
+        return 0
+    try:
+        info = entry.stat(follow_symlinks=False)
+    except OSError:
+        return 0
+    return -info.st_mtime if sort == "modified" else -info.st_size
 
 
 def _shown(name: str) -> str:
@@ -112,9 +126,71 @@ def wanted(request: dict[str, Any]) -> dict[str, Any]:
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
             raise ValueError("%s must be a number from 0 to %d" % (key, most))
         fields[key] = number
-    return {**fields, "hidden": request.get("hidden") is True}
+    if request.get("sort", "name") not in SORTS:
+        raise ValueError("sort must be one of %s" % ", ".join(SORTS))
+    return {**fields, "hidden": request.get("hidden") is True, "sort": request.get("sort", "name")}
 
 
 def scan(loop: Loop, fields: dict[str, Any], answer: Callable[[dict[str, Any]], Any]) -> None:
     """Make a page in a child process, then call ``answer`` with it, or with ``{"error", "message"}``."""
-    aside(loop, fields["path"], lambda: page(**fields), answer)
+    beside(loop, fields["path"], lambda: page(**fields), answer)
+
+
+def beside(
+    loop: Loop, path: str, look: Callable[[], dict[str, Any]], answer: Callable[[dict[str, Any]], Any]
+) -> None:
+    """Look at a folder in a child process, then call ``answer`` with what ``look`` returns.
+
+    Args:
+        path: the folder, for the messages.
+        look: what is done; an OSError of it becomes ``{"error", "message"}``.
+    """
+    read, write = workers.make_pipe()
+
+    def child() -> None:
+        loop.close_in_child()
+        processes.die_with_parent()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            body = look()
+        except OSError as error:
+            code = "not-found" if isinstance(error, (FileNotFoundError, NotADirectoryError)) else "unreadable"
+            body = {"error": code, "message": "%s: %s" % (path, error.strerror or error)}
+        view = memoryview(json.dumps(body).encode("ascii"))
+        while view:
+            view = view[os.write(write, view) :]
+
+    pid = workers.fork(child)
+    os.close(write)
+    pieces: list[bytes] = []
+    late = {"error": "too-slow", "message": "%s did not answer within %d s" % (path, WITHIN)}
+
+    def close() -> None:
+        timer.cancel()
+        loop.remove(read)
+        os.close(read)
+
+    def give_up() -> None:
+        # One that hangs in the kernel does not even end: nobody waits for that.
+        processes.send_child(pid, signal.SIGKILL)
+        close()
+        answer(late)
+
+    timer = loop.later(WITHIN, give_up)
+
+    def readable(events: int) -> None:
+        try:
+            data = os.read(read, 1 << 18)
+        except BlockingIOError:
+            return
+        if data:
+            pieces.append(data)
+            return
+        close()
+        try:
+            body = json.loads(b"".join(pieces))
+        except ValueError:
+            body = {"error": "unreadable", "message": "%s: the look at it was ended" % path}
+        answer(body)
+
+    loop.add(read, readable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import endings, jobs, peeking, scanning
+from . import endings, jobs, marking, peeking, scanning
 from .connection import Connection
 from .execution import Request
 from .supervisor import Supervisor
@@ -51,6 +51,8 @@ class Server:
         self.supervisor = Supervisor(loop, folder, self._changed, head, tail)
         self._hello = hello
         self._clients: list[Connection] = []
+        #: When the newest cell began, in seconds since 1970; 0 before the first.
+        self._last_cell = 0.0
         self._operations: dict[str, Callable[[Connection, dict[str, Any]], dict[str, Any] | None]] = {
             "execute": self._execute,
             "subscribe": self._subscribe,
@@ -63,6 +65,7 @@ class Server:
             "names": self._names,
             "scan": self._scan,
             "peek": self._peek,
+            "marks": self._marks,
             "describe": self._describe,
             "ping": lambda client, request: {},
         }
@@ -78,6 +81,7 @@ class Server:
                 client.send(self._hello)
 
     def _changed(self, execution: Execution) -> None:
+        self._last_cell = max(self._last_cell, execution.started_at or 0.0)
         for client in list(self._clients):
             client.changed(execution)
 
@@ -183,6 +187,13 @@ class Server:
             client.send({"op": "reply", "req": request.get("req"), "ok": "error" not in body, **body})
 
         scanning.scan(self._loop, scanning.wanted(request), answer)
+
+    def _marks(self, client: Connection, request: dict[str, Any]) -> None:
+        def answer(body: dict[str, Any]) -> None:
+            client.send({"op": "reply", "req": request.get("req"), "ok": "error" not in body, **body})
+
+        path, since = scanning.wanted(request)["path"], self._last_cell
+        scanning.beside(self._loop, path, lambda: marking.marks(path, since), answer)
 
     def _peek(self, client: Connection, request: dict[str, Any]) -> None:
         def answer(body: dict[str, Any]) -> None:

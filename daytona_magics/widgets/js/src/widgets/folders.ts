@@ -25,12 +25,24 @@ export interface Page {
   rows: [string, string, number, number, string, string, boolean][];
 }
 
+/** What the kernel says of a folder besides its entries (`listing.Marks`). */
+export interface Remarks {
+  branch: string;
+  git: Record<string, string>;
+  changed: string[];
+}
+
 /** One row: an entry of a folder, or a place whose entry has not come yet. */
 export interface Row {
   folder: Folder;
   index: number;
   depth: number;
   entry: Entry | undefined;
+}
+
+export interface Snapshot {
+  seen: Map<string, string>;
+  whole: boolean;
 }
 
 export const PAGE = 200;
@@ -47,6 +59,13 @@ export class Folder {
   private readonly places = new Map<string, number>();
   private readonly asked = new Set<number>();
   private stale = false;
+  branch = "";
+  git: Record<string, string> = {};
+  /** Names that the last cell made or changed; those that it deleted. */
+  readonly fresh = new Map<string, "new" | "changed">();
+  gone: string[] = [];
+  /** As it was before the cell whose changes the next reading shows. */
+  next: Snapshot | undefined;
 
   constructor(
     public path: string,
@@ -89,12 +108,40 @@ export class Folder {
       this.entries.set(page.offset + place, { name, kind, size, modified, mode, target, whole });
       this.places.set(name, page.offset + place);
     });
+    if (this.next && page.offset === 0) {
+      this.compare(this.next);
+      this.next = undefined;
+    }
   }
 
   /** Read it again; until that has come the old entries are shown, and folders that are open stay open. */
   forget(): void {
     this.stale = true;
     this.asked.clear();
+  }
+
+  /** Its entries as they are known now, and whether those are all. */
+  snapshot(): Snapshot {
+    const seen = new Map([...this.entries.values()].map((one) => [one.name, `${one.modified} ${one.size}`]));
+    return { seen, whole: this.loaded && !this.failed && seen.size === this.total };
+  }
+
+  /** What is different from before a cell ran. */
+  compare(before: Snapshot): void {
+    const now = this.snapshot();
+    this.fresh.clear();
+    this.gone = now.whole && before.whole ? [...before.seen.keys()].filter((name) => !now.seen.has(name)) : [];
+    for (const [name, state] of now.seen) {
+      const old = before.seen.get(name);
+      if (old === undefined && before.whole) this.fresh.set(name, "new");
+      else if (old !== undefined && old !== state) this.fresh.set(name, "changed");
+    }
+  }
+
+  remark(said: Remarks): void {
+    this.branch = said.branch;
+    this.git = said.git;
+    for (const name of said.changed) if (!this.fresh.has(name)) this.fresh.set(name, "changed");
   }
 
   indexOf(name: string): number {

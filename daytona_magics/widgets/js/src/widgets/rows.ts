@@ -11,9 +11,11 @@ const ROW = 24;
 const SPARE = 8;
 let trees = 0;
 
-export interface Marks {
-  /** A short mark behind a name, what it means, and its class. */
-  of(row: Row): { text: string; title: string; kind: string } | undefined;
+/** A short mark behind a name, and what it means. */
+export interface Mark {
+  text: string;
+  title: string;
+  kind: string;
 }
 
 export class Rows {
@@ -29,7 +31,7 @@ export class Rows {
 
   constructor(
     private readonly root: () => Folder,
-    private readonly marks: Marks,
+    private readonly marks: (row: Row) => Mark[],
     signal: AbortSignal,
   ) {
     this.element = h("div", { class: "dm-tree", role: "tree", tabindex: 0, "aria-label": "Files of the sandbox" }, this.space);
@@ -132,8 +134,9 @@ export class Rows {
       h("span", { class: "dm-twist", "aria-hidden": "true" }, folded === undefined ? "" : folded ? "▸" : "▾"),
       label,
     );
-    const mark = this.marks.of(row);
-    if (mark) element.append(h("span", { class: "dm-mark", "data-mark": mark.kind, title: mark.title, "aria-label": mark.title, role: "img" }, mark.text));
+    for (const { text, title, kind } of this.marks(row)) {
+      element.append(h("span", { class: "dm-mark", "data-mark": kind, title, "aria-label": title, role: "img" }, text));
+    }
     element.append(
       h("span", { class: "dm-size" }, entry?.kind === "file" ? size(entry.size) : ""),
       h("span", { class: "dm-time" }, entry && entry.kind !== "gone" ? when(entry.modified) : ""),
