@@ -86,7 +86,7 @@ def run_prepared(shell: Any, options: Any, code: str, name: str, *, carried: boo
         ties = languages.tried(options, lambda: several.targets(options))
         request = _request(shell, options, env, code, name, ties[0][0])
         if several.many(options):
-            return several.run_cell(shell, options, carrier.loaded(request), ties)
+            return several.run_cell(shell, options, request, ties, carrier)
         loaded = carrier.loaded(request, ties[0][0])
         if options.bg:
             return background.start(shell, options, loaded, *ties[0])

@@ -65,8 +65,7 @@ def _sane(started: float | None) -> bool:
 def found(name: str | None, shell: Any = None) -> Job:
     """The job or cell whose id begins so; of None what runs. Raises SandboxUsageError."""
     binding = sandboxes.current()
-    _, look = wait(lambda tell: jobs.find(binding, tell, name or ""), "asking what runs")
-    return Job(binding, look)
+    return Job(*wait(lambda tell: jobs.find(binding, tell, name or ""), "asking what runs"))
 
 
 def logs_as_text(name: str | None, options: Any) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import CellFailed, SandboxError, SandboxUsageError, SeveralFailed
+from daytona_magics.magics import background
 
 if TYPE_CHECKING:
+    from daytona_magics.magics.variables import Carrier
+    from daytona_magics.notebook.card import Table
     from daytona_magics.notebook.results import Results
     from daytona_magics.notebook.several import Run
     from daytona_magics.runtime.channel import Channel
@@ -61,15 +65,18 @@ def many(options: Any) -> bool:
     return len(wanted) > 1 or several.is_pattern(wanted[0])
 
 
-def run_cell(shell: Any, options: Any, request: ExecRequest, ties: Ties) -> Results | None:
+def run_cell(
+    shell: Any, options: Any, request: ExecRequest, ties: Ties, carrier: Carrier
+) -> Results | Table | None:
     """Run the cell in all of them.
 
     Args:
         request: the cell; each sandbox gets it under an id of its own, in its own context.
         ties: where.
+        carrier: what it brings to all of them, and gives: by name, what each sandbox gave.
 
     Returns:
-        the outcomes by sandbox; None with ``--out``, which keeps them.
+        the outcomes by sandbox, or the jobs with ``--bg``; None with ``--out``, which keeps them.
 
     Raises:
         SeveralFailed: it failed in at least one, and has ended in all.
@@ -78,8 +85,15 @@ def run_cell(shell: Any, options: Any, request: ExecRequest, ties: Ties) -> Resu
     from daytona_magics.notebook.several import Several
 
     context = getattr(options, "context", None)
+    own = [
+        replace(loaded, id=uuid.uuid4().hex, context=context or tie.context)
+        for loaded, (tie, _) in zip(carrier.loaded_all(request, [tie for tie, _ in ties]), ties, strict=True)
+    ]
+    if options.bg:
+        return background.start_many(shell, options, own, ties)
+    carriers = [carrier.another() for _ in ties]
     made = Several(
-        [_run(request, context or tie.context, tie, channel) for tie, channel in ties],
+        [_run(*one, *tie) for one, tie in zip(zip(own, carriers, strict=True), ties, strict=True)],
         timeout=request.timeout,
         capture=options.out is not None,
         quiet=options.quiet,
@@ -91,6 +105,8 @@ def run_cell(shell: Any, options: Any, request: ExecRequest, ties: Ties) -> Resu
             outcome.exit_code = None
     if options.out is not None:
         shell.user_ns[options.out] = results
+    if not results.failed or options.no_raise:
+        shell.user_ns.update(_given(ties, carriers, results))
     if results.failed:
         error = SeveralFailed(results.errors, len(results), results)
         if not options.no_raise or not all(isinstance(one, CellFailed) for one in results.errors.values()):
@@ -99,16 +115,25 @@ def run_cell(shell: Any, options: Any, request: ExecRequest, ties: Ties) -> Resu
     return results if options.out is None or options.no_raise else None
 
 
-def _run(request: ExecRequest, context: str, tie: Binding, channel: Channel) -> Run:
-    from daytona_magics.notebook.several import Run
-    from daytona_magics.runtime.channel import new_id
+def _given(ties: Ties, carriers: list[Carrier], results: Results) -> dict[str, dict[str, Any]]:
+    """The variables that were asked for, each a dictionary by sandbox of those where the cell ended well."""
+    given: dict[str, dict[str, Any]] = {}
+    for (tie, _), carrier in zip(ties, carriers, strict=True):
+        name = tie.bound().name
+        if results[name].ok:
+            for variable, value in carrier.taken(tie).items():
+                given.setdefault(variable, {})[name] = value
+    return given
 
-    own = replace(request, id=new_id(), context=context)
+
+def _run(own: ExecRequest, carrier: Carrier, tie: Binding, channel: Channel) -> Run:
+    from daytona_magics.notebook.several import Run
+
     sandbox = tie.bound()
     return Run(
         name=sandbox.name,
         owner=sandbox.id,
-        start=lambda sink, window: tie.run(channel, own, sink, window),
+        start=lambda sink, window: tie.run(channel, own, carrier.watched(sink, window), window),
         interrupt=lambda level: channel.interrupt(own.id, level),
         answer=lambda number, answer: channel.answer(
             own.id, number, answer.text, error=answer.error, end=answer.end

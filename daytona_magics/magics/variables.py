@@ -174,38 +174,32 @@ class Carrier:
             return None
         return {"inputs": inputs, "outputs": [list(pair) for pair in self.outputs], "pickled": self._pickled}
 
-    def loaded(self, request: ExecRequest, binding: Binding | None = None) -> ExecRequest:
-        """The request with what it brings, which is then in the sandbox.
+    def another(self) -> Carrier:
+        """The same for one more sandbox."""
+        return Carrier(self.package, self.environ, self.outputs, self._pickled, self._quiet)
 
-        Args:
-            binding: where; None for a cell in several sandboxes, where only small variables can go along.
-        """
+    def loaded(self, request: ExecRequest, binding: Binding) -> ExecRequest:
+        """The request with what it brings, which is then in the sandbox."""
+        return self.loaded_all(request, [binding])[0]
+
+    def loaded_all(self, request: ExecRequest, bindings: Sequence[Binding]) -> list[ExecRequest]:
+        """The request for each of several sandboxes, with what it brings, which is then in all of them."""
         from daytona_magics.notebook.status import wait
         from daytona_magics.sandboxes import variables
 
         if self.environ:
             request = replace(request, env={**request.env, **self.environ})
-        inputs, package = None, self.package
-        if package is not None and variables.is_small(package):
-            inputs = variables.inline(package)
-        elif package is not None:
-            if binding is None:
-                raise SandboxUsageError(
-                    "-i: more than 64 KiB cannot go to several sandboxes at once",
-                    hint="%sandbox upload writes a file to one; run the cell in each with -s.",
-                )
-            inputs = wait(
-                lambda tell: variables.send(binding, tell, package),
-                "sending variables",
-                quiet=self._quiet,
-                cancelled="cancelled before the cell was sent; the variables were not kept there",
-            )
-        if binding is None and self.outputs:
-            raise SandboxUsageError(
-                "-o: several sandboxes would give one variable each",
-                hint="--out VAR keeps the output of all.",
-            )
-        return replace(request, variables=self.fields(inputs))
+        package = self.package
+        if package is None or variables.is_small(package):
+            inputs = None if package is None else variables.inline(package)
+            return [replace(request, variables=self.fields(inputs)) for _ in bindings]
+        sent = wait(
+            lambda tell: variables.send_all(bindings, tell, package),
+            "sending variables",
+            quiet=self._quiet,
+            cancelled="cancelled before the cell was sent; the variables were not kept there",
+        )
+        return [replace(request, variables=self.fields(inputs)) for inputs in sent]
 
     def watched(self, sink: Callable[[Event], None], window: FlowWindow) -> Callable[[Event], None]:
         """The sink, without the variables, which stay here."""

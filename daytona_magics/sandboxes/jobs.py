@@ -53,8 +53,13 @@ async def listed(channel: Channel) -> list[Look]:
     return [decode.look(one) for one in (await channel.status())["executions"]]
 
 
-async def find(binding: Binding, tell: Reporter, name: str) -> tuple[Channel, Look]:
+async def find(binding: Binding, tell: Reporter, name: str) -> tuple[Binding, Look]:
     """The execution whose id begins with ``name``; of ``""`` the newest that runs in this kernel's context.
+
+    What runs in sandboxes that cells were sent to with ``-s`` is found by its id as well.
+
+    Returns:
+        it, and what binds its sandbox.
 
     Raises:
         SandboxUsageError: there is none, or several.
@@ -68,15 +73,18 @@ async def find(binding: Binding, tell: Reporter, name: str) -> tuple[Channel, Lo
                 "nothing of this notebook is running", hint="%sandbox jobs  lists what ran."
             )
         # A cell comes before jobs: it is what the notebook waits for.
-        return channel, max(running, key=lambda one: (not one.job, one.started or 0.0))
-    found = [one for one in known if one.id.startswith(name)]
+        return binding, max(running, key=lambda one: (not one.job, one.started or 0.0))
+    found = [(binding, one) for one in known if one.id.startswith(name)]
+    for tie in binding.beside.values():
+        if tie.channel is not None and not tie.channel.closed:
+            found += [(tie, one) for one in await listed(tie.channel) if one.id.startswith(name)]
     if not found:
         raise SandboxUsageError(
             f"the sandbox knows no job {name!r}", hint="%sandbox jobs  lists those there are."
         )
     if len(found) > 1:
         raise SandboxUsageError(f"{len(found)} jobs begin with {name!r}: write more of the id")
-    return channel, found[0]
+    return found[0]
 
 
 async def here(binding: Binding, tell: Reporter) -> Channel:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -63,6 +63,28 @@ async def send(binding: Binding, tell: Reporter, package: Package) -> dict[str, 
             raise SandboxError(f"-i: {error}") from None
         raise
     return {"path": where}
+
+
+async def send_all(bindings: Sequence[Binding], tell: Reporter, package: Package) -> list[dict[str, str]]:
+    """Bring packed variables to several sandboxes, one after the other; either all of them get them or none.
+
+    Returns:
+        what the cell's request says of them in each.
+
+    Raises:
+        SandboxError: as of :func:`send`.
+    """
+    sent: list[dict[str, str]] = []
+    try:
+        for binding in bindings:
+            sent.append(await send(binding, tell, package))
+    except BaseException:
+        for binding, inputs in zip(bindings, sent, strict=False):
+            if "path" in inputs:
+                with suppress(Exception):
+                    await asyncio.shield(binding.bound().fs.delete_file(inputs["path"]))
+        raise
+    return sent
 
 
 def _named(what: str, package: Package) -> str:

@@ -167,7 +167,6 @@ def test_a_card_shows_hostile_output_as_text(kernel: Kernel) -> None:
     ("line", "words"),
     [
         ("%%sandbox --keep 2h\n1", "--keep is for jobs"),
-        ("%%sandbox --bg -s one,two\n1", "--bg starts one job"),
         ("%%sandbox --bg -o x\nx = 1", "-o needs the cell's end"),
         ("%%sandbox --bg --keep never\n1", "is not a time"),
         ("%sandbox cancel", "id"),

@@ -143,6 +143,38 @@ def test_bad_names_run_nowhere(kernel: Kernel) -> None:
     kernel.run("%sandbox delete --yes worker-one")
 
 
+def test_variables_go_to_all_and_come_from_each(kernel: Kernel) -> None:
+    kernel.run("small, large = 2, bytes(range(256)) * 1000")
+    cell = kernel.run(
+        "%%sandbox -s a,b -i small,large -o where=here,bulk\nimport os\n"
+        "here, bulk = os.environ['DAYTONA_SANDBOX_ID'], large * small"
+    )
+    assert cell.status == "ok", cell
+    assert value(kernel, "list(where), list(bulk), len(set(where.values()))") == (["a", "b"], ["a", "b"], 2)
+    assert value(kernel, "all(one == large * 2 for one in bulk.values())") is True
+    left = kernel.run("%%sandbox bash -s a,b\nls ~/.daytona-magics/run/variables | wc -l")
+    assert left.stdout == "0\n0\n", left
+    kernel.run("%%sandbox -s b\nn = 0")
+    kernel.run("%%sandbox -s a\nn = 1")
+    failed = kernel.run("%%sandbox -s a,b -o half\nhalf = 1 // n")
+    assert failed.ename == "SeveralFailed" and value(kernel, "'half' in globals()") is False
+    kernel.run("%%sandbox -s a,b -o half --no-raise\nhalf = 1 // n")
+    assert value(kernel, "half") == {"a": 1}
+
+
+def test_a_job_in_each(kernel: Kernel) -> None:
+    cell = kernel.run("%%sandbox --bg -s a,b --out jobs\nimport os\nos.environ['DAYTONA_SANDBOX_ID']")
+    assert cell.status == "ok", cell
+    ids = value(kernel, "[job.wait(60).result().data['text/plain'] for job in jobs]")
+    assert len(set(ids)) == 2
+    shown = kernel.run("%%sandbox --bg -s a,b\nprint('told', flush=True)")
+    assert shown.result is not None and re.search(r"^b +\w{8} ", shown.result, re.MULTILINE), shown
+    second = value(kernel, "jobs = list(_)\njobs[1].wait(60).id")
+    # By its id a job is found although its sandbox is not the notebook's own.
+    assert kernel.run(f"%sandbox logs {second}").stdout == "told\n"
+    assert kernel.run(f"%sandbox wait {second}").status == "ok"
+
+
 def test_patterns_and_labels(kernel: Kernel) -> None:
     made = kernel.run("%sandbox create -n 11 --name many-{i} --label job=x")
     assert made.status == "ok" and "11 of 11 created" in made.notes, made
