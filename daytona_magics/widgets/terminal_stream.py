@@ -14,7 +14,7 @@ import re
 from collections import deque
 
 #: Bytes kept for views that come later; waiting at most before the sandbox is read no further; on their way.
-HISTORY, AHEAD, WINDOW = 1 << 20, 8 << 20, 512 << 10
+HISTORY, AHEAD, WINDOW = 1 << 20, 8 << 20, 256 << 10
 #: Bytes of one message to the page, at most.
 PIECE = 128 << 10
 

@@ -34,7 +34,7 @@ export interface Around {
   options(): { fontSize: number; screenReaderMode: boolean };
 }
 
-const REPORT_AFTER = 64 * 1024;
+const REPORT_AFTER = 32 * 1024;
 const TOO_FAR_BEHIND = 4 * 1024 * 1024;
 const LARGE_PASTE = 64 * 1024;
 const LEAST_COLS = 10;
