@@ -35,10 +35,15 @@ _SETTINGS = {
 
 
 class Lab:
-    """The server. ``open`` shows a notebook in a page and runs all of its cells."""
+    """The server. ``open`` shows a notebook in a page and runs all of its cells.
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    Args:
+        home: a folder for everything it writes.
+        base: its base URL, as behind a hub: "/user/me/".
+    """
+
+    def __init__(self, home: Path, base: str = "/") -> None:
+        self.home, self.base = home, base
         self.work = home / "work"
         self.work.mkdir()
         self._token = secrets.token_hex(16)
@@ -55,6 +60,9 @@ class Lab:
             "ServerApp.port": self.port,
             "ServerApp.root_dir": self.work,
             "ServerApp.allow_root": True,
+            "ServerApp.base_url": base,
+            # An installation enables it by a file that an editable one may not have.
+            "ServerApp.jpserver_extensions": "daytona_magics.server_extension=True",
             "IdentityProvider.token": self._token,
             "LabApp.app_settings_dir": overrides,
             "LabApp.news_url": "",
@@ -75,7 +83,7 @@ class Lab:
         until = time.monotonic() + 90
         while True:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api", timeout=5):
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self.base}api", timeout=5):
                     return
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > until:
@@ -123,7 +131,7 @@ class Lab:
     def visit(self, page: Page, name: str, front: str = "lab") -> None:
         """Open a notebook that is there, in the page; nothing is run."""
         where = f"lab/workspaces/{name}/tree/{name}.ipynb" if front == "lab" else f"notebooks/{name}.ipynb"
-        page.goto(f"http://127.0.0.1:{self.port}/{where}?token={self._token}&reset")
+        page.goto(f"http://127.0.0.1:{self.port}{self.base}{where}?token={self._token}&reset")
         page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=60_000)
         page.evaluate("() => window.jupyterapp.restored.then(() => true)")
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
@@ -151,12 +159,12 @@ _ALL_RAN = """count => {
 
 
 @contextmanager
-def lab() -> Iterator[Lab]:
-    """Start a JupyterLab; it, its kernels and its engine end with the block."""
+def lab(base: str = "/") -> Iterator[Lab]:
+    """Start a JupyterLab, under a base URL; it, its kernels and its engine end with the block."""
     home = Path(tempfile.mkdtemp(prefix="dm-lab-"))
     made: Lab | None = None
     try:
-        made = Lab(home)
+        made = Lab(home, base)
         yield made
     finally:
         if made is not None:

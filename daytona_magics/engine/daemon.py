@@ -231,7 +231,7 @@ class _Engine:
             janitor.add_done_callback(lambda task: _stop_on_failure(task, activity))
             ends.push_async_callback(_cancel, janitor)
             ends.callback(self._remove_records)
-            self._write_records(port, key, version)
+            self._write_records(port, key, version, ctx.previews.port if ctx.previews else 0)
             log.info("engine %s serves %s at isolation %s", version, base, sandboxes.isolation)
             ready()
             await activity.stop.wait()
@@ -292,12 +292,13 @@ class _Engine:
             "journal": "DELETE" if self._folder.network else "WAL",
         }
 
-    def _write_records(self, port: int, key: str, version: str) -> None:
+    def _write_records(self, port: int, key: str, version: str, previews: int) -> None:
         record: dict[str, Any] = {
             "pid": os.getpid(),
             "start_time": places.process_start_time(os.getpid()),
             "place": places.place(),
             "port": port,
+            "previews": previews,
             "api_key": key,
             "api": address.API_VERSION,
             "version": version,

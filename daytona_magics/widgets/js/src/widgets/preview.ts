@@ -189,7 +189,7 @@ export class Preview {
     if (place === undefined) {
       this.hide();
       this.notice.show("This page cannot reach the preview.", `It is served on port ${address.listener} of the kernel's machine.`
-        + " With jupyter-server-proxy installed beside the notebook server it can be; or forward that port.",
+        + " With daytona-magics installed beside the notebook server, and that restarted, it can be; or forward that port.",
         [["Try again", () => void this.open()]]);
       return;
     }
@@ -260,7 +260,10 @@ export class Preview {
   private told(seen: Seen, said: string): void {
     const words = [said, `HTTP ${seen.status}`, seen.title && `“${visible(seen.title)}”`];
     if (this.place?.own === false && seen.absolute) {
-      words.push("It loads files by absolute paths, which miss below the notebook's proxy; relative ones work.");
+      words.push("It loads files by absolute paths, which miss below the notebook's server; relative ones work.");
+    }
+    if (this.place?.bare) {
+      words.push("Scripts and styles may be missing until the notebook server is restarted with daytona-magics beside it.");
     }
     words.push(seen.public ? "The sandbox is public: anybody with its plain address sees this." : "");
     this.frame.say(words.filter(Boolean).join(" · "), seen.status >= 500);

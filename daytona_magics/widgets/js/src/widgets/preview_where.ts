@@ -2,9 +2,11 @@
  * Where a preview is found from this page, and whether it may be shown in a frame here.
  *
  * A preview of the embedded engine has two addresses: a host name of its own below localhost, which only a browser
- * on the kernel's machine reaches; and a path below the notebook server's proxy, which the notebook's page always
- * reaches, and which shares the notebook's origin, so it is shown without one. Which of them leads there is asked:
- * the engine answers 204 to whoever knows the token. The cloud's addresses lead there from everywhere.
+ * on the kernel's machine reaches; and a path below the notebook server, which the notebook's page always reaches,
+ * and which shares the notebook's origin, so it is shown without one. That path is the server extension's of this
+ * package, or else jupyter-server-proxy's, which refuses what a page without an origin loads. Which of them leads
+ * there is asked: the engine answers 204 to whoever knows the token. The cloud's addresses lead there from
+ * everywhere.
  */
 
 /** What the kernel tells of a signed address. */
@@ -24,10 +26,13 @@ export interface Here {
   base: string;
 }
 
-/** Where the preview's root is; `own` when it has an origin of its own there. */
+/** Where the preview's root is. */
 export interface Place {
   root: string;
+  /** It has an origin of its own there. */
   own: boolean;
+  /** What the page loads may be refused on the way. */
+  bare: boolean;
 }
 
 export type Greet = (url: string) => Promise<boolean>;
@@ -61,18 +66,20 @@ export async function greet(url: string): Promise<boolean> {
 
 /** The place of a preview as this page reaches it; undefined when no way leads there. */
 export async function find(address: Address, page: Here, ask: Greet = greet): Promise<Place | undefined> {
-  if (address.listener === 0) return { root: address.url, own: true };
+  if (address.listener === 0) return { root: address.url, own: true, bare: false };
   const greeting = address.below.replace(/\/\d+\/$/, "");
   const web = page.protocol === "http:" || page.protocol === "https:";
   if (!web || LOOPBACK.test(page.hostname)) {
     const direct = new URL(address.url);
     // This name needs no lookup, so the answer does not depend on how the browser resolves names.
     direct.hostname = "127.0.0.1";
-    if (await ask(`${direct.origin}${greeting}`)) return { root: address.url, own: true };
+    if (await ask(`${direct.origin}${greeting}`)) return { root: address.url, own: true, bare: false };
   }
   if (web && page.base !== "") {
-    const proxy = `${page.origin}${page.base}proxy/${address.listener}`;
-    if (await ask(proxy + greeting)) return { root: proxy + address.below, own: false };
+    const server = `${page.origin}${page.base}`;
+    for (const [way, bare] of [["daytona-magics", false], [`proxy/${address.listener}`, true]] as const) {
+      if (await ask(server + way + greeting)) return { root: server + way + address.below, own: false, bare };
+    }
   }
   return undefined;
 }
