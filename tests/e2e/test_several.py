@@ -171,7 +171,7 @@ def test_a_job_in_each(kernel: Kernel) -> None:
     assert shown.result is not None and re.search(r"^b +\w{8} ", shown.result, re.MULTILINE), shown
     second = value(kernel, "jobs = list(_)\njobs[1].wait(60).id")
     # By its id a job is found although its sandbox is not the notebook's own.
-    assert kernel.run(f"%sandbox logs {second}").stdout == "told\n"
+    assert kernel.run(f"%sandbox logs --plain {second}").stdout == "told\n"
     assert kernel.run(f"%sandbox wait {second}").status == "ok"
 
 
