@@ -25,6 +25,15 @@ def test_state_is_kept(client: Client) -> None:
     ]  # fmt: skip
 
 
+def test_state_is_kept_whatever_the_shell_is_told_about_files_words_and_names(client: Client) -> None:
+    assert client.bash("cd /usr; set -C -f; IFS=:; declare unset_one; x='* a:b'").status == "ok"
+    assert client.bash("y=$x; cd /tmp; umask 077").status == "ok"
+    assert client.bash('echo "$PWD|$y|$-|$(umask)"').text.startswith("/tmp|* a:b|")
+    assert client.bash("set +C +f; unset IFS y; cd; case $- in *C*) echo C;; esac").text == ""
+    contexts = [one for one in client.request("status")["contexts"] if one["language"] == "bash"]
+    assert contexts[0]["directory"] == client.guest.home
+
+
 def test_exit_and_errexit_end_the_cell_not_the_state(client: Client) -> None:
     run = client.bash("y=1; exit 3; echo never")
     assert (run.status, run.done["exit_code"], run.text) == ("error", 3, "")

@@ -31,34 +31,38 @@ MAX_FAILED, MAX_PATH = 300, 4096
 _PRELUDE = r"""
 unset BASH_ENV
 __dm_save() {
-  local __dm_name __dm_i
-  { shopt -p; alias -p; set +o; } > "$__dm_state.options.new"
-  printf %s "${__dm_cwd:-$PWD}" > "$__dm_state.cwd"
+  local __dm_name __dm_i __dm_names __dm_kept=()
+  { shopt -p; alias -p; set +o; } >| "$__dm_state.options.new"
+  printf %s "${__dm_cwd:-$PWD}" >| "$__dm_state.cwd"
   set +eux
+  # Nothing here starts a process: that would take longer than all the rest.
+  compgen -v >| "$__dm_state.new"
+  mapfile -t __dm_names < "$__dm_state.new"
   {
-    for __dm_name in $(compgen -v); do
+    for __dm_name in "${__dm_names[@]}"; do
       case $__dm_name in
         __dm_*|BASH*|_|EUID|UID|PPID|SHELLOPTS|FUNCNAME|GROUPS|DIRSTACK|RANDOM|SRANDOM|SECONDS) continue;;
         LINENO|PIPESTATUS|HISTCMD|EPOCH*|COMP_*|SHLVL|PWD|MARK) continue;;
       esac
       for __dm_i in "${__dm_env[@]}"; do [[ $__dm_i == "$__dm_name" ]] && continue 2; done
-      declare -p "$__dm_name"
+      __dm_kept+=("$__dm_name")
     done
+    [[ ${__dm_kept[0]-} ]] && declare -p "${__dm_kept[@]}"
     printf '%s\n' "${__dm_old[@]}"
     unset -f __dm_save __dm_exit trap
     declare -f
-    declare -Fx | while read -r _ _ __dm_name; do printf 'export -f %s\n' "$__dm_name"; done
-    printf 'umask %s\n' "$(umask)"
+    declare -Fx
+    umask -p
     printf 'cd -- %q\n' "${__dm_cwd:-$PWD}"
     printf ': complete\n'
-  } > "$__dm_state.new"
+  } >| "$__dm_state.new"
 }
 __dm_exit() {
   # A child that is interrupted between fork and exec would run this too.
   local __dm_code=$?
   [[ $BASHPID == "$$" ]] || return
   # The command that failed last is named only if its exit code is the cell's.
-  [[ $__dm_failed == "$__dm_code "* ]] && printf '%s' "$__dm_failed" > "$__dm_state.failed"
+  [[ $__dm_failed == "$__dm_code "* ]] && printf '%s' "$__dm_failed" >| "$__dm_state.failed"
   declare -F __dm_give > /dev/null && __dm_give
   { builtin trap '' INT TERM; __dm_save; builtin trap - INT TERM; } 2>/dev/null
   eval "$__dm_user_exit"
