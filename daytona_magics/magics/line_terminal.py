@@ -27,8 +27,14 @@ def terminal(shell: Any, options: Any) -> Terminal | Table:
     from daytona_magics.widgets.terminal import Terminal
 
     # Asked for by name: what is stopped is started, and what is missing made, before anything is shown.
-    wait(binding.usable, "preparing the sandbox")
+    wait(lambda tell: _prepared(binding, tell, options.cwd or ""), "preparing the sandbox")
     return Terminal(options.command or "", cwd=options.cwd or "", name=options.name or "", binding=binding)
+
+
+async def _prepared(binding: Binding, tell: Reporter, cwd: str) -> None:
+    from daytona_magics.widgets.terminal import folder
+
+    await folder(await binding.usable(tell), cwd)
 
 
 async def _listed(binding: Binding, tell: Reporter) -> list[terminals.TerminalInfo]:

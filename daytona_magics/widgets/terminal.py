@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from daytona_magics.errors import SandboxUsageError, printable
+from daytona_magics.errors import SandboxError, SandboxUsageError, printable
 from daytona_magics.runtime.loop import loop_thread
 from daytona_magics.runtime.transport import PtyAddress, PtyError
-from daytona_magics.sandboxes import terminals
+from daytona_magics.sandboxes import files, terminals
 from daytona_magics.widgets import watching
 from daytona_magics.widgets.live import CallError, LiveWidget
 from daytona_magics.widgets.terminal_record import Screens
@@ -184,10 +184,9 @@ class Terminal(LiveWidget):
             changed=self._changed,
         )
         try:
-            await shell.open(cols, rows, tab.cwd, tab.command)
+            await shell.open(cols, rows, await folder(sandbox, tab.cwd), tab.command)
         except PtyError as error:
-            at = f" in {tab.cwd!r}" if tab.cwd else ""
-            raise CallError("failed", f"A shell cannot be opened{at}: {error}.") from None
+            raise CallError("failed", f"A shell cannot be opened: {error}.") from None
         if tab.id not in self._tabs:
             # Closed meanwhile.
             await shell.end()
@@ -304,6 +303,20 @@ class Terminal(LiveWidget):
         """The screens as a view last reported them."""
         tabs = [(tab.id, tab.name) for tab in (self._tabs or {1: self._first}).values()]
         return self._screens.record(f"Terminal of sandbox {self._name()}", tabs)
+
+
+async def folder(sandbox: AsyncSandbox, path: str) -> str:
+    """A folder of the sandbox as its terminals name it; "" stays "".
+
+    Raises:
+        SandboxError: there is none.
+    """
+    if not path:
+        return ""
+    where = await files.remote_path(sandbox, path)
+    if not await files.is_folder(sandbox, where):
+        raise SandboxError(f"there is no folder {path!r} in the sandbox", hint=f"%sandbox mkdir {path}")
+    return where
 
 
 def _name(text: str) -> str:

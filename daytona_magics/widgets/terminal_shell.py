@@ -274,7 +274,9 @@ class Shell:
             return
         self._become("lost", "Connecting again …")
         failed = await self._again(CUT_OFF)
-        if failed:
+        if failed == "gone":
+            await self._ended(None)
+        elif failed:
             self._become("cut", f"The terminal cannot be reached ({failed}).")
         else:
             self._tasks.append(asyncio.create_task(self._read()))
@@ -293,7 +295,7 @@ class Shell:
                 why = str(error)
                 if error.refused_here:
                     # The embedded engine has ended; nobody starts it for an idle terminal.
-                    return f"the embedded engine has ended: {why}"
+                    return "the embedded engine has ended"
                 if tries > 1 and await self._sandbox_is_up() is False:
                     return why
                 continue

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import signal
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +85,11 @@ class Shells(Watched):
     @property
     def other(self) -> Locator:
         return self.page.locator(".dm-terminal").nth(1)
+
+    @property
+    def engine_pid(self) -> int:
+        record = next(Path(self.server.env["XDG_RUNTIME_DIR"]).rglob("engine.json"))
+        return int(json.loads(record.read_text())["pid"])
 
     def focus(self, box: Locator | None = None) -> None:
         (box or self.box).locator(".dm-xterm:not([hidden]) .xterm-helper-textarea").focus()
@@ -271,6 +279,24 @@ def test_a_stopped_sandbox_is_said_and_a_new_shell_comes_with_its_start(shells: 
     shells.at_prompt()
     shells.enter("cat note.txt")
     shells.shows("^hello from vim$")
+
+
+def test_a_dead_engine_is_said_and_a_new_shell_comes_with_its_start(shells: Shells) -> None:
+    os.kill(shells.engine_pid, signal.SIGKILL)
+    expect(shells.box.locator(".dm-banner")).to_contain_text("The embedded engine has ended", timeout=30_000)
+    expect(shells.box.get_by_role("tab")).to_have_text("firstlost", timeout=30_000)
+    shells.focus()
+    shells.box.get_by_role("button", name="Start it again").click()
+    expect(shells.box.get_by_role("tab")).to_have_text("first", timeout=60_000)
+    shells.at_prompt()
+    shells.clear()
+    shells.enter("cat note.txt")
+    shells.shows("^hello from vim$")
+
+
+def test_a_folder_that_is_not_there_is_said(shells: Shells) -> None:
+    said = shells.kernel("get_ipython().run_line_magic('sandbox', 'terminal --cwd ~/nowhere')")
+    assert "there is no folder '~/nowhere'" in said
 
 
 def test_no_session_outlives_its_widget_or_its_kernel(shells: Shells) -> None:

@@ -8,7 +8,13 @@ export const DARK = {
   cursor: "#e6e6e6",
   cursorAccent: "#111316",
   selectionBackground: "#3f5a7d",
+  red: "#f47067",
+  blue: "#6cb6ff",
+  magenta: "#d2a8ff",
 };
+
+/** Whatever colours a program picks, its text is told apart from the ground at least so well. */
+export const CONTRAST = 4.5;
 
 export const LIGHT = {
   background: "#ffffff",
@@ -23,6 +29,9 @@ export const LIGHT = {
   brightYellow: "#8f6a00",
   green: "#116329",
   brightGreen: "#1a7f37",
+  blue: "#0550ae",
+  brightBlue: "#0969da",
+  brightMagenta: "#8250df",
   cyan: "#1b6c74",
   brightCyan: "#2a7d85",
 };

@@ -9,7 +9,7 @@
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import style from "@xterm/xterm/css/xterm.css";
-import { DARK, FONT, LIGHT } from "./terminal_look";
+import { CONTRAST, DARK, FONT, LIGHT } from "./terminal_look";
 
 /** Bytes after which the engine is told what has been shown. */
 const REPORT_AFTER = 64 * 1024;
@@ -24,6 +24,7 @@ const terminal = new Terminal({
   cursorBlink: true,
   fontFamily: FONT,
   fontSize: 14,
+  minimumContrastRatio: CONTRAST,
   scrollback: 10_000,
   theme: light.matches ? LIGHT : DARK,
 });

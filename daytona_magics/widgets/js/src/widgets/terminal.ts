@@ -41,6 +41,8 @@ class TerminalView implements Around {
   private readonly sessions: Sessions;
   private readonly stage = h("div", { class: "dm-stage" });
   private readonly where = h("div", { class: "dm-where" });
+  /** What is offered does not take the focus, so it is said to who cannot see it. */
+  private readonly spokenOf = h("div", { class: "dm-hidden", role: "status", "aria-live": "polite" });
   private readonly timers = new Map<string, ReturnType<typeof setTimeout>>();
   private fontSize = remembered("font", 13, SMALLEST, LARGEST);
   private spoken = remembered("spoken", 0, 0, 1) === 1;
@@ -58,7 +60,7 @@ class TerminalView implements Around {
       rename: (tab) => this.rename(tab),
     });
     this.sessions = new Sessions(line, (session) => void this.join(session), (error) => this.frame.failed(error));
-    this.frame.build(this.bar(), this.sessions.element, this.stage, this.where);
+    this.frame.build(this.bar(), this.sessions.element, this.stage, this.where, this.spokenOf);
     this.frame.onStanding = (now) => {
       if (now.state === "started") void this.awake();
     };
@@ -88,7 +90,12 @@ class TerminalView implements Around {
 
   private listen(model: Model, signal: AbortSignal): void {
     const down = (message: Down, buffers: DataView[] = []) => this.down(message, buffers);
+    // What was offered cannot be had any more from a kernel that is gone.
+    const lives = () => {
+      if (!this.frame.alive) this.frame.ask.close();
+    };
     model.on("msg:custom", down);
+    this.view.control.on("comm_live_update", lives);
     const resized = new ResizeObserver(() => this.later("fit", SETTLED, () => this.fit()));
     resized.observe(this.stage);
     const light = matchMedia("(prefers-color-scheme: light)");
@@ -101,6 +108,7 @@ class TerminalView implements Around {
     this.stage.addEventListener("focusin", () => this.speak());
     signal.addEventListener("abort", () => {
       model.off("msg:custom", down);
+      this.view.control.off("comm_live_update", lives);
       light.removeEventListener("change", look);
       resized.disconnect();
       themed.disconnect();
@@ -181,8 +189,11 @@ class TerminalView implements Around {
   /** The sandbox runs again: what had ended with it begins anew. */
   private async awake(): Promise<void> {
     if (this.screens.size === 0) await this.add(true);
-    else if (this.screen?.told.state === "stopped" && this.speaks()) await this.restart();
-    else if (this.screen?.told.state === "cut") await this.call("reconnect", { tab: this.active });
+    if (!this.speaks()) return;
+    const cut = [...this.screens.values()].filter((one) => one.told.state === "cut");
+    await Promise.all(cut.map((one) => this.call("reconnect", { tab: one.told.id })));
+    const now = this.screen;
+    if (now?.told.state === "stopped" || (now?.told.state === "ended" && cut.includes(now))) await this.restart();
   }
 
   // -- tabs ----------------------------------------------------------------------------------------------------------
@@ -343,9 +354,12 @@ class TerminalView implements Around {
     const key = `${told.id} ${told.state} ${told.said}`;
     if (this.offered === key) return;
     this.offered = key;
-    this.say(told.said, true);
-    // The banner says how to start the sandbox.
-    if (told.state === "lost" || told.state === "stopped") return;
+    this.spokenOf.textContent = visible(told.said);
+    // How the sandbox is started again is for the banner to say.
+    if (told.state === "lost" || told.state === "stopped" || this.frame.standing.state !== "started") {
+      this.say(told.said, told.state !== "lost");
+      return;
+    }
     const words = { ended: "Restart shell", cut: "Reconnect" };
     this.frame.ask.offer(told.said, words[told.state], () => this.recover());
   }

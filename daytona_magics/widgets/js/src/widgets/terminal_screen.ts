@@ -6,7 +6,7 @@
  */
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
-import { DARK, FONT, LIGHT } from "../terminal_look";
+import { CONTRAST, DARK, FONT, LIGHT } from "../terminal_look";
 import { h, visible } from "./dom";
 import { guard, pasteable } from "./terminal_guard";
 
@@ -63,6 +63,7 @@ export class Screen {
       rows: told.rows || 24,
       cursorBlink: true,
       fontFamily: FONT,
+      minimumContrastRatio: CONTRAST,
       scrollback: 10_000,
       allowProposedApi: true,
       linkHandler: { activate: (_, address) => around.askLink(address), allowNonHttpProtocols: false },
