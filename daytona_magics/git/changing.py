@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from daytona_magics.errors import GitError, SandboxUsageError
-from daytona_magics.git import failures, reading
+from daytona_magics.git import failures, reading, staged
 from daytona_magics.git.repository import Repository
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.report import Reporter
@@ -96,7 +96,7 @@ async def asked(call: Any, doing: str) -> Any:
         raise failures.translate(error, doing) from None
 
 
-async def add(repository: Repository, paths: Sequence[str]) -> None:
+async def add(repository: Repository, tell: Reporter, paths: Sequence[str]) -> None:
     """Stage files; "." for all. A deleted file's deletion is staged."""
     try:
         await asked(repository.sandbox.git.add(repository.path, list(paths)), "git add")
@@ -108,6 +108,7 @@ async def add(repository: Repository, paths: Sequence[str]) -> None:
                 hint="Paths begin at the repository's top:  %sandbox_git status",
             ) from None
         raise
+    await staged.tell_embedded(repository, tell)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ async def commit(
     if everything:
         names = [one.name for one in before if one.worktree not in ("Unmodified", "Untracked", "")]
         if names:
-            await add(repository, names)
+            await add(repository, tell, names)
     elif not empty and before.files and not _staged(before) and not before.under_way:
         raise GitError(
             f"nothing is staged; {len(before.files):,} files are not as committed",
@@ -157,6 +158,8 @@ async def commit(
     if not empty and not before.files and not before.under_way:
         raise GitError("there is nothing to commit: everything is as committed", code="NOTHING_STAGED")
     person = person or await who(repository)
+    if before.under_way:
+        await staged.tell_markers(repository, tell)
     call = repository.sandbox.git.commit(
         repository.path,
         message=message.rstrip() + "\n",

@@ -149,7 +149,20 @@ async def pull(
     try:
         await asked(call, "git pull", login)
     except GitError as error:
+        if "commits of their own" in str(error) or "divergent branches" in str(error):
+            raise await _diverged(found, remote, branch) from None
         raise await changing.conflicts(found, "git pull", error) from None
+
+
+async def _diverged(found: Repository, remote: str | None, branch: str | None) -> GitError:
+    words = ("rev-parse", "--abbrev-ref", "@{upstream}")
+    there = f"{remote or 'origin'}/{branch}" if branch else await found.text(*words, doing="looking at it")
+    return GitError(
+        f"git pull: {there} and this branch both have commits of their own; nothing was changed",
+        code="GIT_DIVERGED",
+        hint=f"%sandbox_git merge {there}  joins them;  %sandbox_git reset --hard {there}  drops those that "
+        "are only here.",
+    )
 
 
 async def fetch(found: Repository, tell: Reporter, remote: str, login: Login | None, *, prune: bool) -> str:

@@ -160,7 +160,7 @@ def add(shell: Any, options: Any) -> None:
     from daytona_magics.notebook.card import counted
 
     async def stage(found: Repository, tell: Teller) -> int:
-        await changing.add(found, options.paths)
+        await changing.add(found, tell, options.paths)
         after = await reading.status(found)
         return sum(one.staging not in ("Unmodified", "Untracked", "") for one in after)
 
@@ -183,7 +183,7 @@ def commit(shell: Any, options: Any) -> Committed:
 
     async def make(found: Repository, tell: Teller) -> Committed:
         if options.everything:
-            await changing.add(found, ["."])
+            await changing.add(found, tell, ["."])
         return await changing.commit(
             found, tell, message, everything=options.all, person=person, empty=options.allow_empty
         )

@@ -5,6 +5,7 @@ FOLDER/NAME.git. Names are those of the functions below.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -279,8 +280,11 @@ ALL = (
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
+    place = Path(sys.argv[1]).absolute()
     place.mkdir(parents=True, exist_ok=True)
     for make in ALL:
         if make.__name__ in (sys.argv[2:] or [one.__name__ for one in ALL]):
+            # Made anew, so that a second try begins like the first.
+            for left in place.glob(make.__name__ + "*"):
+                shutil.rmtree(left)
             make(place / make.__name__)
