@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import html
 import tempfile
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ TEXT_LIMIT, PICTURE_LIMIT, DOWNLOAD_LIMIT = 256 << 10, 8 << 20, 512 << 20
 PIECE, LOOK_WITHIN = 1 << 20, 60.0
 #: Entries in the record that stays in the notebook.
 RECORDED = 200
+#: Seconds that a tree which nobody will open waits for its first page.
+FIRST_WITHIN = 10.0
 PICTURES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
@@ -63,6 +65,14 @@ class FileTree(LiveWidget):
         self._uploads: dict[str, _Upload] = {}
         self._downloads: dict[str, Any] = {}
         super().__init__(binding, view={"path": self.path})
+        if page is None and not self._live:
+            # No page will ask for it, and the record is all that is shown.
+            with suppress(SandboxError, CallError, TimeoutError):
+                self._top = loop_thread().run(self._first(), FIRST_WITHIN)
+                self.path = self._top.path
+
+    async def _first(self) -> listing.Page:
+        return await listing.page(await self.channel(), self.path, limit=RECORDED)
 
     # -- what the page asks for ------------------------------------------------------------------------------
 
@@ -202,17 +212,21 @@ class FileTree(LiveWidget):
             text = f"Files of sandbox {name}: {self.path}"
             return text, f"<p>{html.escape(text)}</p>"
         entries = page.entries[:RECORDED]
-        names = [entry.name + ("/" if entry.kind == "dir" else "") for entry in entries]
+        names = [_printable(entry.name) + ("/" if entry.kind == "dir" else "") for entry in entries]
+        sizes = [size(entry.size) if entry.kind == "file" else "" for entry in entries]
         left = page.total - len(names)
         more = [f"… {left:,} more"] if left > 0 else []
-        shown = "".join(
-            f"<li><code>{html.escape(text)}</code></li>" for text in (_printable(one) for one in names)
-        )
         head = f"Files of sandbox {name}: {page.path}"
-        tail = "".join(f"<li>{text}</li>" for text in more)
+        width = min(max(map(len, names), default=0), 60)
+        lines = [f"  {one:{width}}  {bytes_}".rstrip() for one, bytes_ in zip(names, sizes, strict=True)]
+        items = [
+            f"<li><code>{html.escape(one)}</code> {bytes_}</li>"
+            for one, bytes_ in zip(names, sizes, strict=True)
+        ]
+        items += [f"<li>{text}</li>" for text in more]
         return (
-            "\n".join([head, *(f"  {_printable(one)}" for one in names), *(f"  {one}" for one in more)]),
-            f"<details open><summary>{html.escape(head)}</summary><ul>{shown}{tail}</ul></details>",
+            "\n".join([head, *lines, *(f"  {one}" for one in more)]),
+            f"<details open><summary>{html.escape(head)}</summary><ul>{''.join(items)}</ul></details>",
         )
 
 

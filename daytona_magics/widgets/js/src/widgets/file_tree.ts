@@ -63,12 +63,19 @@ export class FileTree {
     };
     frame.build(this.toolbar(), this.rows.element, this.look.element);
     this.listen();
+    this.crumbs.show(this.root.path, "");
     void this.load(this.root, 0);
   }
 
   private toolbar(): HTMLElement {
     const files = this.picker();
     const folder = this.picker({ webkitdirectory: true });
+    const upload = button("Upload ▾", "Copy files of this computer into the sandbox", () =>
+      menu(this.frame.element, upload, [
+        { text: "Files …", act: () => files.click() },
+        { text: "A folder …", act: () => folder.click() },
+      ]));
+    upload.setAttribute("aria-haspopup", "menu");
     this.sort.addEventListener("change", () => void this.refresh());
     let timer: ReturnType<typeof setTimeout> | undefined;
     this.filter.addEventListener("input", () => {
@@ -90,8 +97,7 @@ export class FileTree {
       this.sort,
       button("Refresh", "Read the folders again", () => void this.refresh()),
       button("New folder", "Make a folder", () => this.changes.make(this.folderHere())),
-      button("Upload", "Copy files of this computer into the sandbox", () => files.click()),
-      button("Upload folder", "Copy a folder of this computer into the sandbox", () => folder.click()),
+      upload,
       files,
       folder,
     );
@@ -145,7 +151,9 @@ export class FileTree {
       if (top && offset === 0) this.told();
     } catch (error) {
       folder.loaded = true;
-      folder.failed = this.frame.failed(error).message;
+      const { code, message } = this.frame.failed(error);
+      // How the sandbox stands is said above already.
+      folder.failed = code === "failed" || code === "refused" ? message : "Nothing has been seen of this folder yet.";
     }
     this.rows.draw();
     if (offset === 0 && !folder.failed) await this.remark(folder);

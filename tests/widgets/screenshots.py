@@ -1,0 +1,149 @@
+"""Pictures of every widget: ``python -m tests.widgets.screenshots OUT [--only NAME]``.
+
+Each is drawn in JupyterLab's light and dark colours, 400 and 1400 pixels wide, empty, typical, huge and
+failing, by the bundle as it is built, over a model that answers from here: no kernel, the same every time.
+A widget is added by a function ``(bench, state, width)`` that draws it, and a line in ``WIDGETS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, expect
+
+from tests.browser import chromium
+from tests.widgets.page import Bench
+
+STATES = ("empty", "typical", "huge", "error")
+WIDTHS = (400, 1400)
+THEMES = Path(sys.prefix, "share", "jupyter", "lab", "themes", "@jupyterlab")
+ERROR = {
+    "state": "stopped",
+    "name": "analysis-3f9a1c",
+    "text": "The sandbox analysis-3f9a1c is stopped: files are kept, variables are lost.",
+    "offer": "Start it",
+}
+
+Row = list[Any]
+
+
+def _folder(name: str) -> Row:
+    return [name, "dir", 4096, 1_760_000_000, "rwxr-xr-x", "", True]
+
+
+def _file(name: str, size: int, modified: int = 1_760_000_000, target: str = "") -> Row:
+    return [name, "link" if target else "file", size, modified, "rw-r--r--", target, True]
+
+
+def _listing(path: str, rows: list[Row], total: int = 0, hidden: int = 0) -> dict[str, Any]:
+    shown = {"path": path, "offset": 0, "rows": rows, "hidden": hidden, "more": False}
+    return {**shown, "total": total or len(rows)}
+
+
+def file_tree(bench: Bench, state: str, width: int) -> None:
+    """The files of a project; of a folder of a hundred thousand; of none; of a sandbox that stopped."""
+    path = "/home/daytona/project"
+    rows = [
+        *map(_folder, ("data", "notebooks", "src", "tests")),
+        *(
+            _file("README.md", 3_214),
+            _file("analysis.ipynb", 181_442),
+            _file("latest.csv", 24, target="data/9.csv"),
+        ),
+        *(
+            _file("model.pt", 412_316_860),
+            _file("pyproject.toml", 1_120),
+            _file("results.parquet", 8_400_112),
+        ),
+    ]
+    if state == "empty":
+        rows = []
+    elif state == "huge":
+        rows = [
+            _file(f"measurement-{at:06d}-of-a-rather-long-series-with-a-name.json", at) for at in range(200)
+        ]
+    bench.answers["list"] = _listing(path, rows, 100_000 if state == "huge" else 0, hidden=3)
+    bench.answers["marks"] = {
+        "branch": "main" if rows else "",
+        "git": {"src": ".", "analysis.ipynb": "M", "results.parquet": "?"} if state == "typical" else {},
+        "changed": ["results.parquet", "src"] if state == "typical" else [],
+    }
+    standing = {"_sandbox": ERROR} if state == "error" else {}
+    if state == "error":
+        bench.answers["list"] = {"error": {"code": "stopped", "text": ERROR["text"], "hint": ""}}
+    root = bench.mount("file-tree", width, view={"path": path}, **standing)
+    if state in ("typical", "huge"):
+        expect(root.get_by_role("treeitem").nth(3)).to_be_visible()
+        root.get_by_role("tree").focus()
+        bench.page.keyboard.press("ArrowDown")
+    if state == "typical" and width > 1000:
+        bench.answers["look"] = {
+            "kind": "text",
+            "text": "# Project\n\nWhat was measured, and how.\n",
+            "size": 3_214,
+        }
+        root.get_by_role("treeitem", name="README.md").click()
+        expect(root.locator(".dm-look pre")).to_be_visible()
+
+
+#: Name -> the bundle that draws it, and the function.
+WIDGETS: dict[str, tuple[str, Callable[[Bench, str, int], None]]] = {
+    "file-tree": ("core.js", file_tree),
+}
+
+
+def _dress(bench: Bench, dark: bool) -> None:
+    """Give the page the colours of JupyterLab's own theme."""
+    css = (THEMES / f"theme-{'dark' if dark else 'light'}-extension" / "index.css").read_text("utf-8")
+    bench.page.evaluate(
+        """([css, light]) => {
+          document.querySelector('#dm-theme')?.remove();
+          const sheet = document.createElement('style');
+          sheet.id = 'dm-theme';
+          sheet.textContent = css + 'body { margin: 0; background: var(--jp-layout-color0); }';
+          document.head.append(sheet);
+          document.body.dataset.jpThemeLight = light;
+        }""",
+        [css, str(not dark).lower()],
+    )
+
+
+def take(browser: Browser, out: Path, only: str = "") -> list[Path]:
+    """Take the pictures; returns where they are."""
+    out.mkdir(parents=True, exist_ok=True)
+    made: list[Path] = []
+    for name, (bundle, draw) in WIDGETS.items():
+        if only and name != only:
+            continue
+        page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+        bench = Bench(page, bundle)
+        for theme in ("light", "dark"):
+            _dress(bench, theme == "dark")
+            for width in WIDTHS:
+                for state in STATES:
+                    bench.answers.clear()
+                    draw(bench, state, width)
+                    page.wait_for_timeout(250)
+                    made.append(out / f"{name}-{theme}-{width}-{state}.png")
+                    page.locator("#dm-bench").screenshot(path=str(made[-1]))
+        page.context.close()
+    return made
+
+
+def main() -> None:
+    """The command."""
+    asked = argparse.ArgumentParser(prog="python -m tests.widgets.screenshots", description=__doc__)
+    asked.add_argument("out", type=Path, help="the folder for the pictures")
+    asked.add_argument("--only", default="", choices=["", *WIDGETS], help="one widget")
+    options = asked.parse_args()
+    with chromium() as browser:
+        for path in take(browser, options.out, options.only):
+            print(path)
+
+
+if __name__ == "__main__":
+    main()
