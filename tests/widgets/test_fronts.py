@@ -43,7 +43,7 @@ class Widget:
 WIDGETS = (Widget("%sandbox files ~/seen", ".dm-files", "hello.txt", "hello.txt"),)
 CELLS = (
     "%load_ext daytona_magics",
-    "%%sandbox -q\nimport os\nos.makedirs('seen')\nopen('seen/hello.txt', 'w').close()",
+    "%%sandbox -q\nimport os\nos.makedirs('seen', exist_ok=True)\nopen('seen/hello.txt', 'w').close()",
     *(widget.opens for widget in WIDGETS),
 )
 
@@ -83,8 +83,15 @@ def test_another_run_of_a_cell_ends_what_the_first_made(page: Watched) -> None:
         "from daytona_magics.widgets import live\nprint(len([w for w in live._living.values() if w._cell]))"
     )
     before = page.kernel(alive)
+    numbers = (
+        "() => Array.from(window.jupyterapp.shell.currentWidget.content.model.cells, c => c.executionCount)"
+    )
+    first = page.page.evaluate(numbers)
     page.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
-    wait_until(lambda: page.kernel("print('there')") == "there\n", "the cells have run again")
+    wait_until(
+        lambda: all(now and now > max(first) for now in page.page.evaluate(numbers)),
+        "all cells have run again",
+    )
     for widget in WIDGETS:
         expect(shown(page, widget)).to_contain_text(widget.shows, timeout=30_000)
     assert page.kernel(alive) == before
