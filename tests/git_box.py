@@ -39,10 +39,10 @@ class GitBox:
         self.url = self.other = ""
         self.sh(f"mkdir -p served; {IDENTITY}; git config --global init.defaultBranch main")
 
-    def sh(self, command: str, cwd: str | None = None, code: int = 0) -> str:
-        """What a shell command prints; it must end with ``code``."""
+    def sh(self, command: str, cwd: str | None = None, code: int | None = 0) -> str:
+        """What a shell command prints; it must end with ``code``, if there is one."""
         done = self.sandbox.process.exec(f"{{ {command}\n}} 2>&1", cwd=cwd)
-        assert done.exit_code == code, f"{command}: {done.exit_code}\n{done.result}"
+        assert code is None or done.exit_code == code, f"{command}: {done.exit_code}\n{done.result}"
         return str(done.result).removesuffix("\n")
 
     def serve(self, certificate: bool = False) -> None:

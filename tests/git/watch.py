@@ -1,0 +1,75 @@
+"""Looks for a secret in every process and file it can see, until it is told to stop; standard library only.
+
+    python3 watch.py OUTCOME STOP FOLDER[,FOLDER...] [LEFT_OUT...]
+
+The texts to look for come on standard input, a line each, so that they are in no command line of its own.
+It looks at command lines and environments all the time, and at files below FOLDER whenever they changed. When
+there is a file STOP it looks once more, and writes what it found to OUTCOME, a line each: ``where`` and never
+the secret. How many times it has looked is always in OUTCOME.looks. LEFT_OUT are files and folders that may
+hold it.
+"""
+
+import os
+import sys
+import time
+
+SECRETS = [line.strip().encode() for line in sys.stdin if line.strip()]
+OUTCOME, STOP, FOLDERS, LEFT_OUT = sys.argv[1], sys.argv[2], sys.argv[3].split(","), set(sys.argv[4:])
+MOST = 16 << 20
+found: set[str] = set()
+seen: dict[str, tuple[int, int]] = {}
+looks = 0
+
+
+def read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(MOST)
+    except OSError:
+        return b""
+
+
+def processes() -> None:
+    for pid in os.listdir("/proc"):
+        if pid.isdigit() and int(pid) != os.getpid():
+            for kind in ("cmdline", "environ"):
+                data = read(f"/proc/{pid}/{kind}")
+                if any(secret in data for secret in SECRETS):
+                    found.add(f"{kind} of {read(f'/proc/{pid}/comm').decode().strip()}")
+
+
+def files() -> None:
+    for top in FOLDERS:
+        for folder, folders, names in os.walk(top):
+            folders[:] = [name for name in folders if os.path.join(folder, name) not in LEFT_OUT]
+            for name in names:
+                path = os.path.join(folder, name)
+                try:
+                    info = os.lstat(path)
+                except OSError:
+                    continue
+                state = (info.st_mtime_ns, info.st_size)
+                if path in LEFT_OUT or seen.get(path) == state or not os.path.isfile(path):
+                    continue
+                seen[path] = state
+                data = read(path)
+                if any(secret in data for secret in SECRETS):
+                    found.add(f"file {path}")
+
+
+def write(path: str, text: str) -> None:
+    with open(path + ".new", "w") as file:
+        file.write(text)
+    os.rename(path + ".new", path)
+
+
+while True:
+    ending = os.path.exists(STOP)
+    processes()
+    files()
+    looks += 1
+    write(OUTCOME + ".looks", str(looks))
+    if ending:
+        break
+    time.sleep(0.02)
+write(OUTCOME, "\n".join(sorted(found)))
