@@ -37,8 +37,8 @@ _MAGICS = ("sandbox", "sandbox_git", "local", CARRIER)
 class _Loaded:
     """What :func:`register` put into a shell, so that :func:`unregister` finds it."""
 
-    def __init__(self, shell: Any, config: Any, matcher: Any) -> None:
-        self.shell, self.config, self.matcher = shell, config, matcher
+    def __init__(self, shell: Any, config: Any, matcher: Any, after: Any) -> None:
+        self.shell, self.config, self.matcher, self.after = shell, config, matcher, after
 
 
 def register(shell: InteractiveShell) -> None:
@@ -100,7 +100,12 @@ def register(shell: InteractiveShell) -> None:
     matcher = make_matcher(shell)
     if getattr(shell, "Completer", None) is not None:
         shell.Completer.custom_matchers.append(matcher)
-    setattr(shell, _ATTRIBUTE, _Loaded(shell, config, matcher))
+
+    def after(result: Any = None) -> None:
+        _after_cell()
+
+    shell.events.register("post_run_cell", after)
+    setattr(shell, _ATTRIBUTE, _Loaded(shell, config, matcher, after))
     config.observe(lambda change: _tooltips(shell, change.new), "tooltips")
     if config.tooltips:
         _tooltips(shell, True)
@@ -119,6 +124,7 @@ def unregister(shell: InteractiveShell) -> None:
     if loaded is None:
         return
     delattr(shell, _ATTRIBUTE)
+    shell.events.unregister("post_run_cell", loaded.after)
     if loaded.config.tooltips:
         _tooltips(shell, False)
     if whole.of(shell).on:
@@ -178,6 +184,20 @@ def _tooltips(shell: Any, on: bool) -> None:
     from daytona_magics.magics.line_inspect import set_tooltips
 
     set_tooltips(shell, on)
+
+
+def _after_cell() -> None:
+    """Where the notebook has a branch of its own that is kept pushed, look whether there is something new."""
+    from daytona_magics import sandboxes
+
+    binding = sandboxes.bound()
+    if binding is None or binding.sandbox is None:
+        return
+    told = binding.sandbox.labels
+    if told and told.get("daytona-magics/git-sync") == "on":
+        from daytona_magics.magics.line_git_sync import after_cell
+
+        after_cell(binding)
 
 
 def _warm_later() -> None:

@@ -39,7 +39,8 @@ def asking(shell: Any) -> Callable[[Server, str], Login | None]:
     return ask
 
 
-def _given(options: Any) -> Login | None:
+def given(options: Any) -> Login | None:
+    """The login a line names by --token-env; None when it names none."""
     from daytona_magics.git import logins
 
     if options.token_env is None:
@@ -54,7 +55,7 @@ def _talk(
 ) -> Any:
     from daytona_magics.git import talking
 
-    return talking.attempt(url, label, once, given=_given(options), ask=asking(shell), quiet=options.quiet)
+    return talking.attempt(url, label, once, given=given(options), ask=asking(shell), quiet=options.quiet)
 
 
 def clone(shell: Any, options: Any) -> None:

@@ -228,6 +228,14 @@ def create(shell: Any, options: Any) -> Handle | Table:
     chosen = {name: value for name, value in params.items() if value is not None}
     sizes = {name: getattr(options, name) for name in ("cpu", "memory", "disk")}
     size = {name: value for name, value in sizes.items() if value is not None}
+    if options.branch is not None and options.repo is None:
+        raise SandboxUsageError("--branch goes with --repo")
+    if options.repo is not None:
+        from daytona_magics.magics import line_git_sync
+
+        if options.count is not None:
+            raise SandboxUsageError("--repo makes a branch for this notebook: leave out --count")
+        source = line_git_sync.source_of(options.repo, options.branch)
     if options.count is not None:
         from daytona_magics.magics.several import create_many
 
@@ -239,6 +247,8 @@ def create(shell: Any, options: Any) -> Handle | Table:
         quiet=options.quiet,
         cancelled="the creation was cancelled; nothing was left behind",
     )
+    if options.repo is not None:
+        line_git_sync.begin(shell, binding, source, quiet=options.quiet)
     return Handle(binding, made)
 
 

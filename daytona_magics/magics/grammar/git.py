@@ -169,6 +169,13 @@ VERBS: tuple[_Command, ...] = (
         ),
     ),
     _verb(
+        "sync",
+        "Push this notebook's branch after each cell, in the background; stop that, or show how it stands.",
+        "line_git_sync:sync",
+        Argument("switch", "what to do (default: status)", "?", ("on", "off", "status")),
+        options=(*LOGIN, QUIET),
+    ),
+    _verb(
         "remote",
         "List remotes, add one, or remove one.",
         "line_git_remote:remote",

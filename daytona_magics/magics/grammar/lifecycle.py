@@ -57,6 +57,13 @@ VERBS: tuple[Command, ...] = (
             Option(("--cpu",), "CPUs it may use (default: the endpoint's)", "COUNT", "int"),
             Option(("--memory",), "memory it may use, in GiB (default: the endpoint's)", "GIB", "int"),
             Option(("--disk",), "disk it may use, in GiB (default: the endpoint's)", "GIB", "int"),
+            Option(
+                ("--repo",),
+                "clone this repository into it and give the notebook a branch of its own there: an address, "
+                "or . for the origin and branch of the repository the notebook is in",
+                "URL|.",
+            ),
+            Option(("--branch",), "with --repo: the branch to begin at", "BRANCH"),
             Option(("--public",), "previews need no token"),
             Option(("--network-block-all",), "no way out at all"),
             Option(
@@ -70,6 +77,7 @@ VERBS: tuple[Command, ...] = (
         examples=(
             "%sandbox create --name lab --auto-stop 60",
             "%sandbox create -n 4 --name agent-{i}",
+            "%sandbox create --repo .",
             "%sandbox create --domain-allow-list pypi.org,files.pythonhosted.org",
         ),
     ),

@@ -1,0 +1,128 @@
+"""A branch of its own for every notebook: ``nb/NAME-ID`` of the repository that was cloned for it.
+
+The branch begins where the cloned one is and follows a branch of its own name, which is made by the first
+push that has something to bring: a notebook that commits nothing leaves nothing on the server. What belongs
+together (repository, branch, where it began, the address) is in labels of the sandbox: they are kept by the
+endpoint, so nothing inside the sandbox can point a push at another place or another branch.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from daytona_magics.errors import GitError
+from daytona_magics.git import changing, failures, reading, talking
+from daytona_magics.git.logins import Login
+from daytona_magics.git.repository import Repository
+from daytona_magics.notebook.collecting import collect
+from daytona_magics.runtime.records import ExecRequest, new_id
+from daytona_magics.sandboxes import client as sdk
+from daytona_magics.sandboxes import labels
+from daytona_magics.sandboxes.binding import Binding
+from daytona_magics.sandboxes.report import Reporter
+
+PATH, BRANCH = "daytona-magics/git-path", "daytona-magics/git-branch"
+BASE, URL, SYNC = "daytona-magics/git-base", "daytona-magics/git-url", "daytona-magics/git-sync"
+REMOTE = "origin"
+#: Seconds the cells may take to go into the folder of the clone.
+WITHIN = 30.0
+
+
+@dataclass(frozen=True)
+class Own:
+    """A notebook's branch.
+
+    Attributes:
+        path: of the repository in the sandbox.
+        branch: its name.
+        base: the branch it began at.
+        url: where it is pushed.
+        sync: it is pushed after each cell.
+    """
+
+    path: str
+    branch: str
+    base: str
+    url: str
+    sync: bool = False
+
+    def labels(self) -> dict[str, str]:
+        sync = "on" if self.sync else "off"
+        return {PATH: self.path, BRANCH: self.branch, BASE: self.base, URL: self.url, SYNC: sync}
+
+
+def own(sandbox: Any) -> Own | None:
+    """The branch of the notebook a sandbox belongs to, by its labels; None when it has none."""
+    told = dict(getattr(sandbox, "labels", None) or {})
+    if not all(told.get(name) for name in (PATH, BRANCH, URL)):
+        return None
+    return Own(told[PATH], told[BRANCH], told.get(BASE, ""), told[URL], told.get(SYNC) == "on")
+
+
+async def keep(sandbox: Any, found: Own) -> None:
+    """Write it down in the sandbox's labels."""
+    await sdk.asked(labels.merge(sandbox, found.labels()), "changing labels")
+
+
+def name_of(title: str, sandbox_id: str) -> str:
+    """In: name_of("My analysis", "smhgrtvnmse5")  Out: 'nb/my-analysis-smhgrt'"""
+    stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-") or "notebook"
+    return f"nb/{stem}-{re.sub(r'[^a-z0-9]', '', sandbox_id.lower())[:6]}"
+
+
+async def begin(
+    tie: Binding, tell: Reporter, url: str, branch: str | None, login: Login | None, **more: Any
+) -> Own:
+    """Clone a repository for the notebook, give it its own branch, and let its cells begin there.
+
+    Args:
+        branch: to begin at; None for the remote's own.
+        more: of :func:`.talking.clone`.
+    """
+    path = talking.folder_of(url)
+    found = await talking.clone(tie, tell, url, path, login, branch=branch, **more)
+    status = await reading.status(found)
+    if status.detached:
+        raise GitError(f"{branch} is no branch, and a branch of the notebook's own begins at one")
+    mine = name_of(tie.who().title, str(found.sandbox.id))
+    if not status.unborn:
+        await changing.branch(found, mine)
+    else:
+        await found.run("symbolic-ref", "HEAD", f"refs/heads/{mine}", doing=f"making branch {mine}")
+    await _follow(found, mine)
+    made = Own(found.path, mine, status.branch, failures.clean(url))
+    await keep(found.sandbox, made)
+    await enter(tie, tell, found.path)
+    return made
+
+
+async def _follow(found: Repository, branch: str) -> None:
+    """Let a branch follow the one of its name, which may not be there yet."""
+    await found.run("remote", "set-branches", "--add", REMOTE, branch, doing="following")
+    for key, value in (("remote", REMOTE), ("merge", f"refs/heads/{branch}")):
+        await found.run("config", f"branch.{branch}.{key}", value, doing="following")
+
+
+async def enter(tie: Binding, tell: Reporter, path: str) -> None:
+    """The notebook's Python and bash cells go on in a folder."""
+    channel = await tie.ready(tell)
+    for language, code in (
+        ("python", f"__import__('os').chdir({path!r})"),
+        ("bash", f"cd -- {shlex.quote(path)}"),
+    ):
+        request = ExecRequest(new_id(), tie.context, language, code, name="git", timeout=WITHIN)
+        outcome, _ = await collect(tie, channel, request)
+        channel.forget_soon(request.id)
+        if outcome.error is not None:
+            raise outcome.error
+
+
+async def unpushed(found: Repository, branch: str) -> int:
+    """Commits of a branch that the remote does not have, as far as is known here."""
+    words = ("rev-list", "--count", f"refs/heads/{branch}", "--not", f"--remotes={REMOTE}", "--")
+    answer = await found.run(*words, doing="looking for commits to push", codes=(0, 128))
+    count = answer.out.strip()
+    return int(count) if answer.code == 0 and count.isdigit() and len(count) < 10 else 0

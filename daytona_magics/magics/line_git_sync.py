@@ -1,0 +1,255 @@
+"""A branch for the notebook: ``%sandbox create --repo``, and ``%sandbox_git sync``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daytona_magics.errors import GitError, SandboxError, SandboxUsageError
+from daytona_magics.magics.line_git import no_body, within
+from daytona_magics.notebook.card import Card, counted
+from daytona_magics.notebook.status import Teller, note, wait
+
+if TYPE_CHECKING:
+    from daytona_magics.git.branching import Own
+    from daytona_magics.git.logins import Login
+    from daytona_magics.git.repository import Repository
+    from daytona_magics.git.syncing import Sync
+    from daytona_magics.sandboxes.binding import Binding
+
+#: The one branch this kernel keeps pushed.
+_sync: Sync | None = None
+_watched = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """What ``--repo`` means: an address, the branch to begin at (None: the remote's own), a warning."""
+
+    url: str
+    branch: str | None
+    said: str = ""
+
+
+def source_of(repo: str, branch: str | None) -> Source:
+    """What ``--repo`` and ``--branch`` mean.
+
+    Raises:
+        GitError: the notebook, or the folder that is named, is in no repository with an origin.
+    """
+    from daytona_magics.git import host, logins, talking
+
+    folder = Path(repo).expanduser()
+    if repo != "." and not folder.is_dir():
+        if logins.password_of(repo):
+            raise SandboxUsageError("the address has a password in it, which would be saved in the notebook")
+        talking.folder_of(repo)
+        return Source(repo, branch)
+    found = host.origin(_notebook_folder() if repo == "." else folder)
+    if branch is None and not found.branch:
+        raise GitError("HEAD is detached here, so there is no current branch", hint="--branch BRANCH")
+    left = []
+    if found.dirty:
+        left.append(f"{counted(found.dirty, 'file')} not committed")
+    if found.ahead and branch in (None, found.branch):
+        left.append(f"{counted(found.ahead, 'commit')} not pushed")
+    said = f"what is only on this machine is not in the sandbox: {' and '.join(left)}" if left else ""
+    return Source(found.url, branch or found.branch, said)
+
+
+def _notebook_folder() -> Path:
+    """The folder the notebook is in; the kernel's own where that is not known."""
+    from daytona_magics.sandboxes import running
+    from daytona_magics.sandboxes.identity import notebook_path
+
+    told = Path(notebook_path(running()) or "")
+    return told.parent if told.is_absolute() and told.parent.is_dir() else Path.cwd()
+
+
+def begin(shell: Any, binding: Binding, source: Source, *, quiet: bool) -> Own:
+    """Clone for the notebook, in a sandbox that was just made, and keep its branch pushed."""
+    from daytona_magics.git import branching, talking
+    from daytona_magics.magics.line_git_remote import asking
+
+    used: list[Login | None] = []
+
+    async def once(tell: Teller, login: Login | None) -> Own:
+        made = await branching.begin(binding, tell, source.url, source.branch, login)
+        used.append(login)
+        return made
+
+    try:
+        own = talking.attempt(source.url, "cloning", once, given=None, ask=asking(shell), quiet=quiet)
+    except GitError as error:
+        raise GitError(
+            f"{binding.bound().name} was created, but has no clone: {error}",
+            code=error.code,
+            hint=f"%sandbox_git clone {source.url}  tries again;  %sandbox delete  removes it.",
+        ) from None
+    _switch(binding, own, used[-1], on=True)
+    if not quiet:
+        note(f"cells are in {own.path}, on `{own.branch}`, which is pushed after each cell that commits")
+        if source.said:
+            note(source.said)
+    return own
+
+
+def _switch(binding: Binding, own: Own, login: Login | None, *, on: bool) -> None:
+    """Begin or end keeping a branch pushed, and write it down."""
+    from daytona_magics.git import branching
+    from daytona_magics.git.syncing import Sync
+
+    global _sync
+    own = replace(own, sync=on)
+    wait(lambda tell: branching.keep(binding.bound(), own), "changing labels")
+    if not on:
+        _sync = None
+        return
+    _sync = Sync(binding, own, login)
+    _watch()
+
+
+def _watch() -> None:
+    global _watched
+    from daytona_magics.git import parting
+
+    if not _watched:
+        _watched = True
+        parting.watch(lambda: _sync)
+
+
+def current(binding: Binding) -> Sync | None:
+    """What keeps the bound sandbox's branch pushed; in a restarted kernel it is taken up again."""
+    from daytona_magics.git import branching
+    from daytona_magics.git.syncing import Sync
+
+    global _sync
+    sandbox = binding.sandbox
+    own = branching.own(sandbox) if sandbox is not None else None
+    if own is None or not own.sync or sandbox is None:
+        return None
+    if _sync is None or _sync.sandbox.id != sandbox.id or _sync.own != own:
+        _sync = Sync(binding, own, None)
+        _watch()
+    return _sync
+
+
+def after_cell(binding: Binding) -> None:
+    """A cell has ended: look in the background, and say what went wrong with the last one."""
+    found = current(binding)
+    if found is None:
+        return
+    news = found.news()
+    if news:
+        note(f"`{found.own.branch}` is not pushed: {news}   (`%sandbox_git sync`)")
+    if binding.sandbox is not None and not binding.gone:
+        found.mark()
+
+
+def sync(shell: Any, options: Any) -> Card:
+    """``%sandbox_git sync [on | off | status]``"""
+    from daytona_magics import sandboxes
+
+    no_body(options, "sync")
+    if options.sandbox is not None:
+        raise SandboxUsageError("sync is about this notebook's own sandbox: leave out -s")
+    binding, switch = sandboxes.current(), options.switch or "status"
+    own = within(options, "sync", lambda found, tell: _own(found, make=switch == "on"))
+    if switch == "on":
+        _start(shell, options, binding, own)
+    elif switch == "off" and own.sync:
+        _flush(binding)
+        _switch(binding, own, None, on=False)
+    return _card(binding)
+
+
+async def _own(found: Repository, *, make: bool) -> Own:
+    """The notebook's branch; where it has none, its current branch becomes it if that is its own.
+
+    Raises:
+        GitError: it has none, and the current one is somebody else's.
+    """
+    from daytona_magics.git import branching, failures, reading
+
+    own = branching.own(found.sandbox)
+    if own is not None:
+        return own
+    status = await reading.status(found)
+    mine = status.branch.startswith("nb/")
+    if make and mine and not status.detached:
+        url = await reading.remote_url(found, branching.REMOTE, push=True)
+        return branching.Own(found.path, status.branch, "", failures.clean(url))
+    title = found.tie.who().title
+    wanted = branching.name_of(title, str(found.sandbox.id))
+    raise GitError(
+        "this notebook has no branch of its own here, and other branches are never pushed by themselves",
+        code="NO_BRANCH",
+        hint=f"%sandbox_git branch {wanted}  and  %sandbox_git sync on;  or  %sandbox create --repo URL",
+    )
+
+
+def _start(shell: Any, options: Any, binding: Binding, own: Own) -> None:
+    """Switch it on; the first push happens now, so that a missing login is asked for now."""
+    from daytona_magics.git import branching, talking
+    from daytona_magics.git.repository import Repository
+    from daytona_magics.magics.line_git_remote import asking, given
+
+    found = Repository(binding, binding.bound(), own.path)
+    used: list[Login | None] = []
+
+    async def once(tell: Teller, login: Login | None) -> None:
+        if await branching.unpushed(found, own.branch):
+            await talking.push(found, tell, branching.REMOTE, own.branch, login, upstream=True)
+        used.append(login)
+
+    talking.attempt(
+        own.url, f"pushing {own.branch}", once, given=given(options), ask=asking(shell), quiet=options.quiet
+    )
+    _switch(binding, own, used[-1], on=True)
+
+
+def _flush(binding: Binding) -> None:
+    """Push now what there is, and say so if that does not work."""
+    found = current(binding)
+    if found is None:
+        return
+
+    async def last(tell: Teller) -> None:
+        await found.settled()
+        await found.flush()
+
+    try:
+        wait(last, f"pushing {found.own.branch}")
+    except SandboxError as error:
+        note(f"`{found.own.branch}` could not be pushed: {error}")
+
+
+def _card(binding: Binding) -> Card:
+    from daytona_magics.git import branching
+    from daytona_magics.git.repository import Repository
+
+    own = branching.own(binding.bound())
+    assert own is not None
+    found = current(binding)
+
+    async def look(tell: Teller) -> int:
+        if found is not None:
+            await found.settled()
+        return await branching.unpushed(Repository(binding, binding.bound(), own.path), own.branch)
+
+    left = wait(look, "looking for commits to push")
+    trouble = found.trouble if found is not None else ""
+    return Card(
+        own.branch,
+        [
+            ("began at", own.base),
+            ("pushed to", own.url),
+            ("repository", own.path),
+            ("to push", counted(left, "commit") if left else "nothing"),
+            ("pushed", f"{counted(found.pushed, 'time')} by this kernel" if found is not None else ""),
+            ("trouble", trouble),
+        ],
+        state="off" if found is None or found.off else "failed" if trouble else "ok",
+        foot=("`%sandbox_git sync on` pushes it after each cell",) if found is None else (),
+    )

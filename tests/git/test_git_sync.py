@@ -1,0 +1,260 @@
+"""A branch for the notebook, pushed after each cell: in the background, once, and nobody else's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daytona_magics.errors import GitError
+from daytona_magics.git import branching, host
+from tests.engine_process import wait_until
+from tests.git.conftest import House
+from tests.kernel_client import Kernel
+
+BEGIN = """from daytona_magics import sandboxes
+from daytona_magics.magics import line_git_sync
+source = line_git_sync.Source({url!r}, None)
+own = line_git_sync.begin(get_ipython(), sandboxes.current(), source, quiet=False)
+own.branch"""
+
+
+class Notebook:
+    """A kernel whose notebook has a branch of a repository on the server.
+
+    Attributes:
+        branch: the notebook's branch.
+        served: the repository, in the server's folder.
+        path: the clone.
+    """
+
+    def __init__(self, house: House, how: str = "private") -> None:
+        self.house, self.hub = house, house.hub
+        self.served = self.hub.served()
+        # Every change of a branch over there leaves a line.
+        self.hub.sh("git config core.logAllRefUpdates always", f"served/{self.served}")
+        self.hub.sh("touch served/release")
+        made = house.ok(BEGIN.format(url=f"{self.hub.url}/{how}/{self.served}"))
+        assert "which is pushed after each cell" in made.notes
+        self.branch = str(made.result).strip("'")
+        self.path = self.served.removesuffix(".git")
+
+    def commit(self, name: str, kernel: Kernel | None = None) -> None:
+        """Commit in a cell of the notebook."""
+        cell = (kernel or self.house.kernel).run(
+            f"%%sandbox bash\ncd ~/{self.path}; echo x >{name}; git add {name}; git commit -qm {name}",
+            timeout=90,
+        )
+        assert cell.status == "ok", cell
+
+    def there(self, branch: str | None = None) -> list[str]:
+        """Subjects of the commits of a branch on the server, oldest first; none when it is not there."""
+        name = branch or self.branch
+        said = self.hub.sh(
+            f"git log --reverse --format=%s {name} -- 2>/dev/null", f"served/{self.served}", None
+        )
+        return said.split()
+
+    def arrives(self, *subjects: str) -> None:
+        wait_until(lambda: self.there() == ["one", *subjects], f"{subjects} are pushed", 60)
+
+    def pushes(self) -> list[str]:
+        """What the branch was on the server, one after the other."""
+        log = self.hub.sh(f"cat logs/refs/heads/{self.branch}", f"served/{self.served}")
+        return [line.split()[1] for line in log.splitlines()]
+
+    def no_lock(self) -> None:
+        """No lock of git is left, here or there."""
+        assert self.hub.sh(f"find ~/{self.path}/.git ~/served/{self.served} -name '*.lock'") == ""
+
+
+@pytest.fixture
+def notebook(house: House) -> Iterator[Notebook]:
+    house.login()
+    made = Notebook(house)
+    yield made
+    house.kernel.run("%sandbox_git sync off", timeout=90)
+    house.ok("%%sandbox\n%cd ~")
+
+
+def test_what_is_committed_is_pushed(house: House, notebook: Notebook) -> None:
+    assert notebook.branch.startswith("nb/sandbox-") and notebook.there() == [], (
+        "nothing to push, nothing there"
+    )
+    assert house.ok("%%sandbox\nimport os; os.getcwd()").result == f"'/home/daytona/{notebook.path}'"
+    assert house.ok("%%sandbox bash\npwd").stdout.strip() == f"/home/daytona/{notebook.path}"
+    notebook.commit("first")
+    notebook.arrives("first")
+    house.ok("%%sandbox\n1 + 1")
+    house.git("sync")
+    assert len(notebook.pushes()) == 1, "a cell that commits nothing pushes nothing"
+    house.hub.sh(
+        "git checkout -q main; echo 9 >>a; git commit -qam nobodys; git checkout -q -", notebook.path
+    )
+    notebook.commit("second")
+    notebook.arrives("first", "second")
+    assert notebook.there("main") == ["one"], "another branch is never pushed"
+    shown = house.git("sync status")
+    assert notebook.branch in shown and "nothing" in shown
+    house.git("sync off")
+    notebook.commit("third")
+    house.ok("%%sandbox\n1")
+    assert "1 commit" in house.git("sync") and notebook.there() == ["one", "first", "second"]
+    house.git("sync on")
+    assert notebook.there() == ["one", "first", "second", "third"], "switching it on pushes at once"
+    assert house.hub.password not in house.hub.sh("cat .git/config .git/logs/HEAD", notebook.path)
+    notebook.no_lock()
+
+
+def test_the_next_cell_does_not_wait(house: House) -> None:
+    """Also a push that stands still delays no cell; it goes on where it was."""
+    house.login()
+    notebook = Notebook(house, "slow")
+    house.hub.sh("rm served/release; : >served/log")
+    notebook.commit("first")
+    wait_until(lambda: "receive-pack" in house.hub.sh("cat served/log"), "the push has begun", 60)
+    assert house.ok("%%sandbox\n40 + 2").result == "42"
+    notebook.commit("second")
+    assert notebook.there() == []
+    house.hub.sh("touch served/release")
+    notebook.arrives("first", "second")
+    house.git("sync off")
+    house.ok("%%sandbox\n%cd ~")
+    notebook.no_lock()
+
+
+def test_two_kernels_lose_nothing_and_push_nothing_twice(house: House, notebook: Notebook) -> None:
+    second = house.start()
+    try:
+        used = second.run("%sandbox use git-tests\n", timeout=90)
+        assert used.status == "ok", used
+        names = []
+        for turn in range(4):
+            mine, theirs = f"m{turn}", f"t{turn}"
+            notebook.commit(mine)
+            notebook.commit(theirs, second)
+            names += [mine, theirs]
+        for kernel in (house.kernel, second):
+            kernel.send("%%sandbox\n0")
+        notebook.arrives(*names)
+        assert len(notebook.pushes()) == len(set(notebook.pushes())), "nothing is pushed twice"
+        notebook.no_lock()
+        failed = second.run(
+            "%sandbox create -q --repo http://127.0.0.1:9/x.git", timeout=90, allow_stdin=False
+        )
+        assert failed.ename == "GitError" and "was created, but has no clone" in failed.traceback, failed
+        assert second.run("%sandbox delete -q", timeout=90).status == "ok"
+        for line in ("--branch x", "-n 2 --repo http://127.0.0.1:9/x", "--repo http://u:pw@127.0.0.1:9/x"):
+            assert second.run(f"%sandbox create {line}", timeout=90).ename == "SandboxUsageError"
+    finally:
+        second.shutdown()
+        shutil.rmtree(second.home, ignore_errors=True)
+
+
+def test_a_push_that_was_cut_off_is_made_again(house: House) -> None:
+    """The kernel dies while it pushes: its sandbox has the commit, and whoever comes next pushes it."""
+    house.login()
+    notebook = Notebook(house, "slow")
+    second = house.start()
+    try:
+        used = second.run("%sandbox use git-tests", timeout=90)
+        assert used.status == "ok", used
+        house.ok("line_git_sync._sync.mark = lambda: None")
+        house.hub.sh("rm served/release; : >served/log")
+        notebook.commit("cut", second)
+        wait_until(lambda: "receive-pack" in house.hub.sh("cat served/log"), "the push has begun", 60)
+        second.shutdown(now=True)
+        assert notebook.there() == []
+        house.hub.sh("touch served/release")
+        house.ok("del line_git_sync._sync.mark\n")
+        house.ok("%%sandbox\n0")
+        notebook.arrives("cut")
+        assert len(notebook.pushes()) == 1
+        notebook.no_lock()
+    finally:
+        second.shutdown(now=True)
+        shutil.rmtree(second.home, ignore_errors=True)
+        house.git("sync off")
+        house.ok("%%sandbox\n%cd ~")
+
+
+def test_a_remote_that_is_another_one_is_not_pushed_to(house: House, notebook: Notebook) -> None:
+    """Code in the sandbox cannot point the pushes, and the login that goes with them, elsewhere."""
+    hub = house.hub
+    hub.sh(
+        f"git remote set-url origin {hub.other}/private/{notebook.served}; : >../served/log", notebook.path
+    )
+    notebook.commit("stolen")
+    wait_until(lambda: "syncing has ended" in house.git("sync"), "the look has ended", 60)
+    assert notebook.there() == [] and "Basic" not in hub.sh("cat served/log")
+    hub.sh(f"git remote set-url origin {hub.url}/private/{notebook.served}", notebook.path)
+    house.git("sync on")
+    notebook.arrives("stolen")
+
+
+def test_a_restarted_kernel_goes_on_and_a_leaving_one_pushes(house: House) -> None:
+    """Last in this file: it ends the kernel."""
+    house.login()
+    notebook = Notebook(house)
+    house.ok("%sandbox config on_exit=keep")
+    house.kernel.restart()
+    notebook.commit("after")
+    notebook.arrives("after")
+    house.ok("%sandbox config on_exit=keep")
+    house.ok("from daytona_magics.magics import line_git_sync\nline_git_sync._sync.mark = lambda: None")
+    notebook.commit("last")
+    assert notebook.there() == ["one", "after"]
+    house.kernel.shutdown()
+    assert notebook.there() == ["one", "after", "last"], "pushed when the kernel ended"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of this machine with one commit."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    run(tmp_path, "init -q -b work")
+    (tmp_path / "a").write_text("1")
+    run(tmp_path, "add .")
+    run(tmp_path, "-c user.name=x -c user.email=x@x commit -qm one")
+    return tmp_path
+
+
+def run(folder: Path, words: str) -> None:
+    subprocess.run(["git", *words.split()], cwd=folder, check=True, capture_output=True)
+
+
+def test_where_the_notebooks_repository_comes_from(here: Path) -> None:
+    with pytest.raises(GitError, match="no remote named origin"):
+        host.origin(here)
+    run(here, "remote add origin git@github.com:me/tool.git")
+    assert host.origin(here) == host.Origin("https://github.com/me/tool.git", "work")
+    (here / "b").write_text("2")
+    run(here, "update-ref refs/remotes/origin/work HEAD")
+    run(here, "-c user.name=x -c user.email=x@x commit -q --allow-empty -m two")
+    assert host.origin(here) == host.Origin("https://github.com/me/tool.git", "work", ahead=1, dirty=1)
+    run(here, "remote set-url origin /srv/tool.git")
+    with pytest.raises(GitError, match="on this machine"):
+        host.origin(here)
+    (here / "empty").mkdir()
+    with pytest.raises(GitError, match="in no git repository"):
+        host.origin(Path("/"))
+
+
+@pytest.mark.parametrize(
+    ("url", "reached"),
+    [
+        ("git@github.com:me/x.git", "https://github.com/me/x.git"),
+        ("ssh://git@git.example.org:2222/me/x", "https://git.example.org/me/x"),
+        ("https://example.org/x", "https://example.org/x"),
+    ],
+)
+def test_ssh_becomes_https(url: str, reached: str) -> None:
+    assert host.reachable(url) == reached
+
+
+def test_the_name_of_a_branch() -> None:
+    assert branching.name_of("My Ünlovely; rm -rf /", "SM-hgrtvnm") == "nb/my-nlovely-rm-rf-smhgrt"
+    assert branching.name_of("..", "abcdefgh") == "nb/notebook-abcdef"
