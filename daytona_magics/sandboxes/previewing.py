@@ -252,7 +252,9 @@ class Eye:
         return url[len(base) :].partition("#")[0]
 
     def _described(self, answer: aiohttp.ClientResponse, path: str, body: bytes) -> Seen:
-        kind = answer.content_type or ""
+        # A page without a type is looked at, as browsers do.
+        bare = "text/html" if body.lstrip()[:1] == b"<" else "text/plain"
+        kind = answer.content_type if "Content-Type" in answer.headers else bare
         if answer.status in _NOBODY and self._of_proxy(answer):
             return Seen(0, f"nothing answers on port {self._port}")
         if answer.status in _UNKNOWN and self._of_proxy(answer):

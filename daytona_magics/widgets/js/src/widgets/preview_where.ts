@@ -107,7 +107,8 @@ function allows(source: string, place: Place, page: Here): boolean {
   if (said === "'self'") return !place.own;
   if (/^[a-z][a-z0-9+.-]*:$/.test(said)) return said === page.protocol;
   const match = /^(?:([a-z][a-z0-9+.-]*):\/\/)?(\*|(?:\*\.)?[a-z0-9.-]+|\[[0-9a-f:]+\])(?::(\d+|\*))?$/.exec(said);
-  if (match === null) return false;
+  // A page without an address of its own matches no address.
+  if (match === null || !URL.canParse(page.origin)) return false;
   const [, scheme, host = "", port] = match;
   const mine = new URL(page.origin);
   const standard: Record<string, string> = { "http:": "80", "https:": "443" };
