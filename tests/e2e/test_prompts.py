@@ -86,6 +86,28 @@ def test_an_interrupt_at_the_box_reaches_the_cell(kernel: Kernel) -> None:
     assert kernel.run("%%sandbox\nkept").result == "8"
 
 
+def test_a_command_of_a_python_cell_has_the_keyboard_too(kernel: Kernel) -> None:
+    seen: list[bool] = []
+
+    def answer(question: dict[str, Any]) -> str:
+        seen.append(question["password"])
+        return "s3cret-w0rd"
+
+    cell = ask(kernel, "!read name; read -s word; echo ${#name} ${#word}", answer)
+    assert cell.stdout == "11 11\n" and seen == [False, True] and "s3cret-w0rd" not in str(cell.messages)
+
+    def press(_: dict[str, Any]) -> None:
+        time.sleep(0.2)
+        kernel.interrupt()
+
+    cell = ask(kernel, "kept = 9\n!read never; echo ${#never}", press)
+    assert cell.ename == "KeyboardInterrupt" and "variables are alive" in cell.traceback, cell
+    assert kernel.run("%%sandbox\nkept").result == "9"
+    # Where nobody can answer, that is said, and the command goes on with the end of its input.
+    cell = kernel.finish(kernel.send("%%sandbox\n!read word || echo none", allow_stdin=False))
+    assert cell.stdout == "none\n" and "does not support input requests" in cell.stderr, cell
+
+
 def test_an_answer_after_the_connection_was_lost_arrives(kernel: Kernel) -> None:
     drop = (
         "from daytona_magics import sandboxes\nfrom daytona_magics.runtime.loop import loop_thread\n"

@@ -33,6 +33,29 @@ def asked(run: Run) -> list[tuple[str, bool]]:
     return [(one["prompt"], one["password"]) for one in run.of("input")]
 
 
+def test_commands_in_a_python_cell_are_answered_too(client: Client) -> None:
+    code = "!read -p 'name? ' name; read -s word; echo $name; echo ${#word}\nprint(_exit_code)"
+    run = talk(client, code, "Ada é", "s3cret", language="python")
+    assert run.text == "name? Ada é\n6\n0\n" and asked(run) == [("", False), ("", True)]
+    code = "!python3 -c \"import getpass; print(len(getpass.getpass('pw? ')), len(input()))\""
+    run = talk(client, code, "s3cret", "x" * 3000, language="python")
+    assert "6 3000" in run.text and asked(run) == [("", True), ("", False)] and "s3cret" not in run.text
+    run = talk(client, "!cat; echo over", "one", {"end": True}, language="python")
+    assert run.text == "one\nover\n"
+    assert talk(client, "!sleep 0.3; cat < /dev/null; echo none", language="python").text == "none\n"
+
+
+def test_a_command_whose_question_nobody_answers_says_so_and_goes_on(client: Client) -> None:
+    run = talk(client, "!read x || echo nothing", {"error": "no keyboard here"}, language="python")
+    assert run.text == "nothing\n" and run.err == b"no keyboard here\n"
+    run = client.start("!read -t 0.7 x\nprint('after', input('next? '))", "python")
+    client.until(lambda: len(run.of("input")) > 1 or run.done)
+    assert len(run.of("input_over")) == 1, client.story()
+    reply(client, run, run.of("input")[1], "yes")
+    client.until(lambda: run.done)
+    assert run.text == "after yes\n"
+
+
 def test_reads_of_a_shell_are_answered_line_by_line(client: Client) -> None:
     run = talk(client, "read -p 'name? ' name; read -s word; echo $name; echo ${#word}", "Ada é", "s3cret")
     assert run.text == "Ada é\n6\n" and run.err == b"name? "

@@ -54,7 +54,7 @@ if libc.unshare(0x20000000 | (0 if os.geteuid() == 0 else 0x10000000)):
 if pid := os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 from daytona_magics.runtime.guest import processes
-assert os.getpid() == 1 and processes._own_number() != 1
+assert os.getpid() == 1 and processes.own_number() != 1
 processes.become_subreaper()
 since = processes.now_ticks() - 1
 sleep = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]

@@ -79,11 +79,15 @@ class Asker:
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Interrupted by user") from None
 
-    def ask(self, prompt: str, password: bool) -> str:
+    def ask(self, prompt: str, password: bool, over: Callable[[], bool] = lambda: False) -> str:
         """Ask, and wait for the answer.
 
+        Args:
+            over: whether nobody waits for it any more; the question is then taken back.
+
         Raises:
-            StdinNotImplementedError: there is no keyboard, no running cell, or this is another process.
+            StdinNotImplementedError: there is no keyboard, no running cell, nobody waits, or this is another
+                process.
             EOFError: the input was ended.
         """
         cell = self._cell
@@ -104,6 +108,9 @@ class Asker:
                     break
                 if cell != self._cell:
                     raise StdinNotImplementedError(NO_CELL)
+                if over():
+                    self._send({"msg": "input_over", "number": number})
+                    raise StdinNotImplementedError("nobody waits for an answer any more")
         if answer.get("end"):
             raise EOFError
         if answer.get("error"):

@@ -13,6 +13,7 @@ import os
 import signal
 
 from . import processes, workers
+from .typist import at_a_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,13 +60,8 @@ class CellWorker(workers.Worker):
         self.keyboard: Keyboard | None = None
 
     def environment(self, more: dict[str, str]) -> dict[str, str]:
-        """The program's environment.
-
-        Its keyboard is a terminal, which package tools and git would take for a screen: questions of
-        packages' own and full-screen editors are off unless the environment says otherwise.
-        """
-        quiet = {"DEBIAN_FRONTEND": "noninteractive", "TERM": "dumb"}
-        return {**quiet, **os.environ, **more, processes.MARK: self.mark}
+        """The program's environment."""
+        return {**at_a_terminal(), **more, processes.MARK: self.mark}
 
     def start(
         self,

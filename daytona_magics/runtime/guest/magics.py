@@ -21,6 +21,7 @@ from . import hooks, network, rich, shell, transform
 from .looking import Looking
 from .reloading import Reloader
 from .timing import Timing
+from .typist import Typist, at_a_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,13 +141,31 @@ class Helper(Timing, Looking):
         err = subprocess.STDOUT if together else None
         # Output that goes into a text of the cell's (%%capture, redirect_stdout) takes the command's along.
         kept = together and sys.stdout is not sys.__stdout__
-        out, given = subprocess.PIPE if kept else None, None if text is None else subprocess.PIPE
-        child = subprocess.Popen(arguments, stdin=given, stdout=out, stderr=err)
+        out = subprocess.PIPE if kept else None
+        if text is not None:
+            child = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=out, stderr=err)
+            code = self._end(child, text, kept)
+        else:
+            with Typist(self._session.asker) as typist:
+                child = subprocess.Popen(
+                    arguments, stdin=typist.stdin, stdout=out, stderr=err, env=at_a_terminal()
+                )
+                typist.attend(child.pid)
+                code = self._end(child, None, kept)
+        self._session.namespace["_exit_code"] = code if code >= 0 else 128 - code
+        if code == -signal.SIGINT:
+            raise KeyboardInterrupt
+        refresh_site()
+        return code
+
+    @staticmethod
+    def _end(child: subprocess.Popen[bytes], text: str | None, kept: bool) -> int:
+        """Wait for a command's end; returns its exit code."""
         try:
             if text is not None or kept:
                 said, _ = child.communicate(None if text is None else text.encode("utf-8", "surrogateescape"))
                 sys.stdout.write((said or b"").decode("utf-8", "replace"))
-            code = child.wait()
+            return child.wait()
         except KeyboardInterrupt:
             # It had the SIGINT as well; it may need a moment, and one that ignores it is ended.
             try:
@@ -154,11 +173,6 @@ class Helper(Timing, Looking):
             except subprocess.TimeoutExpired:
                 child.terminate()
             raise
-        self._session.namespace["_exit_code"] = code if code >= 0 else 128 - code
-        if code == -signal.SIGINT:
-            raise KeyboardInterrupt
-        refresh_site()
-        return code
 
     def capture(self, command: str) -> Lines:
         """Run a command and return its output (stderr too) as a list of lines."""

@@ -89,7 +89,7 @@ class Process:
         return now is not None and now.alive and (now.start, now.pid) == (self.start, self.pid)
 
 
-def _own_number() -> int:
+def own_number() -> int:
     """This process's number in /proc; another one than its pid where /proc shows another namespace."""
     try:
         return int(os.readlink("/proc/self"))
@@ -105,7 +105,7 @@ def read(shown: int) -> Process | None:
         # The name is in parentheses and may contain anything, so count from the last one.
         fields = line[line.rfind(b")") + 2 :].split()
         pid, session = shown, int(fields[3])
-        if _own_number() != os.getpid():
+        if own_number() != os.getpid():
             status = _status(shown)
             pid, session = (int(status[key].split()[-1]) for key in (b"NSpid", b"NSsid"))
         return Process(shown, pid, fields[0].decode(), int(fields[1]), session, int(fields[19]))
@@ -126,7 +126,7 @@ def children(shown: int) -> list[int]:
             with open("/proc/%d/task/%s/children" % (shown, task), "rb") as file:
                 found += map(int, file.read().split())
     except FileNotFoundError:
-        listed = os.path.exists("/proc/self/task/%d/children" % _own_number())
+        listed = os.path.exists("/proc/self/task/%d/children" % own_number())
         if not listed and os.path.exists("/proc/%d" % shown):
             every = map(read, map(int, filter(str.isdigit, os.listdir("/proc"))))
             return [p.shown for p in every if p is not None and p.parent == shown]
@@ -185,11 +185,11 @@ def started_by(
     found: list[Process] = []
     for _ in range(LOOKS):
         # Whoever loses its parent during the look becomes a child of this process, and may be seen nowhere.
-        roots = children(_own_number())
+        roots = children(own_number())
         found = _below(
             roots, worker, foreign, since, lambda process: _is_meant(process, sessions, marks, alone)
         )
-        if children(_own_number()) == roots:
+        if children(own_number()) == roots:
             break
     return found
 
