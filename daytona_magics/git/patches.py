@@ -44,6 +44,11 @@ class Section:
     added: int = 0
     removed: int = 0
 
+    @property
+    def changes(self) -> bool:
+        """Lines were added or removed; of a binary file none are."""
+        return bool(self.added or self.removed)
+
 
 def sections(text: str) -> list[Section]:
     """Cut a difference into its files."""
@@ -163,7 +168,7 @@ class Diff:
             )
             if hidden:
                 body += f'<div style="padding:0 8px;{SOFT}">… {hidden:,} lines are not shown</div>'
-            counts = f'<span style="{SOFT}">+{one.added:,} −{one.removed:,}</span>'
+            counts = f'<span style="{SOFT}">+{one.added:,} −{one.removed:,}</span>' if one.changes else ""
             parts.append(
                 '<details open style="border:1px solid var(--jp-border-color2,rgba(128,128,128,.35));'
                 'border-radius:4px;margin:4px 0"><summary style="cursor:pointer;padding:4px 8px;'

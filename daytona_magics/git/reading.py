@@ -19,12 +19,12 @@ from daytona_magics.sandboxes import client as sdk
 #: Commits ``log`` shows at most, and bytes of a difference that are read.
 MOST_COMMITS, DIFF_LIMIT = 1000, 2 << 20
 _STATES = (
-    ("MERGE_HEAD", "a merge"),
-    ("rebase-merge", "a rebase"),
-    ("rebase-apply", "a rebase"),
-    ("CHERRY_PICK_HEAD", "a cherry-pick"),
-    ("REVERT_HEAD", "a revert"),
-    ("BISECT_LOG", "a bisect"),
+    ("MERGE_HEAD", "A merge"),
+    ("rebase-merge", "A rebase"),
+    ("rebase-apply", "A rebase"),
+    ("CHERRY_PICK_HEAD", "A cherry-pick"),
+    ("REVERT_HEAD", "A revert"),
+    ("BISECT_LOG", "A bisect"),
 )
 _FIELD, _END = "\x1f", "\x1e"
 
@@ -65,7 +65,7 @@ async def status(repository: Repository) -> views.Status:
 
 
 async def _under_way(repository: Repository, paths: Sequence[str]) -> str:
-    """What was begun and is not finished: "a merge", ...; "" for nothing."""
+    """What was begun and is not finished: "A merge", ...; "" for nothing."""
     if len(paths) != len(_STATES):
         return ""
     folder = repository.path

@@ -105,7 +105,7 @@ class Status:
             if one.worktree == "Untracked":
                 untracked.append(("?", one.name))
             elif one.worktree not in ("Unmodified", ""):
-                changed.append((_LETTERS.get(one.worktree, "M"), name))
+                changed.append((_LETTERS.get(one.worktree, "M"), one.name))
         titled = (
             ("Conflicts", conflicts),
             ("Staged", staged),

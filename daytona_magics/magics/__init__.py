@@ -102,7 +102,7 @@ def register(shell: InteractiveShell) -> None:
         shell.Completer.custom_matchers.append(matcher)
 
     def after(result: Any = None) -> None:
-        _after_cell()
+        _after_cell(str(getattr(getattr(result, "info", None), "raw_cell", None) or ""))
 
     shell.events.register("post_run_cell", after)
     setattr(shell, _ATTRIBUTE, _Loaded(shell, config, matcher, after))
@@ -186,7 +186,7 @@ def _tooltips(shell: Any, on: bool) -> None:
     set_tooltips(shell, on)
 
 
-def _after_cell() -> None:
+def _after_cell(cell: str) -> None:
     """Where the notebook has a branch of its own that is kept pushed, look whether there is something new."""
     from daytona_magics import sandboxes
 
@@ -197,7 +197,7 @@ def _after_cell() -> None:
     if told and told.get("daytona-magics/git-sync") == "on":
         from daytona_magics.magics.line_git_sync import after_cell
 
-        after_cell(binding)
+        after_cell(binding, cell)
 
 
 def _warm_later() -> None:

@@ -10,6 +10,7 @@ from daytona_magics.errors import GitError, SandboxError, SandboxUsageError
 from daytona_magics.magics.line_git import no_body, within
 from daytona_magics.notebook.card import Card, counted
 from daytona_magics.notebook.status import Teller, note, wait
+from daytona_magics.sandboxes.report import state_of
 
 if TYPE_CHECKING:
     from daytona_magics.git.branching import Own
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 #: The one branch this kernel keeps pushed.
 _sync: Sync | None = None
 _watched = False
+#: When a cell had last run in the sandbox, at the last look.
+_seen = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,15 +138,23 @@ def current(binding: Binding) -> Sync | None:
     return _sync
 
 
-def after_cell(binding: Binding) -> None:
-    """A cell has ended: look in the background, and say what went wrong with the last one."""
+def after_cell(binding: Binding, cell: str) -> None:
+    """A cell has ended: look in the background, and say what went wrong with the last one.
+
+    Only a cell that had to do with the sandbox: a look counts as activity there, and work on this machine
+    alone must not keep the sandbox awake.
+    """
+    global _seen
+    used, _seen = binding.used_at != _seen, binding.used_at
+    if not used and "sandbox" not in cell:
+        return
     found = current(binding)
     if found is None:
         return
     news = found.news()
     if news:
         note(f"`{found.own.branch}` is not pushed: {news}   (`%sandbox_git sync`)")
-    if binding.sandbox is not None and not binding.gone:
+    if binding.sandbox is not None and not binding.gone and state_of(binding.sandbox) == "started":
         found.mark()
 
 

@@ -314,6 +314,11 @@ class Binding:
         return self.sandbox
 
     @property
+    def used_at(self) -> float:
+        """When a cell last ran in the bound sandbox, by the monotonic clock; 0 before."""
+        return self._used
+
+    @property
     def gone(self) -> bool:
         """The bound sandbox was found deleted, and nobody has decided yet what comes next."""
         return self._gone is not None

@@ -97,7 +97,7 @@ def test_branches_and_a_merge_with_conflicts(house: House) -> None:
     said = house.refused(f"merge dev -C {path}")
     assert "there are conflicts in a" in said and "%sandbox_git merge --abort" in said
     shown = house.git(f"status -C {path}")
-    assert "Conflicts (1)" in shown and "a merge is under way" in shown
+    assert "Conflicts (1)" in shown and "A merge is under way" in shown
     assert "there are conflicts in a" in house.refused(f"commit -m no -C {path}")
     house.git(f"merge --abort -C {path}")
     assert house.hub.sh("git status --porcelain; cat a", path) == "main"
