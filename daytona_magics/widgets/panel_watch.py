@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 #: Seconds between two requests (with those of :mod:`.watching` at most one in five); between two comparisons;
 #: that a view counts as seen without saying so again.
-EVERY, LOOK, LEASE = 7.0, 0.3, 150.0
+EVERY, LOOK, LEASE = 7.0, 0.3, 90.0
 #: Seconds between two questions of a kind; in between it is another's turn.
 PERIODS = {"resources": 5.0, "box": 10.0, "guest": 5.0, "ports": 20.0, "processes": 30.0, "others": 60.0}
 #: Samples of the sparklines that are kept.

@@ -17,7 +17,7 @@ import css from "./panel.css";
 import type { Model, View } from "./types";
 
 /** Milliseconds between two signs that the panel is in sight. */
-const SEEN_EVERY = 60_000;
+const SEEN_EVERY = 40_000;
 
 export class SandboxPanel implements Hands {
   private readonly frame: Frame;
@@ -86,12 +86,15 @@ export class SandboxPanel implements Hands {
     });
     seen.observe(this.frame.element);
     const changed = () => this.tell();
+    const left = () => this.tell(false);
     document.addEventListener("visibilitychange", changed);
+    addEventListener("pagehide", left);
     const signs = setInterval(() => this.visible && this.tell(), SEEN_EVERY);
     const clock = setInterval(() => this.visible && this.head.tick(), 1000);
     signal.addEventListener("abort", () => {
       seen.disconnect();
       document.removeEventListener("visibilitychange", changed);
+      removeEventListener("pagehide", left);
       clearInterval(signs);
       clearInterval(clock);
       this.tell(false);

@@ -48,7 +48,7 @@ export class AllSandboxes {
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     return this.rows.filter((row) => {
       if (this.mine.checked && (row.owner === "another program" || row.owner === "another machine") && !row.bound) return false;
-      const text = [row.name, row.id, row.state, row.owner, row.orphan ? "orphan" : "", ...row.labels.flat()].join(" ").toLowerCase();
+      const text = [row.name, row.id, row.state, row.owner, row.orphan ? "orphan" : "", ...row.labels.map((pair) => pair.join("="))].join(" ").toLowerCase();
       return words.every((word) => text.includes(word));
     });
   }
