@@ -56,7 +56,7 @@ export class Head {
     });
     const opens = view.opens.filter((kind) => kind in OPENS && box?.state === "started" && !gone)
       .map((kind) => act(`open-${kind}`, OPENS[kind] ?? kind, `Open ${OPENS[kind]} below`, () => this.hands.open(kind)));
-    swap(this.bar, ...buttons, ...opens, act("refresh", "Refresh", "Ask for everything again", this.refresh));
+    swap(this.bar, ...buttons, ...opens, act("refresh", "Refresh", "", this.refresh));
   }
 
   private drawFacts(view: PanelView, gone: boolean): void {
@@ -87,7 +87,7 @@ export class Head {
     const text = on
       ? `${tagged ? "Cells with the tag sandbox" : "All cells of this notebook"} run in the sandbox; %%local runs one here.`
       : "Cells run on this machine; %%sandbox runs one in the sandbox.";
-    const made = act("mode", on ? "All cells: in the sandbox" : "All cells: on this machine", "Run every cell in the sandbox",
+    const made = act("mode", `Run every cell in the sandbox: ${on ? "on" : "off"}`, "",
       () => this.hands.call("mode", { on: !on }));
     made.setAttribute("role", "switch");
     made.setAttribute("aria-checked", String(on));
