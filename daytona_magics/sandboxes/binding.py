@@ -381,6 +381,7 @@ class Binding:
         keep_above: float = float("inf"),
     ) -> Done:
         """Execute on the channel, with signs of activity while it runs; errors name the real cause."""
+        box = self.sandbox
         beating = asyncio.ensure_future(self._heartbeat())
 
         def watched(event: Event) -> None:
@@ -391,7 +392,7 @@ class Binding:
         try:
             return await channel.execute(request, watched, window, keep_above=keep_above)
         except SandboxUnreachable as error:
-            raise await self._why(error) from None
+            raise await self._why(error, box) from None
         finally:
             beating.cancel()
             self._used = time.monotonic()
@@ -412,22 +413,36 @@ class Binding:
                 # Cancelled with this task and when it takes too long: no request outlives its cell.
                 await asyncio.wait_for(self.sandbox.refresh_activity(), BEAT_WITHIN)
 
-    async def _why(self, error: SandboxUnreachable) -> SandboxError:
-        """A channel broke for good: ask the endpoint whether the sandbox stopped or is gone."""
-        await self.close_channel()
-        if self.sandbox is None:
+    async def _why(self, error: SandboxUnreachable, box: AsyncSandbox | None) -> SandboxError:
+        """A channel broke for good: ask the endpoint whether its sandbox stopped or is gone."""
+        # Who closed it (a panel, say) may be changing the sandbox: what became of it is known afterwards.
+        changing = self.channel is None and self.locked().locked()
+        async with self.locked():
+            mine = box is not None and self.sandbox is box
+            if mine:
+                await self.close_channel()
+        if box is None:
             return error
+        before = state_of(box)
         try:
-            await self.sandbox.refresh_data(request_timeout=5)
+            await box.refresh_data(request_timeout=5)
         except sdk.error_class() as second:
-            return self.lost() if sdk.not_found(second) else error
-        state = state_of(self.sandbox)
+            if not sdk.not_found(second):
+                return error
+            return self.lost() if mine else sdk.gone(box, "started" if before == "destroyed" else before)
+        state = state_of(box)
         if state in ("destroyed", "destroying"):
-            return self.lost()
+            return self.lost() if mine else sdk.gone(box, "started")
+        if changing and mine and state == "started":
+            return SandboxUnreachable(f"sandbox {box.name} was stopped and started while the cell ran in it")
+        if state == "paused":
+            return SandboxUnreachable(
+                f"sandbox {box.name} is paused: the cell stands still with it and goes on when it wakes",
+                hint="%sandbox start  wakes it; then  %sandbox jobs  shows the cell.",
+            )
         if state != "started":
             return SandboxUnreachable(
-                f"sandbox {self.sandbox.name} is {state}: the cell was ended, "
-                "variables were lost, files kept",
+                f"sandbox {box.name} is {state}: the cell was ended, variables were lost, files kept",
                 hint="The next cell starts it again.",
             )
         return error

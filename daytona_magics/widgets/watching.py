@@ -93,7 +93,10 @@ async def asked(binding: Binding) -> Standing:
 
 async def start(binding: Binding) -> None:
     """Make the sandbox usable, whatever it takes: an engine, a start, a new one for one that is gone."""
-    if binding.gone:
+    if standing(binding).state == "gone":
+        if not binding.gone:
+            # Seen by an event only: nobody has asked for it since.
+            binding.lost()
         await actions.reset(binding, Silent())
     await binding.ready(Silent())
 

@@ -268,16 +268,8 @@ def test_a_reloaded_page_has_it_again(panel: Panel) -> None:
     panel.shows(re.compile(r"MiB of "))
 
 
-def test_the_engine_dies_and_comes_back(panel: Panel, server: Lab) -> None:
-    record = json.loads(next(Path(server.env["XDG_RUNTIME_DIR"]).rglob("engine.json")).read_text())
-    os.kill(record["pid"], 9)
-    panel.shows("The embedded engine has ended")
-    panel.button("Start it again").click()
-    panel.is_in("started")
-
-
 def test_somebody_else_deletes_it(panel: Panel) -> None:
-    panel.watched.kernel(_DELETE)
+    assert panel.watched.kernel(_DELETE) == ""
     panel.is_in("gone")
     panel.shows("with its files")
     panel.button("Create another").click()
@@ -291,6 +283,14 @@ binding = sandboxes.current()
 async def delete():
     await (await binding.client.get(binding.sandbox.id)).delete(wait=True)
 loop_thread().run(delete())"""
+
+
+def test_the_engine_dies_and_comes_back(panel: Panel, server: Lab) -> None:
+    record = json.loads(next(Path(server.env["XDG_RUNTIME_DIR"]).rglob("engine.json")).read_text())
+    os.kill(record["pid"], 9)
+    panel.shows("The embedded engine has ended")
+    panel.button("Start it again").click()
+    panel.is_in("started")
 
 
 def test_delete_asks_first(panel: Panel) -> None:
