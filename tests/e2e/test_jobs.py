@@ -48,6 +48,32 @@ def until(kernel: Kernel, condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def test_a_job_keeps_its_sandbox_awake_and_no_longer_than_it_runs(kernel: Kernel) -> None:
+    kernel.run("%sandbox config heartbeat=0.2\nimport daytona_magics as dm")
+    kernel.run("%%sandbox --bg --out awake\n" + WAITING.format("/tmp/go-awake"))
+    last = "box = dm.current()\nbox.wait(box.sandbox.refresh_data())\nbox.sandbox.last_activity_at"
+    seen = [kernel.run(last).result]
+
+    def beats() -> bool:
+        seen.append(kernel.run(last).result)
+        return len(set(seen)) >= 4
+
+    try:
+        until(kernel, beats)
+    finally:
+        let_go(kernel, "/tmp/go-awake")
+    assert job(kernel, "awake", "wait(60).state") == "ok"
+
+    # The control: looking is no activity, so that it comes to rest when nothing runs.
+    def rests() -> bool:
+        before = kernel.run(last).result
+        time.sleep(1.5)
+        return kernel.run(last).result == before
+
+    until(kernel, rests)
+    kernel.run("%sandbox config heartbeat=60")
+
+
 def test_a_job_runs_beside_the_notebooks_cells(kernel: Kernel) -> None:
     kernel.run("%%sandbox\nimport os; os.makedirs('inside', exist_ok=True); os.chdir('inside'); mine = 1")
     begun = kernel.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import signal
 import socket
@@ -99,6 +100,23 @@ def test_a_restarted_kernel_finds_its_variables(kernel: Kernel) -> None:
     assert kernel.run("job = _\njob.refresh().state").result == "'running'"
     kernel.run("job.cancel()")
     assert kernel.run("%%sandbox\nopen('kept.txt').read()").result == "'file'"
+
+
+def test_the_card_says_where_in_a_repository_the_notebook_works(kernel: Kernel) -> None:
+    made = kernel.run(
+        "%%sandbox bash\ngit init -q -b topic/x repo && cd repo && echo 1 > file && git add file\n"
+        "git -c user.name=n -c user.email=n@x commit -qm one\n"
+        "git remote add origin https://someone:t0ken@github.com/me/it.git"
+    )
+    assert made.status == "ok", made
+    kernel.run("%%sandbox\nimport os; os.chdir('repo')")
+    shown = str(kernel.run("%sandbox status").result)
+    assert "[started]" in shown and re.search(r"folder +/\S+/repo\n", shown), shown
+    assert re.search(r"branch +topic/x\n", shown) and "all committed, no remote branch" in shown
+    assert "https://github.com/me/it/tree/topic/x" in shown and "t0ken" not in shown
+    kernel.run("%%sandbox\nopen('new', 'w').close()")
+    assert "1 not committed" in str(kernel.run("%sandbox").result)
+    kernel.run("%%sandbox\nos.chdir(os.path.expanduser('~'))")
 
 
 #: A cell that says that it runs, and does so until it is told.

@@ -66,7 +66,10 @@ __all__ = [
     "Option",
 ]
 
+#: What ``%sandbox`` alone does.
+STATUS = Command("status", "Show the card of the notebook's sandbox.", "line_lifecycle:status")
 VERBS: tuple[Command, ...] = (
+    STATUS,
     *lifecycle.VERBS,
     *states.VERBS,
     *jobs.VERBS,
@@ -81,7 +84,6 @@ VERBS: tuple[Command, ...] = (
     *about.VERBS,
 )
 
-STATUS = Command("status", "Show the card of the notebook's sandbox.", "line_lifecycle:status")
 BY_NAME: dict[str, Command] = {command.name: command for command in VERBS}
 GIT_VERBS: tuple[Command, ...] = git.VERBS
 #: The verbs of each line magic, by name.
