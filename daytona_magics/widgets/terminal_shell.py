@@ -79,7 +79,7 @@ class Shell:
         self._socket: PtySocket | None = None
         self._news, self._room, self._spoke = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._flush_until = self._added_at = 0.0
-        self._interrupted = -FLUSH_FOR
+        self._interrupted, self._connected = False, True
         self._flushed = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._sizing: asyncio.Task[None] | None = None
@@ -141,8 +141,9 @@ class Shell:
     async def type(self, data: bytes) -> None:
         """Send what a person typed; returns when it has left."""
         if INTERRUPT in data and self.stream.waiting > FLUSH_ABOVE:
-            self._interrupted = self._added_at = time.monotonic()
-            self._flush_until = self._interrupted + FLUSH_FOR
+            self._interrupted = True
+            self._added_at = time.monotonic()
+            self._flush_until = self._added_at + FLUSH_FOR
             self._drop()
             self._room.set()
         self._put(data)
@@ -243,11 +244,15 @@ class Shell:
             self.stream.drop(FLUSH_LEAVES)
             self.stream.before(_mark(f"{self._flushed:,} bytes not shown after the interrupt"))
         self._flushed, self._flush_until = 0, 0.0
+        if self._connected:
+            # It has arrived; a connection that is lost later has nothing to do with it.
+            self._interrupted = False
 
     # -- what breaks -----------------------------------------------------------------------------------------
 
     async def _broken(self, socket: PtySocket, why: str) -> bool:
         """The connection ended. Returns whether there is a new one."""
+        self._connected = False
         await socket.abort()
         if socket.exit_code is not None:
             await self._ended(socket.exit_code)
@@ -300,9 +305,14 @@ class Shell:
                     return why
                 continue
             self.stream.add(_mark(mark))
-            if time.monotonic() < self._interrupted + FLUSH_FOR:
-                # An interrupt that went down with the connection.
+            self._connected = True
+            if self._interrupted:
+                # It may have gone down with the connection.
+                self._interrupted = False
                 self._put(INTERRUPT)
+            # A prompt, or a full screen, may have been printed to nobody: another size has it drawn again.
+            await terminals.resize(self.sandbox, self.session, self.cols, self.rows + 1)
+            await terminals.resize(self.sandbox, self.session, self.cols, self.rows)
             if self.state != "running":
                 self._become("running")
             return ""
