@@ -15,6 +15,9 @@ const GIT: Record<string, string> = {
   ".": "changes inside",
 };
 
+/** As other editors show them; any other letter stands for itself. */
+const SHOWN: Record<string, string> = { ".": "…", "?": "U", U: "!" };
+
 /** The marks of a row. */
 export function marks({ folder, entry }: Row): Mark[] {
   if (entry === undefined) return [];
@@ -27,7 +30,7 @@ export function marks({ folder, entry }: Row): Mark[] {
   const letter = folder.git[entry.name] ?? folder.git[""];
   const meaning = letter === undefined ? undefined : GIT[letter];
   if (letter !== undefined && meaning !== undefined) {
-    found.push({ text: letter === "." ? "…" : letter === "?" ? "U" : letter, title: `git: ${meaning}`, kind: letter });
+    found.push({ text: SHOWN[letter] ?? letter, title: `git: ${meaning}`, kind: letter });
   }
   return found;
 }
