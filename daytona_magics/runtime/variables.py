@@ -67,6 +67,8 @@ class Reader:
         free = free_memory()
         room = None if free is None else int(free * SHARE)
         self._names = names
+        self._beside = memoryview(bytearray(unpacking.ROOM))
+        self._direct: memoryview | None = None
         self._unpacker = unpacking.Unpacker("this kernel", pickled, room, _look_over, names)
 
     def take(self, piece: bytes | bytearray | memoryview) -> None:
@@ -78,6 +80,22 @@ class Reader:
         """
         with _Refusing():
             self._unpacker.take(piece)
+
+    def expect(self, count: int) -> None:
+        """So many bytes come in all; what the container itself announces is what counts."""
+
+    def room(self) -> memoryview:
+        """Where the next bytes go: into the memory of a large value, or beside it."""
+        self._direct = self._unpacker.room()
+        return self._beside if self._direct is None else self._direct
+
+    def took(self, count: int) -> None:
+        """So many bytes of the room were filled; raises as :meth:`take` does."""
+        if self._direct is None:
+            self.take(self._beside[:count])
+        else:
+            with _Refusing():
+                self._unpacker.filled(count)
 
     def values(self) -> dict[str, Any]:
         """The variables, once all bytes were taken; raises as :meth:`take` does."""

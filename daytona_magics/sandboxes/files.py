@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import secrets
 import shlex
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
+from io import RawIOBase
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, BinaryIO
 
-from daytona_magics.errors import SandboxError, SandboxUnreachable
+from daytona_magics.errors import SandboxError
 from daytona_magics.sandboxes import client as sdk
+from daytona_magics.sandboxes import transfers
 from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.labels import CREATOR
 from daytona_magics.sandboxes.meter import Meter
 from daytona_magics.sandboxes.report import Reporter
-
-T = TypeVar("T")
+from daytona_magics.sandboxes.transfers import asked as asked
+from daytona_magics.sandboxes.transfers import content as content
+from daytona_magics.sandboxes.transfers import put_stream as put_stream
 
 #: Bytes a file may grow while it is downloaded (a log does); beyond them the sandbox only fills the disk.
 GROWTH = 64 << 20
@@ -41,15 +44,6 @@ async def remote_path(sandbox: Any, path: str) -> str:
             home = _homes[sandbox.id] = (await sandbox.get_user_home_dir()).rstrip("/")
         return f"{home}/{path[2:]}".rstrip("/") if path[2:] else home
     return path
-
-
-async def asked(path: str, call: Awaitable[T]) -> T:
-    try:
-        return await call
-    except sdk.error_class() as error:
-        if sdk.not_found(error):
-            raise SandboxError(f"there is no {path!r} in the sandbox", hint="%sandbox ls") from None
-        raise sdk.translate(error, path) from None
 
 
 async def execute(
@@ -81,45 +75,9 @@ async def listed(binding: Binding, tell: Reporter, path: str) -> list[Any]:
     return list(await asked(path, sandbox.fs.list_files(where))) if info.is_dir else [info]
 
 
-async def content(sandbox: Any, path: str, where: str) -> AsyncGenerator[bytes, None]:
-    """The pieces of a file as they come. Whoever stops in the middle closes it, which ends the transfer."""
-    import aiohttp
-
-    some = False
-    try:
-        async with aclosing(await sandbox.fs.download_file_stream(where, timeout=0)) as pieces:
-            async for piece in pieces:
-                some = True
-                yield piece
-    except sdk.error_class() as error:
-        if sdk.not_found(error):
-            raise SandboxError(f"there is no {path!r} in the sandbox", hint="%sandbox ls") from None
-        # The SDK calls an empty file one it has received nothing for.
-        if some or "No file data received" not in str(error):
-            raise sdk.translate(error, path) from None
-    except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-        raise SandboxUnreachable(f"{path!r} could not be read to its end ({type(error).__name__})") from None
-
-
 async def info_of(sandbox: Any, path: str) -> Any:
     """What the sandbox says of a file or folder."""
     return await asked(path, sandbox.fs.get_file_info(path))
-
-
-async def put_stream(sandbox: Any, pieces: AsyncIterator[Any], where: str, shown: str | None = None) -> None:
-    """Write a file of the sandbox from pieces as they come; it appears whole or not at all.
-
-    Args:
-        shown: what to call it in messages, if not ``where``.
-    """
-    import httpx
-
-    try:
-        await asked(shown or where, sandbox.fs.upload_file_stream(pieces, where, timeout=0))
-    except httpx.HTTPError as error:
-        raise SandboxUnreachable(
-            f"{shown or where!r} could not be sent to its end ({type(error).__name__})"
-        ) from None
 
 
 async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> bytes:
@@ -195,22 +153,29 @@ async def upload(binding: Binding, tell: Reporter, local: list[Path], target: st
     return sent
 
 
+def _pieces(file: BinaryIO) -> list[bytes]:
+    return list(iter(lambda: file.read(PIECE), b""))
+
+
 async def put_file(sandbox: Any, tell: Reporter, path: Path, where: str) -> int:
     """Copy one file into the sandbox, piece by piece; whether it can be run goes with it.
 
     Returns:
         its size in bytes.
     """
-    info = await asyncio.to_thread(path.stat)
-    meter = Meter(tell, f"uploading {path.name}", info.st_size)
-
-    async def pieces() -> AsyncIterator[bytes]:
-        with path.open("rb") as file:
-            while piece := await asyncio.to_thread(file.read, PIECE):
-                meter.add(len(piece))
-                yield piece
-
-    await put_stream(sandbox, pieces(), where)
+    with await asyncio.to_thread(path.open, "rb") as file:
+        info = os.fstat(file.fileno())
+        meter = Meter(tell, f"uploading {path.name}", info.st_size)
+        source: transfers.Source = file
+        size = info.st_size
+        if not size:
+            # A file of /proc says that it is empty.
+            pieces = await asyncio.to_thread(_pieces, file)
+            source, size = (lambda: pieces), sum(len(piece) for piece in pieces)
+        try:
+            await transfers.send(sandbox, source, size, where, where, meter)
+        except transfers.Changed:
+            raise SandboxError(f"{str(path)!r} became shorter while it was read") from None
     if info.st_mode & 0o111:
         await asked(where, sandbox.fs.set_file_permissions(where, mode=f"{info.st_mode & 0o777 | 0o600:o}"))
     return meter.count
@@ -253,24 +218,46 @@ async def download(
         raise SandboxError(f"{remote!r} has {info.size:,} bytes, and this disk has {free:,} free")
     meter = Meter(tell, f"downloading {shown or PurePosixPath(where).name}", int(info.size))
     part = target.with_name(f".{target.name}.{CREATOR}-{secrets.token_hex(4)}")
-    count, most = 0, int(info.size) + GROWTH
     try:
-        with part.open("xb") as file:
-            async with aclosing(content(sandbox, remote, where)) as pieces:
-                waiting = bytearray()
-                async for piece in pieces:
-                    meter.add(len(piece))
-                    count += len(piece)
-                    if count > most:
-                        raise SandboxError(
-                            f"{remote!r} was said to have {info.size:,} bytes, and more than {most:,} came"
-                        )
-                    waiting += piece
-                    if len(waiting) >= PIECE:
-                        await asyncio.to_thread(file.write, waiting)
-                        waiting = bytearray()
-                await asyncio.to_thread(file.write, waiting)
+        with part.open("xb", buffering=0) as file:
+            sink = _File(file, remote, int(info.size))
+            await transfers.receive(sandbox, where, remote, sink, meter)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    return count
+    return sink.count
+
+
+class _File:
+    """Writes what comes into a file of this machine.
+
+    Args:
+        shown: what messages call it.
+        said: its size, as the sandbox has said it.
+    """
+
+    def __init__(self, file: RawIOBase, shown: str, said: int) -> None:
+        self._file, self._shown, self._said = file, shown, said
+        self._room = memoryview(bytearray(PIECE))
+        self.count = 0
+
+    def expect(self, count: int) -> None:
+        """Refuse more than was said, before it is written."""
+        if count > self._said + GROWTH:
+            raise SandboxError(
+                f"{self._shown!r} was said to have {self._said:,} bytes, "
+                f"and more than {self._said + GROWTH:,} came"
+            )
+
+    def room(self) -> memoryview:
+        return self._room
+
+    def took(self, count: int) -> None:
+        self.count += count
+        self.expect(self.count)
+        view = self._room[:count]
+        try:
+            while view:
+                view = view[self._file.write(view) or 0 :]
+        except OSError as error:
+            raise SandboxError(f"{self._shown!r} cannot be written to this disk: {error.strerror}") from None

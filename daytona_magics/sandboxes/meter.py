@@ -45,7 +45,11 @@ class Meter:
 
     def add(self, count: int) -> None:
         """So many more bytes have gone."""
-        self.count += count
+        self.reach(self.count + count)
+
+    def reach(self, count: int) -> None:
+        """So many bytes have gone in all."""
+        self.count = count
         now = time.monotonic()
         if now - self._start >= SHOW_AFTER and now - self._told >= EVERY:
             self._told = now

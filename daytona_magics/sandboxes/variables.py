@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 from daytona_magics.errors import SandboxError
 from daytona_magics.runtime.events import Variables
 from daytona_magics.runtime.variables import SMALL, CannotCarry, Package, Reader
 from daytona_magics.sandboxes import client as sdk
-from daytona_magics.sandboxes import files
+from daytona_magics.sandboxes import files, transfers
 from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.meter import Meter
 from daytona_magics.sandboxes.report import Reporter
@@ -49,13 +49,9 @@ async def send(binding: Binding, tell: Reporter, package: Package) -> dict[str, 
     where = await files.remote_path(sandbox, f"~/{FOLDER}/{secrets.token_hex(16)}")
     meter = Meter(tell, _named("sending", package), package.size)
 
-    async def pieces() -> AsyncIterator[Any]:
-        for piece in package.pieces():
-            meter.add(len(piece))
-            yield piece
-
+    shown = _named("sending", package)
     try:
-        await files.put_stream(sandbox, pieces(), where, _named("sending", package))
+        await transfers.send(sandbox, package.pieces, package.size, where, shown, meter)
     except BaseException as error:
         with suppress(Exception):
             await asyncio.shield(sandbox.fs.delete_file(where))
@@ -116,11 +112,8 @@ async def fetch(
         meter = Meter(
             tell, f"receiving {', '.join(list(names)[:3])}{' …' if len(names) > 3 else ''}", info.size
         )
-        async with aclosing(files.content(sandbox, ", ".join(names), event.path)) as pieces:
-            async for piece in pieces:
-                # Whatever was announced in the header is all that is taken.
-                reader.take(piece)
-                meter.add(len(piece))
+        # Whatever was announced in the header is all that is taken.
+        await transfers.receive(sandbox, event.path, ", ".join(names), reader, meter)
         return await asyncio.to_thread(reader.values)
     finally:
         with suppress(sdk.error_class()):

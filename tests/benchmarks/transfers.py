@@ -7,9 +7,11 @@ three times as much disk. Each side's memory is its peak resident set, less what
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.kernel_client import Kernel
@@ -17,12 +19,17 @@ from tests.kernel_client import Kernel
 PEAK = "import resource; resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
 
 
-def peak(kernel: Kernel) -> int:
-    """The kernel's peak resident set since the last :func:`forget_peak`, bytes."""
-    for line in Path(f"/proc/{kernel.pid}/status").read_text().splitlines():
+def peak_of(pid: int) -> int:
+    """The peak resident set of a process, bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
     return 0
+
+
+def peak(kernel: Kernel) -> int:
+    """The kernel's peak resident set since the last :func:`forget_peak`, bytes."""
+    return peak_of(kernel.pid)
 
 
 def forget_peak(kernel: Kernel) -> int:
@@ -31,12 +38,61 @@ def forget_peak(kernel: Kernel) -> int:
     return peak(kernel)
 
 
-def timed(kernel: Kernel, code: str) -> float:
-    """Seconds a cell takes."""
-    start = time.monotonic()
+def below(top: int) -> dict[int, tuple[str, float, int]]:
+    """A process and all below it: what it is, its CPU seconds, its peak resident set in bytes."""
+    rows: dict[int, tuple[int, str, float]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            rows[int(folder.name)] = (int(fields[1]), b" ".join(words).decode(errors="replace"), cpu)
+    found = {}
+    for pid, (_, words, cpu) in rows.items():
+        at = pid
+        while at in rows and at != top:
+            at = rows[at][0]
+        if at == top:
+            with suppress(OSError):
+                found[pid] = (words, cpu, peak_of(pid))
+    return found
+
+
+class Watched:
+    """The processes of a transfer: the kernel, the engine, and all of the sandbox."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        record = json.loads((Path(kernel.env["DAYTONA_MAGICS_HOME"]) / "engine.json").read_text())
+        self.kernel, self.engine = kernel.pid, int(record["pid"])
+
+    def now(self) -> dict[int, tuple[str, float, int]]:
+        return {**below(self.kernel), **below(self.engine)}
+
+    def name(self, pid: int, words: str) -> str:
+        if pid in (self.kernel, self.engine):
+            return "kernel" if pid == self.kernel else "engine"
+        return (
+            "guest" if "guest" in words else "toolbox" if "skeleton" in words or "zygote" in words else words
+        )
+
+    def since(self, before: dict[int, tuple[str, float, int]]) -> str:
+        """CPU seconds of each process since then, those that hardly did anything left out."""
+        spent: dict[str, float] = {}
+        for pid, (words, cpu, _) in self.now().items():
+            name = self.name(pid, words)
+            spent[name] = spent.get(name, 0.0) + cpu - before.get(pid, ("", 0.0, 0))[1]
+        shown = [f"{name} {cpu:.2f}" for name, cpu in spent.items() if cpu >= 0.02]
+        return f"CPU {sum(spent.values()):.2f} s ({', '.join(shown)})"
+
+
+def timed(kernel: Kernel, code: str) -> tuple[float, str]:
+    """Seconds a cell takes, and the CPU seconds of the processes."""
+    watched = Watched(kernel)
+    before, start = watched.now(), time.monotonic()
     cell = kernel.run(code, timeout=1200)
+    seconds = time.monotonic() - start
     assert cell.status == "ok", cell
-    return time.monotonic() - start
+    return seconds, watched.since(before)
 
 
 def in_sandbox(kernel: Kernel) -> int:
@@ -65,20 +121,20 @@ def variables(kernel: Kernel, size: int, cp: float) -> None:
     ):
         assert kernel.run(make, timeout=120).status == "ok"
         before, inside = forget_peak(kernel), in_sandbox(kernel)
-        seconds = timed(kernel, "%sandbox push x")
+        seconds, cpu = timed(kernel, "%sandbox push x")
         more = (peak(kernel) - before) >> 20
         # A peak of an earlier round may be higher than all of this one.
         there = max(0, in_sandbox(kernel) - inside - size) >> 20
         print(
             f"{kind} in: {seconds:.1f} s, {cp / seconds:.2f} x cp; "
-            f"kernel +{more} MiB, sandbox +{there} MiB beside the value"
+            f"kernel +{more} MiB, sandbox +{there} MiB beside the value; {cpu}"
         )
         before, inside = forget_peak(kernel), in_sandbox(kernel)
-        seconds = timed(kernel, "%sandbox pull y=x")
+        seconds, cpu = timed(kernel, "%sandbox pull y=x")
         more = (peak(kernel) - before - size) >> 20
         print(
             f"{kind} out: {seconds:.1f} s, {cp / seconds:.2f} x cp; kernel +{more} MiB beside the value, "
-            f"sandbox +{(in_sandbox(kernel) - inside) >> 20} MiB"
+            f"sandbox +{(in_sandbox(kernel) - inside) >> 20} MiB; {cpu}"
         )
         same = "(x == y).all()" if kind == "array" else "x.equals(y)"
         assert "True" in str(kernel.run(same, timeout=120).result)
@@ -91,10 +147,10 @@ def files(kernel: Kernel, size: int, cp: float) -> None:
     name = "big.bin"
     for what, code in (("up", f"%sandbox upload {name}"), ("down", f"%sandbox download {name} back.bin")):
         before = forget_peak(kernel)
-        seconds = timed(kernel, code)
+        seconds, cpu = timed(kernel, code)
         print(
             f"file {what}: {seconds:.1f} s, {size / seconds / 2**20:.0f} MiB/s, {cp / seconds:.2f} x cp; "
-            f"kernel +{(peak(kernel) - before) >> 20} MiB"
+            f"kernel +{(peak(kernel) - before) >> 20} MiB; {cpu}"
         )
 
 

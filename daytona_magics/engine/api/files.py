@@ -6,16 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import PurePosixPath
 from typing import Any
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from daytona_magics.engine.api import straight
 from daytona_magics.engine.api.context import context, sandbox_of, used
 from daytona_magics.engine.api.errors import as_api_error, error_body, json_body
 from daytona_magics.engine.api.models import whole
-from daytona_magics.engine.api.multipart import CHUNK, MultipartResponse, chunks_of, content_disposition
+from daytona_magics.engine.api.multipart import CHUNK, Form, MultipartResponse, content_disposition
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.toolbox.client import Download, FileInfo, Toolbox, ToolboxError
 
@@ -120,27 +122,24 @@ async def bulk_upload(request: web.Request) -> web.Response:
     """
     sandbox = sandbox_of(request)
     toolbox, limiter = sandbox.toolbox, context(request).sandboxes.limiter
-    reader = await _multipart(request)
     paths: dict[str, str] = {}
     written: list[dict[str, Any]] = []
     failures: list[ApiError] = []
     with used(request, sandbox), _form_errors():
-        while (part := await reader.next()) is not None:
-            if not isinstance(part, BodyPartReader):
-                raise ApiError(400, "nested multipart bodies are not understood")
-            index, _, field = (part.name or "").partition("].")
+        form = _form(request)
+        while (name := await form.next()) is not None:
+            index, _, field = name.partition("].")
             if field == "path":
-                paths[index] = (await part.read()).decode("utf-8", "surrogateescape")
+                paths[index] = (await form.field()).decode("utf-8", "surrogateescape")
             elif field == "file":
                 try:
                     path = clean_path(paths.get(index))
-                    chunks = limiter.counted(sandbox.record.id, chunks_of(part))
+                    chunks = limiter.counted(sandbox.record.id, form.pieces())
                     written.append({"path": path, "bytes": await toolbox.upload(path, chunks)})
                 except (ToolboxError, ApiError) as error:
                     known = as_api_error(error)
-                    known.message = f"{paths.get(index, part.filename)}: {known.message}"
+                    known.message = f"{paths.get(index, name)}: {known.message}"
                     failures.append(known)
-            await part.release()
     if failures:
         body = {**error_body(request, failures[0]), "errors": [f.message for f in failures], "files": written}
         return web.json_response(body, status=failures[0].status)
@@ -152,31 +151,38 @@ async def upload(request: web.Request) -> web.Response:
     """One file to ``path``: the field ``file`` of a form, or the raw body."""
     sandbox = sandbox_of(request)
     path = _path(request)
+    limiter = context(request).sandboxes.limiter
     with used(request, sandbox):
-        chunks = context(request).sandboxes.limiter.counted(sandbox.record.id, _single_body(request))
-        await sandbox.toolbox.upload(path, chunks)
+        if straight.wanted(request):
+            await straight.upload(request, sandbox.record.id, sandbox.toolbox, limiter, path)
+        else:
+            chunks = limiter.counted(sandbox.record.id, _single_body(request))
+            await sandbox.toolbox.upload(path, chunks)
     return web.json_response({"name": path.rpartition("/")[2], "path": path, "type": "file"})
 
 
-async def _single_body(request: web.Request) -> AsyncIterator[bytes]:
+async def _single_body(request: web.Request) -> AsyncIterator[memoryview]:
     if not request.content_type.startswith("multipart/"):
         async for chunk in request.content.iter_chunked(CHUNK):
-            yield chunk
+            yield memoryview(chunk)
         return
-    reader = await _multipart(request)
     with _form_errors():
-        while (part := await reader.next()) is not None:
-            if isinstance(part, BodyPartReader) and part.name == "file":
-                async for chunk in chunks_of(part):
-                    yield chunk
+        form = _form(request)
+        while (name := await form.next()) is not None:
+            if name == "file":
+                async for piece in form.pieces():
+                    yield piece
                 return
-            await part.release()
     raise ApiError(400, "the form has no field 'file'")
 
 
-async def _multipart(request: web.Request) -> Any:
-    with _form_errors():
-        return await request.multipart()
+def _form(request: web.Request) -> Form:
+    """The body as a form. Raises ValueError."""
+    head = Message()
+    head["Content-Type"] = request.headers.get("Content-Type", "")
+    if not head.get_content_type().startswith("multipart/"):
+        raise ValueError("its Content-Type is not multipart/form-data")
+    return Form(request.content, str(head.get_boundary("")))
 
 
 @contextmanager
@@ -184,7 +190,7 @@ def _form_errors() -> Iterator[None]:
     """Refuse with 400 a form that cannot be read."""
     try:
         yield
-    except (AssertionError, ValueError, RuntimeError, LookupError, HttpProcessingError) as error:
+    except (ValueError, HttpProcessingError) as error:
         raise ApiError(
             400, f"the request body is not a multipart form: {error}", "INVALID_REQUEST_BODY"
         ) from error
@@ -200,9 +206,28 @@ async def bulk_download(request: web.Request) -> web.StreamResponse:
     cleaned = [clean_path(path) for path in paths]
     with used(request, sandbox):
         toolbox = sandbox.toolbox
+        if len(cleaned) == 1:
+            return await _send_only(request, toolbox, cleaned[0])
         answer = await MultipartResponse.begin(request)
         for path in cleaned:
             await _send_part(request, toolbox, path, answer)
+        return await answer.end()
+
+
+async def _send_only(request: web.Request, toolbox: Toolbox, path: str) -> web.StreamResponse:
+    try:
+        download = await toolbox.download(path)
+    except ToolboxError as error:
+        answer = await MultipartResponse.begin(request)
+        await answer.error(path, error_body(request, as_api_error(error)))
+        return await answer.end()
+    async with download:
+        if download.size >= straight.LEAST:
+            with _whole(request):
+                return await MultipartResponse.new().only(request, path, download)
+        answer = await MultipartResponse.begin(request)
+        await answer.header("file", path, "application/octet-stream", download.size)
+        await _copy(request, download, answer.write)
         return await answer.end()
 
 
@@ -218,11 +243,17 @@ async def _send_part(request: web.Request, toolbox: Toolbox, path: str, answer: 
 
 
 async def _copy(request: web.Request, download: Download, write: Any) -> None:
-    try:
+    with _whole(request):
         async for chunk in download:
             await write(chunk)
+
+
+@contextmanager
+def _whole(request: web.Request) -> Iterator[None]:
+    """Once a size is announced, only a broken connection tells the client that bytes are missing."""
+    try:
+        yield
     except ToolboxError:
-        # The size is already announced: only a broken connection tells the client that bytes are missing.
         if request.transport is not None:
             request.transport.abort()
         raise
@@ -241,6 +272,10 @@ async def download_file(request: web.Request) -> web.StreamResponse:
             response = web.StreamResponse(
                 headers={"Content-Type": "application/octet-stream", "Content-Disposition": name}
             )
+            if download.size >= straight.LEAST or straight.FROM in request.headers:
+                with _whole(request):
+                    await straight.send(request, response, download)
+                return response
             response.content_length = download.size
             await response.prepare(request)
             await _copy(request, download, response.write)

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import HttpVersion11, web
 
+from daytona_magics.engine.api import straight
 from daytona_magics.engine.api.errors import PROXY, error_response
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.log import log, request_id, request_sandbox
@@ -106,7 +107,8 @@ async def unanswered(request: web.Request) -> None:
 
 async def _answer_expect(request: web.Request) -> None:
     expected = request.headers.get("Expect", "")
-    if not expected or request.version < HttpVersion11:
+    if not expected or request.version < HttpVersion11 or straight.wanted(request):
+        # Who sends a file straight through is told to begin when the sandbox has opened it.
         return
     if expected.lower() != "100-continue":
         raise ApiError(417, "no other expectation than 100-continue can be met")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.launch.sandbox import Limits, SandboxProcess
@@ -25,6 +25,8 @@ from daytona_magics.engine.limits.watched import Watched
 from daytona_magics.engine.log import log
 from daytona_magics.engine.store.records import SandboxRecord
 from daytona_magics.engine.toolbox.client import MAX_OUTPUT, ExecuteResult, ToolboxGone
+
+Piece = TypeVar("Piece", bytes, memoryview)
 
 #: Share of the machine's threads that all sandboxes together may have.
 _SHARE_OF_THREADS = 0.8
@@ -272,10 +274,10 @@ class Limiter:
 
     # -- disk
 
-    async def counted(self, sandbox_id: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The bytes of an upload, as long as there is room for them.
+    async def room_for(self, sandbox_id: str) -> Callable[[int], None]:
+        """Counts the bytes of one upload: to be called with the number of those that are written next.
 
-        Raises:
+        Raises, and so does what it returns:
             ApiError: 507 when the sandbox's disk is full, or they are more than it has room for.
         """
         watched = self._dog.get(sandbox_id) if self._dog is not None else None
@@ -283,18 +285,29 @@ class Limiter:
             await self._dog.recount(watched)
             if watched.full:
                 raise ApiError(507, watched.why_full, "DISK_FULL")
-        count = 0
+        sum_ = 0
+
+        def count(size: int) -> None:
+            nonlocal sum_
+            sum_ += size
+            if watched is None:
+                return
+            watched.worked = True
+            if watched.used + sum_ > watched.disk:
+                raise ApiError(
+                    507,
+                    f"the file does not fit into what is left of the sandbox's {watched.disk >> 30} GiB "
+                    "of disk; ask for more with `%sandbox create --disk`",
+                    "DISK_FULL",
+                )
+
+        return count
+
+    async def counted(self, sandbox_id: str, chunks: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+        """The bytes of an upload, as long as there is room for them; raises as :meth:`room_for` does."""
+        count = await self.room_for(sandbox_id)
         async for chunk in chunks:
-            count += len(chunk)
-            if watched is not None:
-                watched.worked = True
-                if watched.used + count > watched.disk:
-                    raise ApiError(
-                        507,
-                        f"the file does not fit into what is left of the sandbox's {watched.disk >> 30} GiB "
-                        "of disk; ask for more with `%sandbox create --disk`",
-                        "DISK_FULL",
-                    )
+            count(len(chunk))
             yield chunk
 
     # -- what is kept

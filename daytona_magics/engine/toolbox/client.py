@@ -29,8 +29,8 @@ from .answers import (
     protocol_errors,
     text,
 )
-from .operation import ANSWER_TIMEOUT, Download, Operation, PtyProcess, is_pty_master, side
-from .wire import CHUNK, DATA, END, JSON, Wire, WireError
+from .operation import ANSWER_TIMEOUT, Download, Operation, PtyProcess, Upload, is_pty_master, side
+from .wire import CHUNK, JSON, Wire, WireError
 
 __all__ = [
     "Download",
@@ -41,10 +41,13 @@ __all__ = [
     "Toolbox",
     "ToolboxError",
     "ToolboxGone",
+    "Upload",
 ]
 
 #: Most bytes of output kept of one command; the toolbox stops the command at the same limit.
 MAX_OUTPUT = 32 << 20
+#: Operations that carry much.
+_WIDE = ("upload", "download")
 #: Most entries of one listing.
 MAX_ENTRIES = 200_000
 #: Most bytes of one listing, as the toolbox sends it.
@@ -133,6 +136,8 @@ class Toolbox:
         if self._gone.is_set():
             raise ToolboxGone("the sandbox is not running")
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        if op in _WIDE:
+            wire.widen(near, far)
         connection = Wire(near)
         try:
             with far:
@@ -297,20 +302,33 @@ class Toolbox:
         ):
             await operation.answer(timeout=600.0)
 
-    async def upload(self, path: str, chunks: AsyncIterable[bytes]) -> int:
+    async def upload(self, path: str, chunks: AsyncIterable[bytes | memoryview]) -> int:
         """Write `chunks` to file `path`; returns its size in bytes.
 
         Parents are made. The file appears whole (temporary file, then rename) or not at all; an existing
         file keeps its mode. Raises ToolboxError 507 DISK_FULL, 403 FILE_ACCESS_DENIED, 400.
         """
-        with await self.begin("upload", path=check_path(path)) as operation, protocol_errors():
-            await operation.answer()  # The destination can be written.
-            async for chunk in chunks:
-                view = memoryview(chunk)
-                for start in range(0, len(view), CHUNK):
-                    await operation.send(DATA, view[start : start + CHUNK])
-            await operation.send(END, b"")
-            return integer(await operation.answer(), "size", 0, 1 << 62)
+        async with await self.begin_upload(path) as file:
+            with protocol_errors():
+                async for chunk in chunks:
+                    await file.write(chunk)
+                return await file.finish()
+
+    async def begin_upload(self, path: str) -> Upload:
+        """Open file `path` for writing, in the way and with the errors of `upload`.
+
+        In : async with await toolbox.begin_upload("data.csv") as file:
+                 await file.write(b"a,b")
+                 await file.finish()
+        """
+        operation = await self.begin("upload", path=check_path(path))
+        try:
+            with protocol_errors():
+                await operation.answer()  # The destination can be written.
+            return Upload(operation)
+        except BaseException:
+            operation.wire.close()
+            raise
 
     async def download(self, path: str) -> "Download":
         """Open the regular file `path` for reading.

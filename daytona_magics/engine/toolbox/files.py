@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import trees, wire
-from .wire import CHUNK, DATA, END, JSON, Wire
+from .pump import Pump
+from .wire import CHUNK, DATA, END, JSON, Wire, WireError
 
 if TYPE_CHECKING:
     from .agent import Handler, Inside
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 MAX_ENTRIES, MAX_LISTING = 200_000, 32 << 20
 #: Files of /proc say that they are empty; this much of one is read.
 MAX_PSEUDO_FILE = 16 << 20
+#: Bytes of a file that are sent as one frame; between two of them other operations have their turn.
+FRAME = 512 << 10
 #: Most entries of one message, and about the most bytes.
 _BATCH, _BATCH_SIZE = 200, 256 << 10
 
@@ -209,33 +212,62 @@ async def _receive(connection: Wire, fd: int, path: str) -> int:
     On a full disk the rest of the data is read away first, so that the engine gets to read the answer.
     """
     size, failure = 0, None
-    while True:
-        frame = await connection.receive()
-        if frame is None:
-            raise OSError(errno.ECONNABORTED, "the upload was broken off", path)
-        wire.close_fds(frame.fds)
-        if frame.type == END:
-            break
-        if frame.type != DATA:
-            raise ValueError("an upload is data")
-        view = memoryview(frame.payload)
-        while view and failure is None:
+    with Pump() as pump:
+        while True:
+            head = await connection.receive_head()
+            if head is None:
+                raise OSError(errno.ECONNABORTED, "the upload was broken off", path)
+            kind, left = head
+            if kind == END and not left:
+                break
+            if kind != DATA:
+                raise ValueError("an upload is data")
+            size += left
             try:
-                view = view[os.write(fd, view) :]
-            except OSError as error:
-                failure = OSError(error.errno, error.strerror, path)
+                while left:
+                    left -= await _piece(connection, fd if failure is None else -1, left, pump)
+            except _Unwritten as unwritten:
+                failure = OSError(unwritten.error.errno, unwritten.error.strerror, path)
+                left -= unwritten.count
                 # Whatever else runs in the sandbox may need the space at once.
                 os.ftruncate(fd, 0)
-        size += len(frame.payload)
+                while left:
+                    left -= await _piece(connection, -1, left, pump)
     if failure is not None:
         raise failure
     return size
 
 
+class _Unwritten(Exception):
+    """`count` bytes were taken, and could not all be written."""
+
+    def __init__(self, error: OSError, count: int) -> None:
+        super().__init__(str(error))
+        self.error, self.count = error, count
+
+
+async def _piece(connection: Wire, fd: int, most: int, pump: Pump) -> int:
+    """Move some of what comes to `fd`, or to nowhere (-1); returns how much. Raises _Unwritten, WireError."""
+    data = connection.buffered(most)
+    count = len(data) if data else await pump.take(connection.fileno(), most)
+    if not count:
+        raise WireError("the stream ended in the middle of a frame")
+    try:
+        if fd < 0:
+            pump.drop(0 if data else count)
+        elif data:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+        else:
+            pump.store(fd, count)
+    except OSError as error:
+        raise _Unwritten(error, count) from None
+    return count
+
+
 async def _download(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
     """op download: {path} → {size}, D frames, E. Regular files only."""
-    from .agent import Refused
-
     path = inside.path(request)
     # Without O_NONBLOCK opening a FIFO would wait for its writer.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -249,17 +281,49 @@ async def _download(inside: "Inside", connection: Wire, request: dict[str, Any])
             await _send_pseudo_file(connection, fd, path)
             return
         await connection.send_json({"size": info.st_size})
-        left = info.st_size
-        while left:
-            data = os.read(fd, min(CHUNK, left))
-            if not data:
-                raise Refused(500, "FILE_READ_FAILED", f"{path}: the file shrank while it was read")
-            await connection.send(DATA, data)
-            left -= len(data)
+        start = 0
+        while start < info.st_size:
+            count = min(FRAME, info.st_size - start)
+            await connection.send_head(count)
+            await _send_file(connection, fd, path, start, count)
+            start += count
             await asyncio.sleep(0)
         await connection.send(END)
     finally:
         os.close(fd)
+
+
+async def _send_file(connection: Wire, fd: int, path: str, start: int, count: int) -> None:
+    """Send `count` bytes of a file from `start` on, past this program's memory.
+
+    Raises Refused when there are not so many; what was announced is sent in any case, so that it can be said.
+    """
+    from .agent import Refused
+
+    end, short = start + count, False
+    while start < end:
+        try:
+            sent = 0 if short else _send_some(connection.fileno(), fd, start, end - start)
+            if not sent:
+                short = True
+                sent = os.write(connection.fileno(), bytes(min(CHUNK, end - start)))
+            start += sent
+        except BlockingIOError:
+            await wire.ready(connection.fileno(), write=True)
+    if short:
+        raise Refused(500, "FILE_READ_FAILED", f"{path}: the file shrank while it was read")
+
+
+def _send_some(sock: int, fd: int, start: int, count: int) -> int:
+    """Send some bytes of a file; 0 at its end. Raises BlockingIOError when the socket takes none."""
+    try:
+        return os.sendfile(sock, fd, start, count)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+        # A file system that only reads.
+        data = os.pread(fd, min(CHUNK, count), start)
+        return os.write(sock, data) if data else 0
 
 
 async def _send_pseudo_file(connection: Wire, fd: int, path: str) -> None:

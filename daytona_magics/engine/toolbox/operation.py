@@ -1,4 +1,4 @@
-"""One operation in a sandbox as the engine sees it, and the two that last: downloads and terminals."""
+"""One operation in a sandbox as the engine sees it, and those that last: transfers and terminals."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,17 @@ import struct
 import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import wire
 from .answers import PtyExit, ToolboxError, integer, protocol_errors, remote_error, text
+from .pump import Pump
 from .wire import CHUNK, DATA, END, JSON, Frame, Wire, WireError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
 
 #: Seconds a toolbox may be silent where it has nothing to wait for.
 ANSWER_TIMEOUT = 60.0
@@ -47,12 +53,7 @@ class Operation:
         Raises ToolboxGone when the sandbox ends, ToolboxError 504 after `timeout` seconds of silence and
         ToolboxError 502 when the toolbox breaks the protocol.
         """
-        try:
-            frame = await asyncio.wait_for(self.wire.receive(), timeout)
-        except asyncio.TimeoutError:
-            raise ToolboxError(
-                504, "REQUEST_TIMEOUT", f"the sandbox did not answer in {timeout:g} s"
-            ) from None
+        frame = await self.within(self.wire.receive(), timeout)
         if frame is None:
             raise await self._broken_off()
         try:
@@ -74,6 +75,31 @@ class Operation:
             answer = wire.parse_json(frame.payload)
             if "error" in answer:
                 raise remote_error(answer["error"])
+
+    async def within(self, work: Awaitable[T], timeout: float | None = ANSWER_TIMEOUT) -> T:
+        """Wait for the toolbox to do something. Raises ToolboxError 504 after `timeout` seconds."""
+        try:
+            return await asyncio.wait_for(work, timeout)
+        except asyncio.TimeoutError:
+            message = f"the sandbox did not answer in {timeout:g} s"
+            raise ToolboxError(504, "REQUEST_TIMEOUT", message) from None
+
+    async def head_of_data(self) -> int:
+        """The size of the next piece of data, which is still to be read; 0 for the end of data.
+
+        Raises as `frame` does.
+        """
+        head = await self.within(self.wire.receive_head())
+        if head is None:
+            raise await self._broken_off()
+        kind, size = head
+        if kind == DATA and size:
+            return size
+        payload = await self.within(self.wire.payload(size))
+        self._check(Frame(kind, payload))
+        if kind != END:
+            raise WireError("data was expected and something else came")
+        return 0
 
     async def answer(self, timeout: float | None = ANSWER_TIMEOUT) -> dict[str, Any]:
         """The next frame, which must be a message."""
@@ -113,14 +139,13 @@ def is_pty_master(fd: int) -> bool:
     return True
 
 
-class Download:
-    """A file being read: ``size`` in bytes, then its bytes by ``async for``. Close it (``async with``)."""
+class Transfer:
+    """A file on its way into or out of a sandbox. Close it (``async with``)."""
 
-    def __init__(self, operation: Operation, size: int) -> None:
+    def __init__(self, operation: Operation) -> None:
         self._operation = operation
-        self.size = size
 
-    async def __aenter__(self) -> "Download":
+    async def __aenter__(self) -> "Self":
         return self
 
     async def __aexit__(
@@ -129,8 +154,49 @@ class Download:
         self.close()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop. A file that was being written is not there then."""
         self._operation.wire.close()
+
+
+class Upload(Transfer):
+    """A file being written: give it bytes, then `finish`; it appears whole then, or not at all."""
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send some bytes."""
+        view = memoryview(data)
+        for start in range(0, len(view), CHUNK):
+            await self._operation.send(DATA, view[start : start + CHUNK])
+
+    async def pass_on(self, pump: Pump, count: int) -> None:
+        """Send the `count` bytes that `pump` has taken, at most `pump.PIECE`.
+
+        Raises ToolboxError with the sandbox's reason when it has stopped reading.
+        """
+        connection = self._operation.wire
+        try:
+            await asyncio.wait_for(connection.send_head(count), ANSWER_TIMEOUT)
+            await asyncio.wait_for(pump.give(connection.fileno(), count), ANSWER_TIMEOUT)
+        except asyncio.TimeoutError:
+            message = f"the sandbox took nothing for {ANSWER_TIMEOUT:g} s"
+            raise ToolboxError(504, "REQUEST_TIMEOUT", message) from None
+        except ConnectionError:
+            with protocol_errors():
+                await self._operation.answer()
+                raise WireError("it stopped reading") from None
+
+    async def finish(self) -> int:
+        """Have the file appear; returns its size in bytes. Raises ToolboxError 507, 403, 400."""
+        await self._operation.send(END, b"")
+        with protocol_errors():
+            return integer(await self._operation.answer(), "size", 0, 1 << 62)
+
+
+class Download(Transfer):
+    """A file being read: ``size`` in bytes, then its bytes by ``async for`` or `pieces`."""
+
+    def __init__(self, operation: Operation, size: int) -> None:
+        super().__init__(operation)
+        self.size = size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Chunks, together exactly ``size`` bytes.
@@ -148,6 +214,28 @@ class Download:
                     raise WireError("a file's bytes do not match its size")
                 left -= len(frame.payload)
                 yield frame.payload
+
+    async def pieces(self, pump: Pump) -> AsyncIterator[tuple[bytes, int]]:
+        """Some bytes, or the number of bytes that `pump` has taken; together exactly ``size`` bytes.
+
+        Raises as ``async for`` does.
+        """
+        connection, left = self._operation.wire, self.size
+        with protocol_errors():
+            while True:
+                count = await self._operation.head_of_data()
+                if not count and not left:
+                    return
+                if not 0 < count <= left:
+                    raise WireError("a file's bytes do not match its size")
+                left -= count
+                while count:
+                    data = connection.buffered(count)
+                    taken = len(data) or await self._operation.within(pump.take(connection.fileno(), count))
+                    if not taken:
+                        raise WireError("the stream ended in the middle of a frame")
+                    count -= taken
+                    yield data, taken
 
 
 class PtyProcess:

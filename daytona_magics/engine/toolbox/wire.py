@@ -34,6 +34,7 @@ MAX_FDS = 4
 
 JSON, DATA, END = b"J", b"D", b"E"
 _HEAD = struct.Struct(">Ic")
+_SO_SNDBUFFORCE = 32
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
@@ -99,6 +100,16 @@ def send_fds(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> int:
 def _send_pieces(sock: socket.socket, pieces: Sequence[memoryview], fds: Sequence[int]) -> int:
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     return sock.sendmsg(pieces, ancillary, socket.MSG_NOSIGNAL)
+
+
+def widen(*sockets: socket.socket) -> None:
+    """Have a whole frame fit between two processes, so that neither wakes the other for a part of one."""
+    for sock in sockets:
+        try:
+            # Above the machine's limit, which not everybody may pass.
+            sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * MAX_FRAME)
+        except OSError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_FRAME)
 
 
 def _wake(future: "asyncio.Future[None]") -> None:
@@ -190,10 +201,60 @@ class Wire:
         """Send a J frame."""
         await self.send(JSON, pack_json(message), fds)
 
-    async def _fill(self, size: int) -> bool:
-        """Have at least `size` bytes buffered; False if the stream ended cleanly before the first."""
+    async def send_head(self, size: int) -> None:
+        """Send the head of a D frame; its `size` bytes go to the socket itself (`fileno`) right after it."""
+        head = memoryview(_HEAD.pack(size, DATA))
+        while head:
+            try:
+                head = head[_send_pieces(self._sock, [head], ()) :]
+            except BlockingIOError:
+                await ready(self._sock.fileno(), write=True)
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for whoever moves the bytes of a D frame past this object."""
+        return self._sock.fileno()
+
+    async def receive_head(self) -> tuple[bytes, int] | None:
+        """The type of the next frame and the size of its payload, which is then the caller's to read.
+
+        First `buffered` has some of it, perhaps all, the rest is in the socket. None when the peer closed
+        between frames; raises WireError as `receive` does.
+        """
+        if not await self._fill(_HEAD.size, ahead=False):
+            return None
+        length, kind = self._head()
+        del self._buffer[: _HEAD.size]
+        return kind, length
+
+    def buffered(self, most: int) -> bytes:
+        """Up to `most` bytes that were read already."""
+        found = bytes(self._buffer[:most])
+        del self._buffer[:most]
+        return found
+
+    async def payload(self, size: int) -> bytes:
+        """All `size` bytes of the payload whose head was received. Raises WireError when they do not come."""
+        if not await self._fill(size, ahead=False):
+            raise WireError("the stream ended in the middle of a frame")
+        return self.buffered(size)
+
+    def _head(self) -> tuple[int, bytes]:
+        """Size and type of the frame whose head is buffered. Raises WireError."""
+        length, kind = _HEAD.unpack_from(self._buffer)
+        if length > MAX_FRAME:
+            raise WireError(f"a frame claims {length} bytes")
+        if kind not in (JSON, DATA, END):
+            raise WireError(f"a frame has the unknown type {kind!r}")
+        return length, kind
+
+    async def _fill(self, size: int, ahead: bool = True) -> bool:
+        """Have at least `size` bytes buffered, and more if they are there and `ahead` is true.
+
+        False if the stream ended cleanly before the first.
+        """
         while len(self._buffer) < size:
-            data = await self._read(max(65536, size - len(self._buffer)))
+            missing = size - len(self._buffer)
+            data = await self._read(max(65536, missing) if ahead else missing)
             if not data:
                 if self._buffer:
                     raise WireError("the stream ended in the middle of a frame")
@@ -223,11 +284,7 @@ class Wire:
         """
         if not await self._fill(_HEAD.size):
             return None
-        length, kind = _HEAD.unpack_from(self._buffer)
-        if length > MAX_FRAME:
-            raise WireError(f"a frame claims {length} bytes")
-        if kind not in (JSON, DATA, END):
-            raise WireError(f"a frame has the unknown type {kind!r}")
+        length, kind = self._head()
         payload = await self._take(_HEAD.size + length)
         fds, self._fds = tuple(self._fds), []
         return Frame(kind, payload, fds)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import json
 import struct
-import sys
 
 from .packing import MAGIC, MAX_HEADER, NA, NAN, NAT, PATHS, PIECE, CannotCarry, Malformed
 
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Iterable
 
 MAX_NAMES = 1000
+#: Bytes of a body from which on it is filled in place.
+ROOM = 64 << 10
 #: Bytes of memory a text, or a number in a list, may take beside its characters.
 _OBJECT = 80
 MAX_FRACTION = 1 << 20  # bits
@@ -70,6 +71,18 @@ class Unpacker:
             view = view[count:]
             if self._filled == len(self._view):
                 self._finish_body()
+
+    def room(self) -> memoryview | None:
+        """The memory where the next bytes belong, from its start on; None where `take` is quicker."""
+        if self._view is None or len(self._view) - self._filled < ROOM:
+            return None
+        return self._view[self._filled :]
+
+    def filled(self, count: int) -> None:
+        """So many bytes of the `room` were filled. Raises Malformed, CannotCarry."""
+        self._filled += count
+        if self._view is not None and self._filled == len(self._view):
+            self._finish_body()
 
     def _take_head(self, view: memoryview) -> memoryview:
         start = len(MAGIC) + 4
@@ -207,14 +220,17 @@ def _spec(spec: Any) -> tuple[int, str, int]:
 
 
 def _room_for(size: int) -> Any:
-    """Memory for a body, not touched before it is filled; writable, as arrays made of it must be."""
+    """Memory for a body, not touched before it is filled; writable, as arrays made of it must be.
+
+    Large memory is mapped in small pages: huge ones, which numpy asks for, are several times as slow to get
+    on a machine whose memory is full of files. A forked process gets a copy, as of any other memory.
+    """
     if size < PIECE:
         return bytearray(size)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        return numpy.empty(size, numpy.uint8)
     import mmap
 
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return mmap.mmap(-1, size)
 
 

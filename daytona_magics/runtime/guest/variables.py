@@ -66,12 +66,8 @@ def take_in(wanted: dict[str, Any]) -> dict[str, Any]:
         if "path" in wanted:
             path = wanted["path"]
             try:
-                with open(path, "rb") as file:
-                    while True:
-                        piece = file.read(packing.PIECE)
-                        if not piece:
-                            break
-                        reader.take(piece)
+                with open(path, "rb", 0) as file:
+                    _read(reader, file)
             finally:
                 if os.path.dirname(path) == FOLDER:
                     os.unlink(path)
@@ -83,6 +79,22 @@ def take_in(wanted: dict[str, Any]) -> dict[str, Any]:
     except (packing.Malformed, OSError, binascii.Error, MemoryError) as error:
         why = str(error) or type(error).__name__
         raise TransferError("-i: the variables did not arrive whole: %s" % why) from None
+
+
+def _read(reader: unpacking.Unpacker, file: Any) -> None:
+    """Read a container into the memory its values will live in."""
+    while True:
+        room = reader.room()
+        if room is None:
+            piece = file.read(unpacking.ROOM)
+            if not piece:
+                return
+            reader.take(piece)
+        else:
+            count = file.readinto(room[: packing.GROUP])
+            if not count:
+                return
+            reader.filled(count)
 
 
 def give(namespace: dict[str, Any], outputs: list[list[str]], pickled: bool) -> dict[str, Any]:
