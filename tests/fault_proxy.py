@@ -7,6 +7,8 @@ async with FaultProxy("127.0.0.1", port) as proxy:   # proxy.port leads to port
     proxy.up()              # new connections work; those of a black hole never come back
     proxy.slow(delay=0.05, rate=200_000)   # from the target: seconds for each piece, bytes per second
     proxy.garble("duplicate", 3)           # the next 3 pieces from the target come twice ("reorder": swapped)
+    proxy.both_ways = True                 # what is slow or garbled is so towards the target too
+    proxy.passed                           # bytes relayed so far
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ class FaultProxy:
         self.delay = self.rate = 0.0
         self.garbling: Garbling = "duplicate"
         self.to_garble = 0
+        self.both_ways = False
+        self.garble_after = 0
+        self.passed = 0
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> FaultProxy:
@@ -76,9 +81,13 @@ class FaultProxy:
         """Hold each piece from the target for ``delay`` seconds, and pass on ``rate`` bytes per second."""
         self.delay, self.rate = delay, rate
 
-    def garble(self, how: Garbling, times: int) -> None:
-        """Spoil the next pieces from the target: what they carry is well formed, its order is not."""
-        self.garbling, self.to_garble = how, times
+    def garble(self, how: Garbling, times: int, after: int = 0) -> None:
+        """Spoil the next pieces from the target: what they carry is well formed, its order is not.
+
+        Args:
+            after: bytes that are relayed before.
+        """
+        self.garbling, self.to_garble, self.garble_after = how, times, self.passed + after
 
     def up(self) -> None:
         """New connections are relayed again."""
@@ -126,7 +135,7 @@ class _Pair:
         proxy = self._proxy
         if proxy.delay or proxy.rate:
             await asyncio.sleep(proxy.delay + (len(data) / proxy.rate if proxy.rate else 0.0))
-        if not proxy.to_garble:
+        if not proxy.to_garble or proxy.passed < proxy.garble_after:
             return data
         proxy.to_garble -= 1
         return data + data if proxy.garbling == "duplicate" else await reader.read(65536) + data
@@ -137,8 +146,9 @@ class _Pair:
             while data := await reader.read(65536):
                 if first:
                     data, first = data.replace(*self._names, 1), False
-                if reader is self.server[0]:
+                if reader is self.server[0] or self._proxy.both_ways:
                     data = await self._spoiled(reader, data)
+                self._proxy.passed += len(data)
                 if not self.swallow:
                     writer.write(data)
                     await writer.drain()

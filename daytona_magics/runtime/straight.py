@@ -237,12 +237,9 @@ class Transfer:
             if self._answered():
                 return True
             try:
-                sent = os.sendfile(
-                    self._sock.fileno(), file.fileno(), self.count, min(PIECE, size - self.count)
-                )
+                most = min(PIECE, size - self.count)
+                sent = os.sendfile(self._sock.fileno(), file.fileno(), self.count, most)
             except BlockingIOError:
-                if not _ready(self._sock, select.POLLOUT, STALL):
-                    raise TimeoutError from None
                 continue
             if not sent:
                 raise EOFError
@@ -250,8 +247,14 @@ class Transfer:
         return False
 
     def _answered(self) -> bool:
+        """Wait until something can be sent; True when the engine has answered, or hung up, instead."""
         assert self._sock is not None
-        return _ready(self._sock, select.POLLIN, 0)
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN | select.POLLOUT)
+        found = poll.poll(STALL * 1000)
+        if not found:
+            raise TimeoutError
+        return bool(found[0][1] & ~select.POLLOUT)
 
     def _receive(self, sink: Sink) -> int:
         assert self._sock is not None
@@ -307,12 +310,6 @@ class _Stream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
-
-
-def _ready(sock: socket.socket, event: int, timeout: float) -> bool:
-    poll = select.poll()
-    poll.register(sock, event)
-    return bool(poll.poll(timeout * 1000))
 
 
 def _reason(error: Exception) -> str:

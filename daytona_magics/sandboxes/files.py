@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
 import os
 import secrets
 import shlex
 import shutil
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from io import RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -217,15 +218,30 @@ async def download(
     if info.size > free:
         raise SandboxError(f"{remote!r} has {info.size:,} bytes, and this disk has {free:,} free")
     meter = Meter(tell, f"downloading {shown or PurePosixPath(where).name}", int(info.size))
+    await asyncio.to_thread(_sweep, target)
     part = target.with_name(f".{target.name}.{CREATOR}-{secrets.token_hex(4)}")
     try:
         with part.open("xb", buffering=0) as file:
+            # Nobody else takes it for a leftover.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             sink = _File(file, remote, int(info.size))
             await transfers.receive(sandbox, where, remote, sink, meter)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     return sink.count
+
+
+def _sweep(target: Path) -> None:
+    """Remove what downloads to ``target`` left when their kernel was killed among them."""
+    start = f".{target.name}.{CREATOR}-"
+    for path in target.parent.iterdir():
+        if not path.name.startswith(start):
+            continue
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 class _File:

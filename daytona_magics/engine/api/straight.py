@@ -14,6 +14,7 @@ more bytes at the end of the body. Clients that do not ask, the SDK among them, 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import zlib
 from types import TracebackType
@@ -33,6 +34,8 @@ CHECKSUM = "X-Daytona-Magics-Checksum"
 TAIL = 4
 #: Files that are smaller go through the library.
 LEAST = 128 << 10
+#: Seconds without a byte after which an upload is given up.
+STALL = 300.0
 
 
 def wanted(request: web.BaseRequest) -> bool:
@@ -122,7 +125,8 @@ async def upload(request: web.Request, sandbox_id: str, toolbox: Toolbox, limite
             await line.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             left, checksum = size, 0
             while left:
-                taken = await pump.take(line.fd, min(left, PIECE))
+                # A client that is gone without a word must not keep half a file for ever.
+                taken = await asyncio.wait_for(pump.take(line.fd, min(left, PIECE)), STALL)
                 if not taken:
                     raise ConnectionResetError("the client left")
                 if checked:

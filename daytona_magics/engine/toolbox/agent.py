@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
@@ -40,6 +41,8 @@ class Refused(Exception):
 class Inside:
     """What operations know of the sandbox: ``home``, ``env`` for its processes, ``shell``, ``children``.
 
+    ``began`` is when this program did, ``swept`` the folders where no upload from before then is left.
+
     Programs written for the cloud name ``/home/daytona`` and ``/tmp`` in requests. Below L3 a sandbox has
     neither: such paths then mean its home and its TMPDIR. Only requests are read this way; what runs in the
     sandbox sees the paths as they are, and so do answers.
@@ -55,6 +58,8 @@ class Inside:
         if _is_hidden("/etc/gitconfig"):
             # git refuses all work when it may not read the machine's configuration.
             self.env.setdefault("GIT_CONFIG_NOSYSTEM", "1")
+        self.began = time.time()
+        self.swept: set[str] = set()
         self.children = Children()
         self.sessions = Sessions()
         self.contexts: dict[str, Context] = {}

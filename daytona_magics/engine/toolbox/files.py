@@ -14,6 +14,7 @@ import functools
 import grp
 import os
 import pwd
+import re
 import stat
 import time
 from pathlib import Path
@@ -188,6 +189,8 @@ async def _upload(inside: "Inside", connection: Wire, request: dict[str, Any]) -
         mode = stat.S_IMODE(info.st_mode)
     folder = os.path.dirname(path)
     trees.make_folders(folder)
+    with contextlib.suppress(OSError):  # a folder that can be written and not be read
+        _sweep(inside, folder)
     # The name says nothing of the target's, which may already be as long as a name can be.
     temporary = os.path.join(folder, f".upload-{os.urandom(8).hex()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -204,6 +207,27 @@ async def _upload(inside: "Inside", connection: Wire, request: dict[str, Any]) -
             os.unlink(temporary)
         raise
     await connection.send_json({"size": size})
+
+
+#: What an upload is called before it is whole.
+_UNFINISHED = re.compile(r"\.upload-[0-9a-f]{16}")
+#: Folders that are remembered, and seconds by which the time of a file may be behind the clock.
+_MAX_SWEPT, _BEHIND = 10_000, 0.05
+
+
+def _sweep(inside: "Inside", folder: str) -> None:
+    """Remove what uploads left in `folder` when the toolbox before this one was killed; once is enough."""
+    if folder in inside.swept:
+        return
+    if len(inside.swept) < _MAX_SWEPT:
+        inside.swept.add(folder)
+    for name in filter(_UNFINISHED.fullmatch, os.listdir(folder)):
+        path = os.path.join(folder, name)
+        with contextlib.suppress(OSError):
+            info = os.lstat(path)
+            # What is written now has changed since this program began.
+            if stat.S_ISREG(info.st_mode) and info.st_mtime < inside.began - _BEHIND:
+                os.unlink(path)
 
 
 async def _receive(connection: Wire, fd: int, path: str) -> int:
