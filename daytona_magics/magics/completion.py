@@ -45,8 +45,8 @@ def candidates(text: str) -> tuple[str, Found] | None:
     Returns:
         the word being typed and (completion, kind) pairs; None when the line is not one of ours.
 
-    In:  candidates("%sandbox st")
-    Out: ('st', [('start', 'verb'), ('stop', 'verb')])
+    In:  candidates("%sandbox sta")
+    Out: ('sta', [('status', 'verb'), ('start', 'verb'), ('stat', 'verb')])
     """
     found = _LINE.match(text)
     if found is None:

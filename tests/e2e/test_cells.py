@@ -208,7 +208,7 @@ def test_a_title_that_looks_like_the_magic_runs_nowhere(kernel: Kernel, first: s
 
 
 def test_completion_in_the_kernel(kernel: Kernel) -> None:
-    assert kernel.complete("%sandbox st") == ["start", "stop", "stat"]
+    assert kernel.complete("%sandbox st") == ["status", "start", "stop", "stat"]
     assert kernel.complete("%%sandbox --ti\nprint(1)", len("%%sandbox --ti")) == ["--timeout"]
     name = kernel.run("%sandbox list\n").result.split("→ ")[1].split()[0]
     assert name in kernel.complete("%sandbox use ")

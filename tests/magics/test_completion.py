@@ -27,7 +27,7 @@ def test_other_lines_are_left_alone() -> None:
 
 
 def test_verbs() -> None:
-    assert texts("%sandbox st") == ["start", "stop", "stat"]
+    assert texts("%sandbox st") == ["status", "start", "stop", "stat"]
     assert texts("%sandbox ") == [command.name for command in grammar.VERBS]
     assert texts("box = %sandbox cre") == ["create"]
 
@@ -39,7 +39,7 @@ def test_options_and_choices() -> None:
     assert texts("%%sandbox --ti") == ["--timeout"]
     assert texts("%sandbox create --auto-") == ["--auto-stop", "--auto-delete"]
     assert texts("%sandbox create --language ty") == ["typescript"]
-    assert texts("%sandbox help st") == ["start", "stop", "stat"]
+    assert texts("%sandbox help st") == ["status", "start", "stop", "stat"]
     assert texts("%sandbox list --state s") == ["started", "stopped"]
     assert "auto_stop=" in texts("%sandbox config auto")
 
