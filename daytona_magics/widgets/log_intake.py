@@ -29,7 +29,7 @@ class Intake:
         self._store, self._source, self._kind = store, source, kind
         self._filter = TerminalFilter()
         self._style = log_text.PLAIN
-        self.open = ""
+        self.open = self._raw = ""
 
     def feed(self, text: str, time: float = 0.0) -> None:
         """Take in what came.
@@ -37,16 +37,16 @@ class Intake:
         Args:
             time: when it came, in seconds since 1970; 0 when that is not known.
         """
-        plain = self._style == log_text.PLAIN and "\x1b" not in self.open and not self._filter.waiting
-        if plain and _SUSPECT.search(text) is None:
-            self._plain(self.open + text, time)
+        plain = self._style == log_text.PLAIN and not self._filter.waiting
+        if plain and _SUSPECT.search(text) is None and _SUSPECT.search(self._raw) is None:
+            self._plain(self._raw + text, time)
             return
         text = self._filter.feed(text).translate(_SPACES)
-        *lines, rest = (self.open + log_text.unlinked(text)).split("\n")
+        *lines, rest = (self._raw + log_text.unlinked(text)).split("\n")
         pieces: list[tuple[bytes, bool]] = []
         for line in lines:
             pieces += self._ended(line)
-        self.open = log_text.folded(rest) if log_text.overwrites(rest.rstrip("\r")) else rest
+        self.open, self._raw = log_text.folded(rest) if log_text.overwrites(rest) else (rest, rest)
         pieces += self._cut()
         self._store.append(self._source, self._kind, pieces, time)
 
@@ -59,7 +59,7 @@ class Intake:
                     pieces.append((line, False))
                 else:
                     pieces += cut(line.decode("utf-8"))
-        self.open = rest
+        self.open = self._raw = rest
         pieces += self._cut()
         self._store.append(self._source, self._kind, pieces, time)
 
@@ -67,7 +67,7 @@ class Intake:
         """The rows of a line that has ended."""
         line = line.rstrip("\r")
         if log_text.overwrites(line):
-            line = log_text.folded(line)
+            line = log_text.folded(line)[0]
         shown = self._style.sequence() + line
         if "\x1b" in line:
             self._style = log_text.carried(self._style, line)
@@ -81,14 +81,14 @@ class Intake:
         if "\x1b" in self.open:
             self._style = log_text.carried(self._style, self.open)
         rest = rows.pop()[0].decode("utf-8", "replace")
-        self.open = rest if "\x1b" not in rest else log_text.text(rest)
+        self.open = self._raw = rest if "\x1b" not in rest else log_text.text(rest)
         return rows
 
     def end(self, time: float = 0.0) -> None:
         """Nothing more comes: what has not ended is a line, too."""
         if self.open:
-            self._store.append(self._source, self._kind, self._ended(self.open), time)
-            self.open = ""
+            self._store.append(self._source, self._kind, self._ended(self._raw), time)
+            self.open = self._raw = ""
 
 
 def cut(line: str) -> list[tuple[bytes, bool]]:

@@ -190,27 +190,29 @@ def overwrites(line: str) -> bool:
     return _MOVES.search(line) is not None
 
 
-def folded(line: str) -> str:
-    """What a terminal shows of a line that overwrites itself.
+def folded(line: str) -> tuple[str, str]:
+    """What a terminal shows of a line that overwrites itself, and a shorter line that ends in the same way.
 
-    In:  folded("10%\\r20%"), folded("abcdef\\rXY"), folded("abcdef\\rXY\\x1b[K")
-    Out: ('20%', 'XYcdef', 'XY')
+    The second is what further text of the line goes behind: it knows where the next character is written.
+
+    In:  folded("abc\\r10%\\r2")
+    Out: ('20%', '20%\\r2')
     """
     pieces = line.split("\r")
     if "\x1b" not in line and "\b" not in line:
         shown = pieces[-1]
         for piece in reversed(pieces[:-1]):
             shown += piece[len(shown) :]
-        return shown
+        return shown, shown if len(pieces[-1]) == len(shown) else f"{shown}\r{pieces[-1]}"
     return _drawn(pieces if len(pieces) <= OVERDRAWN else ["", *pieces[-OVERDRAWN:]])
 
 
-def _drawn(pieces: list[str]) -> str:
+def _drawn(pieces: list[str]) -> tuple[str, str]:
     """Draw pieces over each other on one row of cells."""
     cells: list[tuple[Style, str]] = []
-    style = PLAIN
+    style, column = PLAIN, 0
     for piece in pieces:
-        column, at = 0, 0
+        column = at = 0
         while at < len(piece):
             if piece[at] in "\x1b\x9b" and (match := _ESCAPE.match(piece, at)):
                 at = match.end()
@@ -227,7 +229,11 @@ def _drawn(pieces: list[str]) -> str:
                     cells += [(PLAIN, " ")] * (column - len(cells) + 1)
                 cells[column] = (style, char)
                 column += 1
-    return _written(cells, style)
+    shown = _written(cells, style)
+    # Drawn once more up to where the next character goes.
+    blanks = [(PLAIN, " ")] * (column - len(cells))
+    rest = "" if column == len(cells) else f"\x1b[0m\r{_written([*cells[:column], *blanks], style)}"
+    return shown, shown + rest
 
 
 def _moved(cells: list[tuple[Style, str]], column: int, kind: str, parameters: str) -> int:

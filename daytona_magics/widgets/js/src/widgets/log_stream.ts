@@ -37,6 +37,7 @@ export class LogStream {
   private readonly match = field("Filter", "Show only lines that hold this");
   private readonly find = field("Find", "Walk through lines that hold this");
   private readonly count = h("span", { class: "dm-count", "aria-live": "polite" });
+  private readonly lines = h("span", { class: "dm-count dm-lines-count" });
   private readonly dropped = h("div", { class: "dm-dropped", hidden: true });
   private readonly newer = button("", "Show the newest lines and follow", () => this.follow());
   private readonly spoken = h("div", { class: "dm-hidden", "aria-live": "polite", "aria-atomic": "true" });
@@ -46,6 +47,7 @@ export class LogStream {
   private nth = 0;
   private spokenAt = 0;
   private looks = 0;
+  private looked = "";
 
   constructor(view: View) {
     this.frame = new Frame(view, "dm-log", "Log of the sandbox", css);
@@ -58,10 +60,11 @@ export class LogStream {
     this.save = new Save(this.frame, (from, count) => this.rows(from, count));
     this.newer.classList.add("dm-newer");
     this.newer.hidden = true;
+    this.sources.element.append(this.lines);
     this.frame.build(this.tools(), this.sources.element, this.dropped,
       h("div", { class: "dm-lines-frame" }, this.list.box, this.newer, this.spoken));
     this.listen(view);
-    this.frame.onBack = () => void this.look();
+    this.frame.onBack = () => void this.look(false, true);
     void this.look();
   }
 
@@ -143,18 +146,22 @@ export class LogStream {
   // -- the kernel ------------------------------------------------------------------------------------------------
 
   /** Say what this view wants to see. */
-  private async look(finding = false): Promise<void> {
-    const turn = ++this.looks;
+  private async look(finding = false, anew = false): Promise<void> {
     const kinds = [...(this.on.out ? [1] : []), ...(this.on.err ? [2] : [])];
     const given = {
       view: this.view,
       match: this.match.value,
       find: this.find.value,
-      regex: this.on.regex,
-      case: this.on.case,
+      // Without a text to look for they change nothing, and the reader stays where he is.
+      regex: this.on.regex && (this.match.value || this.find.value) !== "",
+      case: this.on.case && (this.match.value || this.find.value) !== "",
       kinds,
       hidden: this.sources.hidden,
     };
+    const wanted = JSON.stringify(given);
+    if (wanted === this.looked && !anew) return;
+    this.looked = wanted;
+    const turn = ++this.looks;
     try {
       const { value } = await this.frame.line.call("look", given);
       if (turn !== this.looks) return;
@@ -258,7 +265,7 @@ export class LogStream {
     const parts = [kept ? `${shown.toLocaleString()} of ${plural(news.lines)}` : plural(news.lines)];
     if (news.behind > 0) parts.push(`${news.behind.toLocaleString()} still to search`);
     if (news.slow > 0) parts.push(`${news.slow.toLocaleString()} shown because the expression took too long`);
-    this.frame.say(parts.join(" · "));
+    this.lines.textContent = parts.join(" · ");
     const nth = this.nth > 0 ? `${this.nth.toLocaleString()} of ` : "";
     this.count.textContent = news.found === null ? "" : news.found === 0 ? "none" : `${nth}${news.found.toLocaleString()}`;
   }
