@@ -37,11 +37,8 @@ HINTS = {
     "DISK_FULL": "The sandbox's disk is full:  %sandbox exec df -h .",
 }
 
-#: Two branches that went apart.
-APART = (
-    "%sandbox_git fetch  and  %sandbox_git merge REMOTE/BRANCH  join both;  "
-    "%sandbox_git reset --hard REMOTE/BRANCH  takes theirs and gives up what is only here."
-)
+#: Two branches that have no commit in common.
+APART = "%sandbox_git reset --hard REMOTE/BRANCH  takes theirs and gives up what is only here."
 #: What a command prints, by code; the first that is found decides.
 _KINDS: tuple[tuple[str, str], ...] = (
     ("DISK_FULL", r"no space left on device|disk quota exceeded"),
@@ -102,8 +99,7 @@ def failed(doing: str, text: str, code: str = "", secrets: Sequence[str] = ()) -
     said = _PREFIX.sub("", "\n".join(lines)).strip() or "git said nothing"
     said = said if len(said) <= LONGEST else said[:LONGEST] + " […]"
     code = code or code_of(text)
-    apart = "commits of their own" in said or "unrelated histories" in said
-    hint = APART if apart else HINTS.get(code, "")
+    hint = APART if "unrelated histories" in said else HINTS.get(code, "")
     return GitError(f"{doing}: {said}", code=code, hint=hint)
 
 
