@@ -455,3 +455,19 @@ def test_signed_urls_outlive_the_engine(fresh_engine: IsolatedEngine) -> None:
 
     time.sleep(1)
     assert asyncio.run(statuses()) == [502, 404]
+
+
+async def test_whoever_knows_a_token_is_greeted_and_nobody_else(
+    box: Any, anybody: aiohttp.ClientSession
+) -> None:
+    signed = await box.create_signed_preview_url(3000, expires_in_seconds=60)
+    where = by_path(signed.url, signed.token, 3000).removesuffix("/3000/")
+    async with anybody.get(where, headers={"Origin": "http://notebook.example"}) as answer:
+        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (204, "*")
+    async with anybody.get(where[:-1] + "~") as answer:
+        assert answer.status == 404
+    async with anybody.get(where.replace(signed.token, "a" * 26)) as answer:
+        assert answer.status == 404 and "X-Daytona-Magics-Error" in answer.headers
+    # Under a preview's own name the same path is its server's.
+    async with anybody.get(f"{signed.url.rstrip('/')}/p/{signed.token}") as answer:
+        assert answer.status == 200 and answer.headers["X-Theirs"] == "kept"
