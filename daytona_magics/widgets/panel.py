@@ -287,7 +287,8 @@ class SandboxPanel(LiveWidget):
         if kind not in self._watcher.opens:
             raise CallError("refused", f"there is no widget {kind!r}")
         await self.sandbox()
-        child = await asyncio.to_thread(opening.make, kind, self.binding, of)
+        run = next((one for one in self.inside.get("runs", ()) if one["id"] == of), None)
+        child = await asyncio.to_thread(opening.make, kind, self.binding, of, run)
         # It belongs to the panel's cell, whichever cell ran last.
         child._cell = self._cell
         self._children = [*self._children[-7:], child]

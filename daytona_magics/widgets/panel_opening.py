@@ -23,19 +23,23 @@ def there() -> list[str]:
     return [name for name in OPENED if name in widgets.__all__]
 
 
-def make(kind: str, binding: Binding, of: Any) -> Any:
+def make(kind: str, binding: Binding, of: Any, run: dict[str, Any] | None = None) -> Any:
     """A widget of the binding's sandbox.
 
     Args:
-        of: what it shows: a port for Preview, an execution's id for LogStream; None for what it begins with.
+        of: the port of a Preview.
+        run: the execution of a LogStream, as the panel shows it; None for what it begins with.
     """
     made: Any = getattr(importlib.import_module("daytona_magics.widgets"), kind)
     if kind == "Preview":
         if isinstance(of, bool) or not isinstance(of, int) or not 0 < of < 65536:
             raise CallError("refused", "a preview is of a port from 1 to 65535")
         return made(of, binding=binding)
-    if kind == "LogStream" and isinstance(of, str) and of.isalnum() and len(of) <= 64:
-        return made(of, binding=binding)
+    if kind == "LogStream" and run is not None:
+        from daytona_magics.widgets.log_sources import JobSource
+
+        ended = run["state"] not in ("queued", "running")
+        return made(JobSource(run["id"], run["name"], ended=ended), binding=binding)
     return made(binding=binding)
 
 
