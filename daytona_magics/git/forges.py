@@ -178,9 +178,7 @@ class Forge(abc.ABC):
             raise SandboxUsageError(f"method {method!r}: choose from {', '.join(METHODS)}")
         request = await self.find_request(head, base)
         if request is None and method != "merge":
-            raise SandboxUsageError(
-                f"{method} needs a {self.noun}, and there is none for {head}:  %sandbox_git pr  opens one"
-            )
+            raise SandboxUsageError(f"{method} needs a {self.noun}, and there is none for {head}")
         try:
             if request is not None:
                 return await self.merge_request(request, method, sha)
