@@ -227,7 +227,7 @@ def test_methods(house: ForgeHouse) -> None:
     forge = of(house)
     with pytest.raises(SandboxUsageError, match="choose from merge, squash, rebase"):
         run(forge.merge("nb/ahead", "main", method="fast"))
-    with pytest.raises(SandboxUsageError, match="squash needs a .* request, and there is none"):
+    with pytest.raises(SandboxUsageError, match=r"squash needs a .* request, and there is none"):
         run(forge.merge("nb/ahead", "main", method="squash"))
     assert not house.requests
 
