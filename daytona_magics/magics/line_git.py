@@ -44,7 +44,7 @@ def no_body(options: Any, verb: str) -> None:
     """Refuse a cell below a line that reads none: nobody must think that it did something."""
     if options.body is not None and options.body.strip():
         raise SandboxUsageError(
-            f"%%sandbox_git {verb} reads no cell; only commit does",
+            f"%%sandbox_git {verb} reads no cell; only commit and pr do",
             hint=f"Write  %sandbox_git {verb}  with one %, on its own line.",
         )
 
@@ -192,9 +192,14 @@ def commit(shell: Any, options: Any) -> Committed:
 
 
 def merge(shell: Any, options: Any) -> None:
-    """``%sandbox_git merge BRANCH | --abort``"""
+    """``%sandbox_git merge BRANCH | --abort | --into BASE``"""
     from daytona_magics.git import changing
 
+    if options.into is not None:
+        from daytona_magics.magics.line_git_forge import merge_into
+
+        merge_into(shell, options)
+        return
     if options.abort == (options.branch is not None):
         raise SandboxUsageError("name the branch to merge, or write --abort")
     if options.abort:

@@ -46,6 +46,9 @@ def _verb(
     return _Command(name, summary, run, args, (*options, *WHERE), magic="sandbox_git", **more)
 
 
+_BASE = Argument(
+    "base", "the branch it belongs in (default: where it began, else the server's)", "?", values=BRANCH
+)
 _PATHS = "paths from the repository's top"
 VERBS: tuple[_Command, ...] = (
     _verb(
@@ -166,7 +169,59 @@ VERBS: tuple[_Command, ...] = (
             Option(("--abort",), "give it up: everything is as before the merge"),
             Option(("--no-ff",), "make a merge commit also where the branch only has to move forward"),
             Option(("-m", "--message"), "the message of the merge commit", "TEXT"),
+            Option(
+                ("--into",),
+                "instead, bring the current branch into BASE on the server (GitHub and GitLab: by their API)",
+                "BASE",
+                values=BRANCH,
+            ),
+            Option(
+                ("--method",),
+                "with --into: how a pull or merge request is merged (default: merge)",
+                "HOW",
+                choices=("merge", "squash", "rebase"),
+            ),
+            Option(("-y", "--yes"), "with --into: do it, after it was said what would be done"),
+            *LOGIN,
+            QUIET,
         ),
+        examples=("%sandbox_git merge dev", "%sandbox_git merge --into main --yes"),
+    ),
+    _verb(
+        "open",
+        "Give the page of the current branch on GitHub or GitLab.",
+        "line_git_forge:open_page",
+    ),
+    _verb(
+        "compare",
+        "Compare the current branch with its base on GitHub or GitLab, and give the page.",
+        "line_git_forge:compare",
+        Argument(
+            "base",
+            "the branch it belongs in (default: where it began, else the server's)",
+            "?",
+            values=BRANCH,
+        ),
+        options=(*LOGIN, QUIET),
+    ),
+    _verb(
+        "pr",
+        "Open a pull or merge request for the current branch; as a cell magic, title and text.",
+        "line_git_forge:pr",
+        Argument(
+            "base",
+            "the branch it belongs in (default: where it began, else the server's)",
+            "?",
+            values=BRANCH,
+        ),
+        options=(
+            Option(("-t", "--title"), "its title (default: by the commits)", "TEXT"),
+            Option(("-m", "--message"), "its text", "TEXT"),
+            Option(("--draft",), "not ready to be merged yet"),
+            *LOGIN,
+            QUIET,
+        ),
+        examples=("%sandbox_git pr", "%%sandbox_git pr main\nFit the model\n\nWhy."),
     ),
     _verb(
         "sync",
