@@ -26,7 +26,7 @@ def _pool() -> Path | None:
 def lend(state: Path) -> None:
     """Give an engine that is to start a layer, if there is one."""
     pool = _pool()
-    if pool is None or not pool.is_dir() or (state / "layers").exists():
+    if pool is None or not pool.is_dir() or not state.parent.is_dir() or (state / "layers").exists():
         return
     for layer in pool.iterdir():
         state.mkdir(mode=0o700, exist_ok=True)

@@ -86,7 +86,7 @@ SAID: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("$git -C ../shallow.git rev-list --count main", ("6",)),
     ],
     "conflict": [
-        ("status", ("Conflicts (2)", "U  both.txt", "U  gone.txt", "a merge is under way")),
+        ("status", ("Conflicts (2)", "U  both.txt", "U  gone.txt", "merge is under way")),
         ("diff", ("++<<<<<<< HEAD", "Unmerged path gone.txt")),
         ("!commit -m no", ("there are conflicts in both.txt, gone.txt",)),
         ("add .", ("staged",)),

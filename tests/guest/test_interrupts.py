@@ -27,10 +27,11 @@ DEAF = {
     "child": "import subprocess; subprocess.run(['bash','-c','trap \"\" INT; for i in {1..600}; do sleep 0.1 61.%s; done'])",
     "cell": "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        print('no')",
 }
-#: Goes on when it is interrupted, LAST times; so do its children, one of them in a session of its own.
+#: Goes on when it is interrupted, LAST times; so do its children, one of them in a session of its own. Their
+#: mark is in no command line before they ignore the interrupt.
 STUBBORN = """import subprocess, time
 for head in [], ['setsid']:
-    subprocess.Popen([*head, 'sh', '-c', "trap '' INT; exec sleep 61.%s"])
+    subprocess.Popen([*head, 'sh', '-c', "trap '' INT; n=61; exec sleep $n.%s"])
 caught = 0
 while True:
     try:
@@ -149,7 +150,7 @@ def test_second_and_third_press(client: Client, end: str) -> None:
 
 
 def test_bash_child_deaf_to_sigint_is_gone_by_the_second_press(client: Client) -> None:
-    run, mark = begin(client, "a=1; bash -c 'trap \"\" INT; sleep 61.%s'; echo after", "bash")
+    run, mark = begin(client, "a=1; bash -c 'trap \"\" INT; n=61; sleep $n.%s'; echo after", "bash")
     client.request("interrupt", id=run.id, level=1)
     client.request("interrupt", id=run.id, level=2)
     client.wait(run)
