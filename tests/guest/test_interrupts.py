@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from .harness import Client, Run
+from .harness import Client, Run, alive
 
 ENDLESS = {
     "loop": "while True: pass",
@@ -310,10 +310,10 @@ def test_a_forked_orphan_in_a_session_of_its_own(client: Client) -> None:
     run = client.start(code)
     client.until_out(run, b"\n")
     pid = int(run.out)
-    assert os.path.exists("/proc/%d" % pid)
+    assert alive(pid)
     client.request("interrupt", id=run.id, level=1)
     client.wait(run)
-    assert not os.path.exists("/proc/%d" % pid)
+    assert not alive(pid)
 
 
 def test_a_broken_pipe_is_an_exception_not_a_death(client: Client) -> None:
