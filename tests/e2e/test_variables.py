@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -190,18 +191,31 @@ def test_a_hostile_sandbox_gains_nothing_by_what_it_sends(kernel: Kernel) -> Non
     assert kernel.run("%sandbox reset").status == "ok"
 
 
+def pipes(pid: int) -> int:
+    """How many ends of pipes a process has."""
+    found = 0
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += os.readlink(fd).startswith("pipe:")
+    return found
+
+
 def test_an_engine_that_dies_in_a_transfer_is_one_clear_error(kernel: Kernel) -> None:
     state = Path(kernel.env["DAYTONA_MAGICS_HOME"])
-    kernel.run("import numpy as np; heavy = np.zeros(40_000_000); count = 3")
+    kernel.run("import numpy as np; heavy = np.zeros(80_000_000); count = 3")
+    kernel.run("%%sandbox\n0")
+    engine = int(json.loads((state / "engine.json").read_text())["pid"])
     ended, killed = threading.Event(), threading.Event()
+    # What is large goes through a pipe of the engine's while it is on its way.
+    before = pipes(engine)
 
     def kill() -> None:
         while not ended.is_set():
-            if any(state.rglob(".upload-*")):
-                os.kill(json.loads((state / "engine.json").read_text())["pid"], signal.SIGKILL)
+            if pipes(engine) > before:
+                os.kill(engine, signal.SIGKILL)
                 killed.set()
                 return
-            time.sleep(0.01)
+            time.sleep(0.005)
 
     killer = threading.Thread(target=kill)
     killer.start()
