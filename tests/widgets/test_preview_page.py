@@ -92,6 +92,25 @@ def test_the_page_is_shown_confined_and_its_address_is_not_in_the_document(bench
         screenshot(bench.page, f"preview_{width}")
 
 
+def test_a_frame_that_is_moved_or_comes_late_into_the_page_is_filled(bench: Bench) -> None:
+    """A frame outside of the page cannot be shown anything, and loses what it showed."""
+    page = bench.page
+    root = mounted(bench)
+    expect(root.frame_locator("iframe").locator("h1")).to_have_text("the page")
+    page.evaluate("() => document.body.append(document.getElementById('dm-bench'))")
+    expect(root.frame_locator("iframe").locator("h1")).to_have_text("the page")
+    del bench.answers["open"]
+    mounted(bench)
+    page.evaluate("() => { window.dmAway = document.getElementById('dm-bench'); window.dmAway.remove() }")
+    windows = len(page.context.pages)
+    asked = next(one["call"] for one in bench.sent() if one.get("name") == "open")
+    bench.down(reply=asked, value=OPENED)
+    page.wait_for_function("() => window.dmAway.querySelector('iframe')")
+    page.evaluate("() => document.body.append(window.dmAway)")
+    expect(root.frame_locator("iframe").locator("h1")).to_have_text("the page")
+    assert len(page.context.pages) == windows
+
+
 @pytest.mark.parametrize(
     ("headers", "refused"),
     [

@@ -49,6 +49,8 @@ export class Preview {
   private readonly term = h("div", { class: "dm-term" }, this.left, this.renewal);
   private place: Place | undefined;
   private seen: Seen | undefined;
+  /** The browser's side of the frame: another one, or none, means that the frame is empty. */
+  private inside: Window | null = null;
   private ends = 0;
   private lifetime = 0;
   private looked = 0;
@@ -99,6 +101,7 @@ export class Preview {
 
   private tick(): void {
     this.count();
+    this.refill();
     const looking = this.onScreen && !document.hidden && this.frame.alive && this.frame.standing.state === "started";
     if (!looking || this.asking) return;
     const now = Date.now();
@@ -219,7 +222,15 @@ export class Preview {
       referrerpolicy: "no-referrer",
     });
     this.stage.replaceChildren(frame);
-    h("a", { href: this.href(place), target: name, referrerpolicy: "no-referrer" }).click();
+    this.inside = frame.contentWindow;
+    // Outside of the page it is nobody's target: the browser would open a window of that name.
+    if (this.inside) h("a", { href: this.href(place), target: name, referrerpolicy: "no-referrer" }).click();
+  }
+
+  /** A frame that comes into the page only now, or is moved in it (a notebook is put beside another), is empty. */
+  private refill(): void {
+    const now = this.stage.querySelector("iframe")?.contentWindow ?? null;
+    if (this.place && now && now !== this.inside) this.fill(this.place);
   }
 
   private href(place: Place): string {
