@@ -1,17 +1,21 @@
 /**
- * What is typed, on its way to the kernel: in order, one message at a time.
+ * What is typed, on its way to the kernel, in order.
  *
- * Keys that come while a message is under way go together in the next one, and a large paste goes in pieces, each
- * after the sandbox has taken the one before. An interrupt overtakes what has not left yet.
+ * A key does not wait for the answer to the one before; the kernel takes them one after the other. When much is
+ * under way the next message takes along all that came meanwhile, so a large paste goes in pieces, each after the
+ * sandbox has taken the one before. An interrupt overtakes what has not left yet.
  */
 import { CallFailed, type Line } from "./line";
 
+/** Bytes, and messages, that are under way at most. */
 const PIECE = 16 * 1024;
+const MESSAGES = 8;
 const INTERRUPT = 3;
 
 export class Typing {
   private waiting: Uint8Array[] = [];
-  private sending = false;
+  private bytes = 0;
+  private messages = 0;
 
   constructor(
     private readonly line: Line,
@@ -22,32 +26,37 @@ export class Typing {
   add(bytes: Uint8Array): void {
     if (bytes.length === 1 && bytes[0] === INTERRUPT) this.waiting = [];
     for (let at = 0; at < bytes.length; at += PIECE) this.waiting.push(bytes.subarray(at, at + PIECE));
-    if (!this.sending) void this.send();
+    this.send();
   }
 
-  /** Bytes that have not left yet. */
-  get left(): number {
-    return this.waiting.reduce((sum, one) => sum + one.length, 0);
+  private send(): void {
+    while (this.messages < MESSAGES && this.fits(0)) void this.leave(this.next());
   }
 
-  private async send(): Promise<void> {
-    this.sending = true;
+  private async leave(piece: ArrayBuffer): Promise<void> {
+    this.messages += 1;
+    this.bytes += piece.byteLength;
     try {
-      while (this.waiting.length > 0) {
-        await this.line.call("type", { tab: this.tab }, [this.next()]);
-      }
+      await this.line.call("type", { tab: this.tab }, [piece]);
     } catch (error) {
       this.waiting = [];
       this.failed(error instanceof CallFailed ? error : new CallFailed("failed", String(error), ""));
     } finally {
-      this.sending = false;
+      this.messages -= 1;
+      this.bytes -= piece.byteLength;
     }
+    this.send();
+  }
+
+  /** Whether what waits first may leave together with so many bytes. */
+  private fits(more: number): boolean {
+    return this.waiting[0] !== undefined && this.bytes + more + this.waiting[0].length <= PIECE;
   }
 
   private next(): ArrayBuffer {
     const parts: Uint8Array[] = [];
     let size = 0;
-    while (this.waiting[0] !== undefined && size + this.waiting[0].length <= PIECE) {
+    while (this.fits(size)) {
       const part = this.waiting.shift() as Uint8Array;
       parts.push(part);
       size += part.length;
