@@ -7,7 +7,9 @@ import { h, style, visible } from "./dom";
 import { button, Frame, toggle, toolbar } from "./frame";
 import css from "./terminal.css";
 import { coreOf } from "./mount";
+import { light, onLight } from "./terminal_light";
 import { remembered, remember } from "./terminal_memory";
+import { Offer } from "./terminal_offer";
 import { type Around, Screen, type Told } from "./terminal_screen";
 import { Sessions } from "./terminal_sessions";
 import { Tabs } from "./terminal_tabs";
@@ -41,14 +43,12 @@ class TerminalView implements Around {
   private readonly sessions: Sessions;
   private readonly stage = h("div", { class: "dm-stage" });
   private readonly where = h("div", { class: "dm-where" });
-  /** What is offered does not take the focus, so it is said to who cannot see it. */
-  private readonly spokenOf = h("div", { class: "dm-hidden", role: "status", "aria-live": "polite" });
+  private readonly offer: Offer;
   private readonly timers = new Map<string, ReturnType<typeof setTimeout>>();
   private fontSize = remembered("font", 13, SMALLEST, LARGEST);
   private spoken = remembered("spoken", 0, 0, 1) === 1;
   private speaker = "";
   private active = 0;
-  private offered = "";
 
   constructor(private readonly view: View) {
     style("dm-style-xterm", xterm, view.el);
@@ -60,7 +60,8 @@ class TerminalView implements Around {
       rename: (tab) => this.rename(tab),
     });
     this.sessions = new Sessions(line, (session) => void this.join(session), (error) => this.frame.failed(error));
-    this.frame.build(this.bar(), this.sessions.element, this.stage, this.where, this.spokenOf);
+    this.offer = new Offer(this.frame, () => this.recover());
+    this.frame.build(this.bar(), this.sessions.element, this.stage, this.where, this.offer.element);
     this.frame.onStanding = (now) => {
       if (now.state === "started") void this.awake();
     };
@@ -98,20 +99,12 @@ class TerminalView implements Around {
     this.view.control.on("comm_live_update", lives);
     const resized = new ResizeObserver(() => this.later("fit", SETTLED, () => this.fit()));
     resized.observe(this.stage);
-    const light = matchMedia("(prefers-color-scheme: light)");
-    const look = () => this.look();
-    light.addEventListener("change", look);
-    const themed = new MutationObserver(look);
-    for (const one of [document.body, document.documentElement]) {
-      themed.observe(one, { attributes: true, attributeFilter: ["data-jp-theme-light", "class", "data-theme", "theme"] });
-    }
+    onLight(() => this.look(), signal);
     this.stage.addEventListener("focusin", () => this.speak());
     signal.addEventListener("abort", () => {
       model.off("msg:custom", down);
       this.view.control.off("comm_live_update", lives);
-      light.removeEventListener("change", look);
       resized.disconnect();
-      themed.disconnect();
       for (const timer of this.timers.values()) clearTimeout(timer);
       for (const screen of this.screens.values()) screen.dispose();
     });
@@ -343,25 +336,7 @@ class TerminalView implements Around {
   private drawState(): void {
     const told = this.screen?.told;
     this.stage.dataset.state = told?.state ?? "none";
-    if (told === undefined || told.state === "running" || told.state === "opening") {
-      if (this.offered) {
-        this.frame.ask.close();
-        this.say("");
-      }
-      this.offered = "";
-      return;
-    }
-    const key = `${told.id} ${told.state} ${told.said}`;
-    if (this.offered === key) return;
-    this.offered = key;
-    this.spokenOf.textContent = visible(told.said);
-    // How the sandbox is started again is for the banner to say.
-    if (told.state === "lost" || told.state === "stopped" || this.frame.standing.state !== "started") {
-      this.say(told.said, told.state !== "lost");
-      return;
-    }
-    const words = { ended: "Restart shell", cut: "Reconnect" };
-    this.frame.ask.offer(told.said, words[told.state], () => this.recover());
+    this.offer.draw(told);
   }
 
   private recover(): void {
@@ -413,13 +388,6 @@ class TerminalView implements Around {
     clearTimeout(this.timers.get(name));
     this.timers.set(name, setTimeout(act, milliseconds));
   }
-}
-
-function light(): boolean {
-  const told = document.body.dataset.jpThemeLight;
-  if (told !== undefined) return told !== "false";
-  if (document.body.classList.contains("vscode-dark") || document.documentElement.dataset.theme === "dark") return false;
-  return matchMedia("(prefers-color-scheme: light)").matches;
 }
 
 function bytes(view: DataView | undefined): Uint8Array {
