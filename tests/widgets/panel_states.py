@@ -110,6 +110,24 @@ def others(count: int) -> dict[str, Any]:
     return {"loaded": True, "rows": [{**own, "can": ["stop", "delete"]}, *(row(n) for n in range(1, count))]}
 
 
+def cases() -> dict[str, dict[str, Any]]:
+    """The panel as people meet it: typical, empty, huge and failing."""
+    words = "Stopped: variables are lost, files kept."
+    stopped = box(state="stopped", words=words, can=["start", "archive", "keep", "delete"])
+    standing = {"name": "box", "text": "The sandbox is stopped.", "offer": "Start it", "state": "stopped"}
+    none = {"name": "", "text": "There is no sandbox yet.", "offer": "Create a sandbox", "state": "none"}
+    failed = {"code": "unreachable", "text": "the endpoint does not answer", "hint": "%sandbox doctor"}
+    nothing = {"resources": {}, "inside": {}, "others": {}}
+    full = {"view": view(), "resources": resources(), "inside": inside(), "others": others(7)}
+    many = inside(runs=[run(number) for number in range(1, 90)])
+    return {
+        "empty": {"view": view(phase="none", box=None), "_sandbox": none, **nothing},
+        "typical": full,
+        "huge": {**full, "others": others(200), "inside": many},
+        "error": {**full, "view": view(problem=failed, box=stopped), "_sandbox": standing},
+    }
+
+
 def hostile() -> dict[str, Any]:
     """Everything that comes from a sandbox or an endpoint, as somebody who means harm would write it."""
     evil = box(

@@ -8,15 +8,19 @@ A widget is added by a function ``(bench, state, width)`` that draws it, and a l
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from tests.browser import chromium
+from tests.widgets import panel_states
 from tests.widgets.page import Bench
+from tests.widgets.test_preview_page import DOWN, OPENED, SEEN, TOKEN
+from tests.widgets.test_terminal_view import TAB, Terminal
 
 STATES = ("empty", "typical", "huge", "error")
 WIDTHS = (400, 1400)
@@ -90,9 +94,90 @@ def file_tree(bench: Bench, state: str, width: int) -> None:
         expect(root.locator(".dm-look pre")).to_be_visible()
 
 
+PROMPT = "\x1b[1;32mdaytona@sandbox\x1b[0m:\x1b[1;34m~/project\x1b[0m$ "
+LISTED = "\x1b[1;34mdata\x1b[0m  \x1b[1;34mnotebooks\x1b[0m  README.md  \x1b[1;32mrun.sh\x1b[0m  train.py\r\n"
+TESTED = (
+    "\x1b[1m============ test session starts ============\x1b[0m\r\n"
+    "tests/test_model.py \x1b[32m......\x1b[31mF\x1b[32m....\x1b[0m  \x1b[31m[100%]\x1b[0m\r\n\r\n"
+    "\x1b[31mFAILED\x1b[0m tests/test_model.py::test_shape - assert (3, 4) == (4, 3)\r\n"
+    "\x1b[31m====== \x1b[1m1 failed\x1b[0;31m, \x1b[32m10 passed\x1b[31m in 0.42s ======\x1b[0m\r\n"
+)
+
+
+def terminal(bench: Bench, state: str, width: int) -> None:
+    """A shell that was just opened; two that were used; sixteen of them; and a sandbox that stopped."""
+    tabs = [TAB]
+    if state == "typical":
+        tabs = [TAB, {**TAB, "id": 2, "name": "htop"}]
+    elif state == "huge":
+        names = (f"{number} a shell with a rather long name" for number in range(1, 17))
+        tabs = [{**TAB, "id": number, "name": name} for number, name in enumerate(names, 1)]
+    elif state == "error":
+        said = "The sandbox is not running any more; the shell has ended."
+        tabs = [{**TAB, "state": "stopped", "said": said}]
+    made = Terminal(bench)
+    root = made.mount(*tabs, speaks=False, width=width)
+    root.get_by_role("tab").first.click()
+    made.feed(PROMPT)
+    if state != "empty":
+        made.feed(f"ls\r\n{LISTED}{PROMPT}pytest -q\r\n{TESTED}{PROMPT}")
+    if state == "huge":
+        made.feed("seq 1 2000\r\n" + "".join(f"{number}\r\n" for number in range(1, 2001)) + PROMPT)
+    if state == "error":
+        bench.change("_sandbox", ERROR)
+    expect(root.locator(".xterm-rows").first).to_contain_text("daytona@sandbox")
+
+
+SERVED = """<!doctype html><title>{title}</title>
+<style>body {{ font: 15px/1.5 sans-serif; margin: 2em; color: #223 }} td {{ padding: .2em 1em }}
+td i {{ display: block; height: .8em; background: #4a7bd0; border-radius: 3px }}</style>
+<h1>{title}</h1><p>Millimetres of rain, by day.</p><table>{rows}</table>"""
+
+
+def preview(bench: Bench, state: str, width: int) -> None:
+    """A page of a server; a long one with long names; a server that does not answer; a stopped sandbox."""
+    title = "Rain" if state != "huge" else "A report whose title goes on and on, " * 6
+    days = 7 if state != "huge" else 400
+    rows = "".join(f"<tr><td>day {n}<td><i style='width:{n * 37 % 90 + 5}px'></i>" for n in range(1, days))
+
+    def serve(route: Route) -> None:
+        headers = {"Access-Control-Allow-Origin": "*"}
+        if route.request.url.endswith(TOKEN):
+            route.fulfill(status=204, headers=headers)
+        else:
+            route.fulfill(content_type="text/html", body=SERVED.format(title=title, rows=rows))
+
+    bench.page.unroute_all()
+    bench.page.route(re.compile("^http:"), serve)
+    path = "/" if state != "huge" else "/reports/2026/rain?" + "&".join(f"station={n}" for n in range(40))
+    seen = {"title": title, "path": path}
+    bench.answers["open"] = {**(DOWN if state == "empty" else OPENED), **seen}
+    bench.answers["look"] = {**(DOWN if state == "empty" else SEEN), **seen}
+    if state == "error":
+        bench.answers["open"] = {"error": {"code": "stopped", "text": ERROR["text"], "hint": ""}}
+    standing = {"_sandbox": ERROR} if state == "error" else {}
+    root = bench.mount("preview", width, view={"port": 3000, "path": path}, **standing)
+    if state == "empty":
+        expect(root.locator(".dm-notice")).to_be_visible()
+    elif state != "error":
+        expect(root.frame_locator("iframe").locator("h1")).to_be_visible()
+
+
+def panel(bench: Bench, state: str, width: int) -> None:
+    """A sandbox at work; none; one with ninety cells among two hundred; one that stopped, out of reach."""
+    bench.answers.update({name: {} for name in ("watch", "refresh")})
+    root = bench.mount("sandbox-panel", width, **panel_states.cases()[state])
+    if state == "huge":
+        bench.page.evaluate("() => document.querySelectorAll('details').forEach(one => { one.open = true })")
+    expect(root.locator(".dm-panel-title")).not_to_be_empty()
+
+
 #: Name -> the bundle that draws it, and the function.
 WIDGETS: dict[str, tuple[str, Callable[[Bench, str, int], None]]] = {
     "file-tree": ("core.js", file_tree),
+    "terminal": ("terminal.js", terminal),
+    "preview": ("core.js", preview),
+    "panel": ("core.js", panel),
 }
 
 

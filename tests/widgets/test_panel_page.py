@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,26 +190,8 @@ def test_hostile_texts_stay_texts(bench: Bench) -> None:
 
 
 def test_it_fits_any_width(bench: Bench) -> None:
-    """Nothing is wider than the panel; the pictures are for people."""
-    words = "Stopped: variables are lost, files kept."
-    stopped = states.box(state="stopped", words=words, can=["start", "archive", "keep", "delete"])
-    standing = {"name": "box", "text": "The sandbox is stopped.", "offer": "Start it", "state": "stopped"}
-    none = {"name": "", "text": "There is no sandbox yet.", "offer": "Create a sandbox", "state": "none"}
-    failed = {"code": "unreachable", "text": "the endpoint does not answer", "hint": "%sandbox doctor"}
-    long = states.inside(runs=[states.run(number) for number in range(1, 90)])
-    cases: dict[str, dict[str, Any]] = {
-        "typical": {},
-        "empty": {
-            **{"view": states.view(phase="none", box=None), "_sandbox": none},
-            **{"resources": {}, "inside": {}, "others": {}},
-        },
-        "huge": {"others": states.others(200), "inside": long},
-        "error": {"view": states.view(problem=failed, box=stopped), "_sandbox": standing},
-    }
-    folder = os.environ.get("DAYTONA_MAGICS_PICTURES")
-    for name, state in cases.items():
+    """Nothing is wider than the panel."""
+    for name, state in states.cases().items():
         for width in (400, 1400):
             root = show(bench, width, **state)
             assert root.evaluate("one => one.scrollWidth <= one.clientWidth + 1"), (name, width)
-            if folder:
-                root.screenshot(path=str(Path(folder) / f"panel_{name}_{width}.png"))
