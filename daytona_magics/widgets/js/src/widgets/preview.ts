@@ -230,7 +230,7 @@ export class Preview {
   /** A frame that comes into the page only now, or is moved in it (a notebook is put beside another), is empty. */
   private refill(): void {
     const now = this.stage.querySelector("iframe")?.contentWindow ?? null;
-    if (this.place && now && now !== this.inside) this.fill(this.place);
+    if (this.place && !this.down && now && now !== this.inside) this.fill(this.place);
   }
 
   private href(place: Place): string {
