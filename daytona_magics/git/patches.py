@@ -53,17 +53,22 @@ class Section:
 def sections(text: str) -> list[Section]:
     """Cut a difference into its files."""
     found: list[Section] = []
-    inside = False
+    inside = binary = False
     for line in text.split("\n")[:-1] if text.endswith("\n") else text.split("\n"):
         header = _NAME.match(line)
         if header is not None or line.startswith("diff --cc "):
-            inside = False
+            inside = binary = False
             found.append(Section(_named(line, header)))
             continue
         if not found:
             found.append(Section(""))
         last = found[-1]
-        if line.startswith("@@"):
+        if binary:
+            continue
+        if line == "GIT binary patch" and not inside:
+            binary = True
+            last.lines.append(("=", "Binary file"))
+        elif line.startswith("@@"):
             inside = True
             last.lines.append(("@", line))
         elif not inside:

@@ -186,12 +186,18 @@ async def find(tie: Binding, tell: Reporter, path: str | None = None) -> Reposit
             raise _none(path, why)
         return found
     where = await folder(tie, sandbox)
-    found, why = await _at(tie, sandbox, where)
-    if found is None and (cloned := _cloned.get(str(sandbox.id))):
-        found, _ = await _at(tie, sandbox, cloned)
+    found, why = await nearest(tie, sandbox, where)
     if found is None:
         raise _none(where, why)
     return found
+
+
+async def nearest(tie: Binding, sandbox: Any, where: str) -> tuple[Repository | None, str]:
+    """The repository of a folder, else the last clone; or None and what git says. It starts nothing."""
+    found, why = await _at(tie, sandbox, where)
+    if found is None and (cloned := _cloned.get(str(sandbox.id))):
+        found, _ = await _at(tie, sandbox, cloned)
+    return found, why
 
 
 async def folder(tie: Binding, sandbox: Any) -> str:
@@ -237,4 +243,4 @@ def _none(where: str, said: str) -> GitError:
     )
 
 
-__all__ = ["Answer", "Repository", "find", "folder", "options", "remember", "run"]
+__all__ = ["Answer", "Repository", "find", "folder", "nearest", "options", "remember", "run"]

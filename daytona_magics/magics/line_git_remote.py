@@ -179,9 +179,18 @@ def pull(shell: Any, options: Any) -> None:
         note(said)
 
 
-def fetch(shell: Any, options: Any) -> None:
-    """``%sandbox_git fetch [REMOTE]``"""
+def fetch(shell: Any, options: Any) -> Any:
+    """``%sandbox_git fetch [REMOTE]``, ``%sandbox_git fetch --to FOLDER [--patch | --apply]``"""
     from daytona_magics.git import reading, talking
+
+    if options.to is not None:
+        from daytona_magics.magics.line_git_home import bring
+
+        return bring(shell, options)
+    if options.branch is not None or options.patch or options.apply:
+        raise SandboxUsageError(
+            "--branch, --patch and --apply go with --to FOLDER, a folder of this machine (.: the notebook's)"
+        )
 
     async def look(found: Repository, tell: Teller) -> tuple[Repository, str, str]:
         current = await found.text("symbolic-ref", "--short", "-q", "HEAD", doing="looking at HEAD")
@@ -200,6 +209,7 @@ def fetch(shell: Any, options: Any) -> None:
     said = _talk(shell, options, url, f"fetching from {remote}", once)
     if not options.quiet:
         note(said)
+    return None
 
 
 def remote(shell: Any, options: Any) -> Table | None:

@@ -28,15 +28,25 @@ _seen = 0.0
 
 @dataclass(frozen=True)
 class Source:
-    """What ``--repo`` means: an address, the branch to begin at (None: the remote's own), a warning."""
+    """What ``--repo`` means.
+
+    Attributes:
+        url: the address.
+        branch: to begin at; None for the remote's own.
+        said: a warning.
+        folder: of this machine, whose changes are carried along; None for none.
+        secrets: those of files that look secret as well.
+    """
 
     url: str
     branch: str | None
     said: str = ""
+    folder: Path | None = None
+    secrets: bool = False
 
 
-def source_of(repo: str, branch: str | None) -> Source:
-    """What ``--repo`` and ``--branch`` mean.
+def source_of(repo: str, branch: str | None, *, carry: bool = False, secrets: bool = False) -> Source:
+    """What ``--repo``, ``--branch``, ``--include-dirty`` and ``--include-secrets`` mean.
 
     Raises:
         GitError: the notebook, or the folder that is named, is in no repository with an origin.
@@ -48,20 +58,29 @@ def source_of(repo: str, branch: str | None) -> Source:
         if logins.password_of(repo):
             raise SandboxUsageError("the address has a password in it, which would be saved in the notebook")
         talking.folder_of(repo)
+        if carry:
+            raise SandboxUsageError("--include-dirty goes with --repo . or a folder of this machine")
         return Source(repo, branch)
-    found = host.origin(_notebook_folder() if repo == "." else folder)
+    folder = notebook_folder() if repo == "." else folder
+    found = host.origin(folder)
     if branch is None and not found.branch:
         raise GitError("HEAD is detached here, so there is no current branch", hint="--branch BRANCH")
+    if carry:
+        return Source(found.url, branch or found.branch, "", folder, secrets)
     left = []
     if found.dirty:
         left.append(f"{counted(found.dirty, 'file')} not committed")
     if found.ahead and branch in (None, found.branch):
         left.append(f"{counted(found.ahead, 'commit')} not pushed")
-    said = f"what is only on this machine is not in the sandbox: {' and '.join(left)}" if left else ""
+    said = (
+        f"what is only on this machine is not in the sandbox: {' and '.join(left)}   (`--include-dirty`)"
+        if left
+        else ""
+    )
     return Source(found.url, branch or found.branch, said)
 
 
-def _notebook_folder() -> Path:
+def notebook_folder() -> Path:
     """The folder the notebook is in; the kernel's own where that is not known."""
     from daytona_magics.sandboxes import running
     from daytona_magics.sandboxes.identity import notebook_path
@@ -95,7 +114,31 @@ def begin(shell: Any, binding: Binding, source: Source, *, quiet: bool) -> Own:
         note(f"cells are in {own.path}, on `{own.branch}`, which is pushed after each cell that commits")
         if source.said:
             note(source.said)
+    if source.folder is not None:
+        _carry(binding, own, source)
     return own
+
+
+def _carry(binding: Binding, own: Own, source: Source) -> None:
+    """Bring what only this machine has into the clone that was just made."""
+    from daytona_magics.git import carrying, home
+    from daytona_magics.git.repository import Repository
+
+    found = Repository(binding, binding.bound(), own.path)
+    there = home.of(source.folder or Path.cwd())
+    try:
+        note(
+            wait(
+                lambda tell: carrying.carry(found, tell, there, secrets=source.secrets),
+                "carrying changes along",
+            ).said()
+        )
+    except GitError as error:
+        raise GitError(
+            f"{found.sandbox.name} has its clone, but not what is only on this machine: {error}",
+            code=error.code,
+            hint=error.hint,
+        ) from None
 
 
 def _switch(binding: Binding, own: Own, login: Login | None, *, on: bool) -> None:

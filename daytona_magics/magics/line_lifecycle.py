@@ -230,12 +230,18 @@ def create(shell: Any, options: Any) -> Handle | Table:
     size = {name: value for name, value in sizes.items() if value is not None}
     if options.branch is not None and options.repo is None:
         raise SandboxUsageError("--branch goes with --repo")
+    if options.include_dirty and options.repo is None:
+        raise SandboxUsageError("--include-dirty goes with --repo .")
+    if options.include_secrets and not options.include_dirty:
+        raise SandboxUsageError("--include-secrets goes with --include-dirty")
     if options.repo is not None:
         from daytona_magics.magics import line_git_sync
 
         if options.count is not None:
             raise SandboxUsageError("--repo makes a branch for this notebook: leave out --count")
-        source = line_git_sync.source_of(options.repo, options.branch)
+        source = line_git_sync.source_of(
+            options.repo, options.branch, carry=options.include_dirty, secrets=options.include_secrets
+        )
     if options.count is not None:
         from daytona_magics.magics.several import create_many
 

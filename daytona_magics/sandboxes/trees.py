@@ -61,7 +61,8 @@ class _Place:
             await asyncio.shield(self._sandbox.fs.delete_file(self.path))
 
 
-async def _place(sandbox: Any) -> _Place:
+async def resting_place(sandbox: Any) -> _Place:
+    """A name for a file on its way, for ``async with``; its ``path`` is absolute."""
     return _Place(sandbox, await files.remote_path(sandbox, f"~/{FOLDER}/{secrets.token_hex(8)}.tar"))
 
 
@@ -117,7 +118,7 @@ async def upload(binding: Binding, tell: Reporter, local: Path, target: str) -> 
                 meter.add(len(piece))
                 yield piece
 
-    async with await _place(sandbox) as place:
+    async with await resting_place(sandbox) as place:
         await files.put_stream(sandbox, pieces(), place.path)
         tell.progress(f"unpacking {local.name}/")
         await _shell(sandbox, f"unpacking to {where}", _unpack_script(place.path, where, ""))
@@ -147,7 +148,7 @@ async def download(binding: Binding, tell: Reporter, remote: str, target: Path) 
     where = await files.remote_path(sandbox, remote)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.{CREATOR}-", dir=target.parent))
     try:
-        async with await _place(sandbox) as place:
+        async with await resting_place(sandbox) as place:
             tell.progress(f"packing {remote}")
             await _shell(
                 sandbox, f"packing {remote}", f"tar -cf {shlex.quote(place.path)} -C {shlex.quote(where)} ."
@@ -232,7 +233,7 @@ async def export(binding: Binding, tell: Reporter, remote: str, target: Path) ->
         if info.is_dir
         else f"-C {shlex.quote(folder or '/')} -- {shlex.quote(name)}"
     )
-    async with await _place(sandbox) as place:
+    async with await resting_place(sandbox) as place:
         tell.progress(f"packing {remote}")
         await _shell(sandbox, f"packing {remote}", f"tar -czf {shlex.quote(place.path)} {what}")
         return await files.download(binding, tell, place.path, target, shown=remote)
@@ -251,7 +252,7 @@ async def import_(binding: Binding, tell: Reporter, local: Path, remote: str) ->
     seen, skipped = await asyncio.to_thread(archives.look_over, local)
     sandbox = await binding.usable(tell)
     where = await files.remote_path(sandbox, remote)
-    async with await _place(sandbox) as place:
+    async with await resting_place(sandbox) as place:
         if not skipped:
             await files.put_file(sandbox, tell, local, place.path)
         else:

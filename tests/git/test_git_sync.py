@@ -109,6 +109,33 @@ def test_what_is_committed_is_pushed(house: House, notebook: Notebook) -> None:
     notebook.no_lock()
 
 
+def test_from_a_clone_to_a_branch_at_home(house: House, notebook: Notebook, tmp_path: Path) -> None:
+    """Cloned, edited in cells, committed, pushed by itself, its page found, merged, and brought back."""
+    hub, mine = house.hub, tmp_path / "mine"
+    hub.sh("git bundle create -q ~/first.bundle main", f"served/{notebook.served}")
+    bundle = tmp_path / "bundle"
+    bundle.write_bytes(hub.sandbox.fs.download_file("first.bundle"))
+    run(tmp_path, f"clone -q -b main {bundle} {mine}")
+    house.ok("%%sandbox\nfrom pathlib import Path\nPath('model.py').write_text('fit = 1\\n');")
+    assert "?  model.py" in house.git("status") and "No difference" in house.git("diff")
+    house.ok("%%sandbox_git commit -A\nFit\n\nWhy.")
+    notebook.arrives("Fit")
+    host = hub.url.partition("://")[2]
+    house.ok(f"import os\nos.environ['GH_HOST'] = {host!r}")
+    page = f"{hub.url}/private/{notebook.path}/tree/{notebook.branch}"
+    assert page in house.git("open")
+    house.ok("del os.environ['GH_HOST']")
+    assert f"{notebook.branch} is in main of origin now" in house.git("merge --into main --yes")
+    assert notebook.there("main") == ["one", "Fit"]
+    assert f"1 commit → branch `{notebook.branch}` of mine" in house.git(f"fetch --to {mine}")
+    run(mine, f"merge-base --is-ancestor main {notebook.branch}")
+    assert not (mine / "model.py").exists(), "nothing is checked out"
+    run(mine, f"checkout -q {notebook.branch}")
+    assert (mine / "model.py").read_text() == "fit = 1\n"
+    assert len(notebook.pushes()) == 1
+    notebook.no_lock()
+
+
 def test_the_next_cell_does_not_wait(house: House) -> None:
     """Also a push that stands still delays no cell; it goes on where it was."""
     house.login()

@@ -7,6 +7,7 @@ from typing import Any
 from daytona_magics.magics.grammar.terms import (
     BRANCH,
     GIT_VERB,
+    LOCAL_PATH,
     QUIET,
     REMOTE_PATH,
     SANDBOX,
@@ -155,10 +156,39 @@ VERBS: tuple[_Command, ...] = (
     ),
     _verb(
         "fetch",
-        "Learn what a remote has; no branch and no file is changed.",
+        "Learn what a remote has; or with --to, bring what was made here to a repository of your machine.",
         "line_git_remote:fetch",
         Argument("remote", "a remote (default: the upstream's, else origin)", "?"),
-        options=(Option(("--prune",), "forget branches that are gone over there"), *LOGIN, QUIET),
+        options=(
+            Option(("--prune",), "forget branches that are gone over there"),
+            Option(
+                ("--to",),
+                "instead, bring the sandbox's commits to the repository in FOLDER of this machine (.: the "
+                "notebook's), as a branch that is not checked out; no file there is changed",
+                "FOLDER",
+                values=LOCAL_PATH,
+            ),
+            Option(
+                ("--branch",),
+                "with --to: its name there (default: the notebook's own, or sandbox/ and its name)",
+                "NAME",
+            ),
+            Option(
+                ("--patch",),
+                "with --to: only show what differs from what is there, committed or not, as a patch",
+            ),
+            Option(
+                ("--apply",),
+                "with --to: change the files there as the patch says that --patch has shown last",
+            ),
+            *LOGIN,
+            QUIET,
+        ),
+        examples=(
+            "%sandbox_git fetch --to .",
+            "%sandbox_git fetch --to . --patch",
+            "%sandbox_git fetch --to . --apply",
+        ),
     ),
     _verb(
         "merge",

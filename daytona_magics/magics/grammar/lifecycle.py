@@ -64,6 +64,15 @@ VERBS: tuple[Command, ...] = (
                 "URL|.",
             ),
             Option(("--branch",), "with --repo: the branch to begin at", "BRANCH"),
+            Option(
+                ("--include-dirty",),
+                "with --repo . or a folder: carry along what only this machine has: commits not pushed, "
+                "changes, and files git does not track and does not ignore, at most 64 MiB",
+            ),
+            Option(
+                ("--include-secrets",),
+                "with --include-dirty: also files whose names look secret (.env, *.key)",
+            ),
             Option(("--public",), "previews need no token"),
             Option(("--network-block-all",), "no way out at all"),
             Option(
