@@ -141,7 +141,7 @@ class _Pair:
         return data + data if proxy.garbling == "duplicate" else await reader.read(65536) + data
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        try:
             first = reader is self.client[0]
             while data := await reader.read(65536):
                 if first:
@@ -154,6 +154,10 @@ class _Pair:
                     await writer.drain()
             if not self.swallow:
                 writer.close()
+        except OSError:
+            # One end has died; a relay that kept the other one would be a black hole.
+            if not self.swallow:
+                self.reset()
 
     def reset(self) -> None:
         for _, writer in (self.client, self.server):

@@ -12,6 +12,7 @@ from typing import Any
 from daytona_magics import sandboxes
 from daytona_magics.errors import ExitCodeError, SandboxError, SandboxUsageError
 from daytona_magics.magics import secrets
+from daytona_magics.magics.each import Arrived, Step, carry_each
 from daytona_magics.notebook.card import Table, counted, preformatted, size
 from daytona_magics.notebook.status import note, wait
 from daytona_magics.notebook.terminal import clean
@@ -134,29 +135,41 @@ def upload(shell: Any, options: Any) -> None:
             raise SandboxUsageError(f"there is no file {str(path)!r} on this machine")
         if not path.is_file() and not path.is_dir():
             raise SandboxUsageError(f"{str(path)!r} is neither a file nor a folder")
-    if len(local) > 1 and not target.endswith("/"):
+    if len(local) == 1:
+        note(_told(_upload_one(binding, local[0], target)))
+        return
+    if not target.endswith("/"):
         target += "/"
-    for path in local:
-        if path.is_dir():
-            _upload_folder(binding, path.resolve(), target)
-    plain = [path for path in local if path.is_file()]
-    if plain:
-        sent = wait(
-            lambda tell: files.upload(binding, tell, plain, target),
-            "uploading",
-            cancelled="the upload was cancelled; a file is there whole or not at all",
+    names = [path.resolve().name for path in local]
+    for path, name in zip(local, names, strict=True):
+        if names.count(name) > 1:
+            raise SandboxUsageError(f"two of them would be {target + name!r}", hint=f"one of them: {path}")
+
+    def step(path: Path) -> Step:
+        return Step(str(path), lambda: _upload_one(binding, path, target))
+
+    carry_each([step(path) for path in local], "uploaded")
+
+
+def _upload_one(binding: Binding, path: Path, target: str) -> Arrived:
+    if path.is_dir():
+        folder = path.resolve()
+        where, went = wait(
+            lambda tell: trees.upload(binding, tell, folder, target),
+            f"uploading {folder.name}/",
+            cancelled="the upload was cancelled; nothing of it is there",
         )
-        for name, count in sent:
-            note(f"{size(count)} → {name}")
-
-
-def _upload_folder(binding: Binding, path: Path, target: str) -> None:
-    where, went = wait(
-        lambda tell: trees.upload(binding, tell, path, target),
-        f"uploading {path.name}/",
-        cancelled="the upload was cancelled; nothing of it is there",
+        return Arrived(amount(went), where + left_out(went))
+    [(where, count)] = wait(
+        lambda tell: files.upload(binding, tell, [path], target),
+        "uploading",
+        cancelled="the upload was cancelled; the file is there whole or not at all",
     )
-    note(f"{amount(went)} → {where}{left_out(went)}")
+    return Arrived(size(count), where)
+
+
+def _told(arrived: Arrived) -> str:
+    return f"{arrived.size} → {arrived.where}"
 
 
 def amount(went: Unpacked) -> str:
@@ -191,28 +204,33 @@ def download(shell: Any, options: Any) -> Path | list[Path]:
             raise SandboxUsageError(f"there is no folder {str(target.parent)!r} on this machine")
         if targets.count(target) > 1:
             raise SandboxUsageError(f"two of them would be {str(target)!r}", hint=f"one of them: {path}")
-    for path, target in zip(remote, targets, strict=True):
-        _download_one(binding, path, target)
-    return targets[0] if len(targets) == 1 else targets
+    if len(remote) == 1:
+        note(_told(_download_one(binding, remote[0], targets[0])))
+        return targets[0]
+
+    def step(path: str, target: Path) -> Step:
+        return Step(path, lambda: _download_one(binding, path, target))
+
+    carry_each([step(path, target) for path, target in zip(remote, targets, strict=True)], "downloaded")
+    return targets
 
 
-def _download_one(binding: Binding, path: str, target: Path) -> None:
+def _download_one(binding: Binding, path: str, target: Path) -> Arrived:
     there = os.path.lexists(target)
-    told = wait(
+    return wait(
         lambda tell: _download(binding, tell, path, target, there),
         f"downloading {path}",
         cancelled="the download was cancelled; nothing of it was written",
     )
-    note(told)
 
 
-async def _download(binding: Binding, tell: Reporter, path: str, target: Path, there: bool) -> str:
+async def _download(binding: Binding, tell: Reporter, path: str, target: Path, there: bool) -> Arrived:
     if await files.is_remote_folder(binding, tell, path):
         if there:
             raise SandboxError(f"{path!r} is a folder, and {str(target)!r} on this machine is a file")
         went = await trees.download(binding, tell, path, target)
-        return f"{amount(went)} → {target}{left_out(went)}"
-    return f"{size(await files.download(binding, tell, path, target))} → {target}"
+        return Arrived(amount(went), f"{target}{left_out(went)}")
+    return Arrived(size(await files.download(binding, tell, path, target)), str(target))
 
 
 def local_target(remote: str, local: str | None) -> Path:

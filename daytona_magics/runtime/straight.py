@@ -13,6 +13,8 @@ the coroutine that waits is cancelled. When nothing moves for :data:`STALL` seco
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import http.client
 import json
 import os
@@ -23,7 +25,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 from urllib.parse import quote, urlsplit
 
 from daytona_magics.engine import loopback
@@ -37,6 +39,7 @@ PIECE = 1 << 20
 FROM, CHECKSUM, TAIL = "X-Daytona-Magics-From", "X-Daytona-Magics-Checksum", 4
 #: Largest answer that is no file, and largest head of one, bytes.
 _ANSWER, _HEAD = 64 << 10, 64 << 10
+_F_SETPIPE_SZ = 1031
 
 
 class Broken(Exception):
@@ -67,6 +70,14 @@ class Sink(Protocol):
 
     def took(self, count: int) -> None:
         """So many bytes of the room were filled."""
+
+
+@runtime_checkable
+class FileSink(Sink, Protocol):
+    """Takes them from a pipe, too: then they need not pass through this process."""
+
+    def pull(self, pipe: int, count: int) -> None:
+        """Take so many bytes out of a pipe that has them."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +152,10 @@ class Transfer:
 
     def _talk(self, work: Callable[[], T]) -> T:
         try:
-            with socket.create_connection((self._address.host, self._address.port), timeout=STALL) as sock:
-                self._sock, self._stream = sock, _Stream(sock.makefile("rb"))
+            address = self._address.host, self._address.port
+            # The file keeps the connection open, too, and whoever holds an exception of ours keeps the file.
+            with socket.create_connection(address, timeout=STALL) as sock, sock.makefile("rb") as file:
+                self._sock, self._stream = sock, _Stream(file)
                 if self._cancelled:
                     raise Broken("it was cancelled")
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -248,13 +261,17 @@ class Transfer:
 
     def _answered(self) -> bool:
         """Wait until something can be sent; True when the engine has answered, or hung up, instead."""
+        return bool(self._wait(select.POLLIN | select.POLLOUT) & ~select.POLLOUT)
+
+    def _wait(self, events: int) -> int:
+        """What there is of these events, as soon as there is some. Raises TimeoutError."""
         assert self._sock is not None
         poll = select.poll()
-        poll.register(self._sock, select.POLLIN | select.POLLOUT)
+        poll.register(self._sock, events)
         found = poll.poll(STALL * 1000)
         if not found:
             raise TimeoutError
-        return bool(found[0][1] & ~select.POLLOUT)
+        return found[0][1]
 
     def _receive(self, sink: Sink) -> int:
         assert self._sock is not None
@@ -265,6 +282,8 @@ class Transfer:
             raise Broken("the engine did not say how large it is")
         size, checksum = answer.length - (TAIL if checked else 0), 0
         sink.expect(size)
+        if not checked and isinstance(sink, FileSink) and hasattr(os, "splice"):
+            self._receive_file(sink, size)
         while self.count < size:
             room = sink.room()[: min(PIECE, size - self.count)]
             count = answer.readinto(room)
@@ -277,6 +296,38 @@ class Transfer:
         if checked and answer.read(TAIL) != checksum.to_bytes(TAIL, "big"):
             raise Broken("the bytes were changed on their way")
         return size
+
+    def _receive_file(self, sink: FileSink, size: int) -> None:
+        """Have the kernel move what comes to the sink; returns early where it does not do that."""
+        assert self._sock is not None
+        room = sink.room()[:size]
+        if len(room) < PIECE:
+            return
+        # What was read along with the head; or if nothing was, what comes next.
+        first = self._stream.readinto1(room)
+        sink.took(first)
+        self.count += first
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            with suppress(OSError):  # it is only smaller then
+                fcntl.fcntl(writing, _F_SETPIPE_SZ, PIECE)
+            while self.count < size:
+                try:
+                    count = os.splice(self._sock.fileno(), writing, min(PIECE, size - self.count))
+                except BlockingIOError:
+                    self._wait(select.POLLIN)
+                    continue
+                except OSError as error:
+                    if error.errno in (errno.EINVAL, errno.ENOSYS):
+                        return
+                    raise
+                if not count:
+                    raise Broken("the engine closed it")
+                sink.pull(reading, count)
+                self.count += count
+        finally:
+            os.close(reading)
+            os.close(writing)
 
     def _answer(self, method: str) -> http.client.HTTPResponse:
         answer = http.client.HTTPResponse(self._stream, method=method)  # type: ignore[arg-type]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import math
 import os
 import secrets
 import shlex
 import shutil
-from contextlib import aclosing, suppress
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager, suppress
 from io import RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -164,7 +166,11 @@ async def put_file(sandbox: Any, tell: Reporter, path: Path, where: str) -> int:
     Returns:
         its size in bytes.
     """
-    with await asyncio.to_thread(path.open, "rb") as file:
+    try:
+        opened = await asyncio.to_thread(path.open, "rb")
+    except OSError as error:
+        raise SandboxError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    with opened as file:
         info = os.fstat(file.fileno())
         meter = Meter(tell, f"uploading {path.name}", info.st_size)
         source: transfers.Source = file
@@ -269,11 +275,36 @@ class _File:
         return self._room
 
     def took(self, count: int) -> None:
+        self._more(count)
+        with self._written():
+            self._write(self._room[:count])
+
+    def pull(self, pipe: int, count: int) -> None:
+        self._more(count)
+        while count:
+            with self._written():
+                try:
+                    done = os.splice(pipe, self._file.fileno(), count)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+                    # A file system that takes only what is written.
+                    data = os.read(pipe, count)
+                    self._write(memoryview(data))
+                    done = len(data)
+            count -= done
+
+    def _more(self, count: int) -> None:
         self.count += count
         self.expect(self.count)
-        view = self._room[:count]
+
+    def _write(self, view: memoryview) -> None:
+        while view:
+            view = view[self._file.write(view) or 0 :]
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
         try:
-            while view:
-                view = view[self._file.write(view) or 0 :]
+            yield
         except OSError as error:
             raise SandboxError(f"{self._shown!r} cannot be written to this disk: {error.strerror}") from None

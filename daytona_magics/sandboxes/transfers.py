@@ -7,8 +7,10 @@ file appears under its name whole or not at all; and a transfer in which nothing
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
+from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
 from daytona_magics.errors import SandboxError, SandboxUnreachable
@@ -21,9 +23,54 @@ T = TypeVar("T")
 #: What is sent: a function that makes the pieces, or a file of this machine.
 Source = Callable[[], Iterable[Any]] | BinaryIO
 
+#: Most bytes of what the SDK is given at once: so much must go within :data:`straight.STALL` seconds.
+SLICE = 128 << 10
+#: Seconds within which the platform says that it has all of a file.
+ANSWER = 300.0
+
 
 class Changed(Exception):
     """What was sent became shorter, or longer, while it was read."""
+
+
+class _Patience:
+    """Ends what its task waits for inside when that takes too long; raises Broken then. A context manager."""
+
+    def __init__(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self._seconds = 0.0
+        self._over = False
+
+    def begin(self, seconds: float) -> None:
+        """From now on it may take so many seconds."""
+        self.end()
+        self._seconds = seconds
+        self._timer = self._loop.call_later(seconds, self._give_up)
+
+    def end(self) -> None:
+        """It may take any time."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _give_up(self) -> None:
+        self._over = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def __enter__(self) -> _Patience:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+        if not self._over or not isinstance(error, asyncio.CancelledError):
+            return
+        if sys.version_info >= (3, 11) and self._task is not None and self._task.uncancel():
+            # Somebody else has cancelled it, too.
+            return
+        raise straight.Broken(f"nothing moved for {self._seconds:g} s") from None
 
 
 async def asked(path: str, call: Awaitable[T]) -> T:
@@ -98,11 +145,30 @@ async def put_stream(sandbox: Any, pieces: AsyncIterator[Any], where: str, shown
     import httpx
 
     try:
-        await asked(shown or where, sandbox.fs.upload_file_stream(pieces, where, timeout=0))
-    except httpx.HTTPError as error:
+        with _Patience() as patience:
+            patience.begin(straight.STALL)
+            async with aclosing(_sliced(pieces, patience)) as slices:
+                await asked(shown or where, sandbox.fs.upload_file_stream(slices, where, timeout=0))
+    except (httpx.HTTPError, straight.Broken) as error:
         raise SandboxUnreachable(
-            f"{shown or where!r} could not be sent to its end ({type(error).__name__})"
+            f"{shown or where!r} could not be sent to its end ({_reason(error)})"
         ) from None
+
+
+async def _sliced(pieces: AsyncIterator[Any], patience: _Patience) -> AsyncGenerator[memoryview, None]:
+    """The pieces, cut small; there is no limit to the time that making one takes."""
+    patience.end()
+    async for piece in pieces:
+        view = memoryview(piece).cast("B")
+        for start in range(0, len(view), SLICE):
+            patience.begin(straight.STALL)
+            yield view[start : start + SLICE]
+        patience.end()
+    patience.begin(ANSWER)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, straight.Broken) else type(error).__name__
 
 
 async def receive(sandbox: Any, where: str, shown: str, sink: straight.Sink, meter: Meter) -> int:
@@ -154,12 +220,17 @@ async def content(sandbox: Any, path: str, where: str) -> AsyncGenerator[bytes, 
     some = False
     try:
         async with aclosing(await sandbox.fs.download_file_stream(where, timeout=0)) as pieces:
-            async for piece in pieces:
+            while True:
+                with _Patience() as patience:
+                    patience.begin(straight.STALL)
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    return
                 some = True
                 yield piece
     except sdk.error_class() as error:
         # The SDK calls an empty file one it has received nothing for.
         if sdk.not_found(error) or some or "No file data received" not in str(error):
             raise _failure(error, path) from None
-    except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-        raise SandboxUnreachable(f"{path!r} could not be read to its end ({type(error).__name__})") from None
+    except (aiohttp.ClientError, asyncio.TimeoutError, straight.Broken) as error:
+        raise SandboxUnreachable(f"{path!r} could not be read to its end ({_reason(error)})") from None

@@ -38,7 +38,7 @@ def work(kernel: Kernel) -> Path:
 
 
 #: How much is left of an upload that was cancelled.
-LEFT = "%sandbox exec ls -A ~ | grep -c -e huge -e '^.upload' || true"
+LEFT = "%sandbox exec ls -A ~ | grep -c -e huge -e '^.daytona-magics-upload' || true"
 
 
 def ok(kernel: Kernel, code: str) -> Cell:
@@ -164,7 +164,34 @@ def test_several_files_come_down_into_a_folder(kernel: Kernel, work: Path) -> No
     assert (work / "into" / "two").read_text() == "2\n"
     cell = kernel.run("%sandbox download many/one many/two into")
     assert "'into/one' exists on this machine" in cell.traceback
-    ok(kernel, "%sandbox download -f --to into/ many/one many/two")
+    cell = ok(kernel, "%sandbox download -f --to into/ many/one many/two")
+    assert cell.notes.count(" ok ") == 2 and "into/two" in cell.notes
+
+
+def test_of_several_files_each_is_tried(kernel: Kernel, work: Path) -> None:
+    for name in ("first", "blocked", "third"):
+        (work / name).write_text(f"{name}\n")
+    ok(kernel, "%sandbox exec mkdir -p each/blocked")
+    cell = kernel.run("%sandbox upload first blocked tree third each")
+    assert cell.ename == "SandboxError" and "1 of 4 were not uploaded: blocked" in cell.traceback
+    rows = {line.split()[0]: line for line in cell.notes.splitlines() if " ok " in line or " failed " in line}
+    assert [name for name, row in rows.items() if " failed " in row] == ["blocked"] and len(rows) == 4
+    assert "each/blocked" in rows["blocked"] and "2 files" in rows["tree"] and "each/third" in rows["third"]
+    assert (
+        ok(kernel, "%sandbox exec cat each/first each/third; ls each/tree").stdout
+        == "first\nthird\nsub dir\n"
+    )
+
+    (work / "got").mkdir()
+    cell = kernel.run("%sandbox download each/first 'each/<i>none' each/tree each/third got")
+    assert cell.ename == "SandboxError" and "1 of 4 were not downloaded: each/<i>none" in cell.traceback
+    assert "there is no 'each/<i>none'" in cell.notes and cell.notes.count(" ok ") == 3
+    assert not any("<i>" in bundle.get("text/html", "") for bundle in cell.bundles())
+    assert sorted(path.name for path in (work / "got").iterdir()) == ["first", "third", "tree"]
+    # Nothing at all is begun when two of them would be one file.
+    cell = kernel.run("%sandbox upload first ./first twice")
+    assert cell.ename == "SandboxUsageError" and "two of them would be 'twice/first'" in cell.traceback
+    assert ok(kernel, "%sandbox exec test -e twice || echo none").stdout == "none\n"
 
 
 def test_a_long_upload_shows_its_rate_and_can_be_cancelled(kernel: Kernel, work: Path) -> None:

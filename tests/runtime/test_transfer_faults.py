@@ -10,11 +10,14 @@ import asyncio
 import hashlib
 import json
 import os
+import select
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 from daytona import AsyncDaytona, AsyncSandbox
@@ -23,8 +26,9 @@ from daytona_magics.errors import SandboxError, SandboxUnreachable
 from daytona_magics.runtime import straight
 from daytona_magics.runtime.events import Variables
 from daytona_magics.runtime.variables import pack
-from daytona_magics.sandboxes import files, variables
+from daytona_magics.sandboxes import files, transfers, variables
 from daytona_magics.sandboxes.binding import Binding
+from daytona_magics.sandboxes.meter import Meter
 from tests.engine_process import IsolatedEngine, isolated_engine
 from tests.fault_proxy import FaultProxy
 
@@ -74,7 +78,9 @@ class Way:
 
     async def left(self) -> list[str]:
         """Whatever is not where it belongs, on both sides."""
-        there = await self._execute("find ~ -name '.upload-*'; find ~/.daytona-magics/run/variables -type f")
+        there = await self._execute(
+            "find ~ -name '.daytona-magics-upload-*'; find ~/.daytona-magics/run/variables -type f"
+        )
         ours = [path.name for path in self.folder.iterdir() if path.name not in ("source", "here")]
         return [*there.split(), *ours]
 
@@ -210,39 +216,120 @@ async def test_a_transfer_that_is_cancelled_leaves_nothing(way: Way, proxy: Faul
     await clean(way)
 
 
-async def killed_in(way: Way, name: str, pid: int) -> None:
+async def test_the_sdks_own_way_through_a_black_hole_is_given_up(
+    way: Way, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(straight, "STALL", 2.0)
+    # This hole takes what is sent, and says nothing.
+    monkeypatch.setattr(transfers, "ANSWER", 2.0)
+    proxy.both_ways = True
+    direct, through = way.sandbox._toolbox_api._toolbox_base_url, way.sandbox.toolbox_proxy_url
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield way.data
+
+    async def up() -> None:
+        await transfers.put_stream(way.sandbox, pieces(), "there")
+
+    async def down() -> None:
+        async for _ in transfers.content(way.sandbox, "origin", "origin"):
+            pass
+
+    for carry in (up, down):
+        proxy.slow(rate=20e6)
+        goal = proxy.passed + BEGUN
+        way.sandbox._toolbox_api._toolbox_base_url = through
+        running = asyncio.ensure_future(carry())
+        while proxy.passed < goal:
+            await asyncio.sleep(0.001)
+        proxy.cut("hole")
+        with pytest.raises(SandboxUnreachable, match=r"to its end \(nothing moved for 2 s\)"):
+            await asyncio.wait_for(running, 60)
+        proxy.slow()
+        proxy.cut("rst")
+        way.sandbox._toolbox_api._toolbox_base_url = direct
+    assert await way.absent()
+    await clean(way)
+
+
+async def test_a_disk_that_is_full_is_one_sentence(way: Way) -> None:
+    way.sandbox.toolbox_proxy_url = way.sandbox._toolbox_api._toolbox_base_url  # where nothing relays
+    meter = Meter(TELL, "downloading")
+    for path in ("/dev/full", "/dev/null"):
+        with open(path, "wb", buffering=0) as file:
+            sink = files._File(file, "origin", len(DATA))
+            receiving = transfers.receive(way.sandbox, "origin", "origin", sink, meter)
+            if path == "/dev/full":
+                with pytest.raises(SandboxError, match="cannot be written to this disk: No space left"):
+                    await receiving
+            else:
+                assert await receiving == len(DATA)
+
+
+async def test_an_upload_is_answered_when_its_sandbox_ends(sandbox: AsyncSandbox) -> None:
+    """Though the client sends nothing just then, and so has no other way to learn of it."""
+    address = straight.Address.of(sandbox)
+    assert address is not None
+    transfer, begun = straight.Transfer(address, "there"), threading.Event()
+    heard: list[bool] = []
+
+    def pieces() -> Iterator[bytes]:
+        yield DATA[:BEGUN]
+        begun.set()
+        heard.append(bool(select.select([transfer._sock], [], [], 60)[0]))
+        yield DATA[BEGUN:]
+
+    running = asyncio.ensure_future(asyncio.to_thread(transfer.send, len(DATA), pieces))
+    assert await asyncio.to_thread(begun.wait, 60)
+    await sandbox.stop()
+    with pytest.raises((straight.Refused, straight.Broken)):
+        await asyncio.wait_for(running, 60)
+    assert heard == [True]
+
+
+async def killed_in(way: Way, name: str, proxy: FaultProxy, pid: int) -> None:
+    goal = proxy.passed + BEGUN
     running = asyncio.ensure_future(getattr(way, name)())
-    await asyncio.sleep(0.3)
-    assert not running.done()
+    while proxy.passed < goal:
+        assert not running.done(), running
+        await asyncio.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises((SandboxUnreachable, SandboxError)) as caught:
-        await asyncio.wait_for(running, 60)
+        # Well before the transfer would be given up because nothing moves.
+        await asyncio.wait_for(running, 45)
     assert "\n" not in str(caught.value)
 
 
-async def test_a_sandbox_that_is_killed_in_the_middle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", ["sandbox", "engine"])
+async def test_what_is_killed_in_the_middle(tmp_path: Path, victim: str) -> None:
+    theirs = ".upload-0123456789abcdef"
     with isolated_engine() as engine:
         async with AsyncDaytona(engine.config()) as daytona:
             sandbox = await daytona.create()
-            host, port = engine.url.removeprefix("http://").split(":")
             direct = sandbox.toolbox_proxy_url
             for name in ("upload", "download"):
-                async with FaultProxy(host, int(port)) as proxy:
-                    # More than all that the ways between could hold.
-                    way = Way(sandbox, tmp_path, DATA * 6)
-                    await way.prepare()
-                    sandbox.toolbox_proxy_url = direct.replace(f":{port}", f":{proxy.port}")
+                # More than all that the ways between could hold.
+                way = Way(sandbox, tmp_path, DATA * 6)
+                await way.prepare()
+                await sandbox.fs.upload_file(b"mine", theirs)
+                split = urlsplit(direct)
+                async with FaultProxy(split.hostname or "", split.port or 0) as proxy:
+                    sandbox.toolbox_proxy_url = split._replace(netloc=f"127.0.0.1:{proxy.port}").geturl()
                     proxy.both_ways = True
                     proxy.slow(rate=5e6)
-                    await killed_in(way, name, first_process(engine))
+                    await killed_in(
+                        way, name, proxy, first_process(engine) if victim == "sandbox" else engine.pid
+                    )
                     assert not (tmp_path / "here").exists()
                 sandbox.toolbox_proxy_url = direct
-                await started_again(engine, daytona, sandbox)
-                direct, port = sandbox.toolbox_proxy_url, engine.url.rpartition(":")[2]
+                sandbox = await started_again(engine, daytona, sandbox)
+                direct = sandbox.toolbox_proxy_url
                 way = Way(sandbox, tmp_path, DATA * 6)
                 assert await way.absent()
                 assert await getattr(way, name)()
                 assert await way.left() == []
+                # A file of the person's own, however it is called, is not swept away.
+                assert await sandbox.fs.download_file(theirs) == b"mine"
                 await way.forget()
 
 
@@ -263,7 +350,8 @@ def _inside(pid: int) -> bool:
     return len(numbers) > 1 and numbers[-1] == "1"
 
 
-async def started_again(engine: IsolatedEngine, daytona: AsyncDaytona, sandbox: AsyncSandbox) -> None:
+async def started_again(engine: IsolatedEngine, daytona: AsyncDaytona, sandbox: AsyncSandbox) -> AsyncSandbox:
+    """The sandbox, and before that its engine, started once more."""
     engine.client_env()
     deadline = asyncio.get_running_loop().time() + 60
     while True:
@@ -272,8 +360,7 @@ async def started_again(engine: IsolatedEngine, daytona: AsyncDaytona, sandbox: 
             if str(found.state.value) != "started":
                 await found.start()
             await found.process.exec("true")
-            sandbox.toolbox_proxy_url = found.toolbox_proxy_url
-            return
+            return found
         except Exception:
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.2)

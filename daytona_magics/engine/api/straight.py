@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import zlib
+from contextlib import suppress
 from types import TracebackType
 
 from aiohttp import web
@@ -34,7 +36,7 @@ CHECKSUM = "X-Daytona-Magics-Checksum"
 TAIL = 4
 #: Files that are smaller go through the library.
 LEAST = 128 << 10
-#: Seconds without a byte after which an upload is given up.
+#: Seconds without a byte after which a transfer is given up.
 STALL = 300.0
 
 
@@ -64,7 +66,13 @@ class _Line:
         if transport is None or sock is None:
             raise ConnectionResetError("the client left")
         self._transport = transport
-        self.fd = os.dup(sock.fileno())
+        self._sock = socket.socket(fileno=os.dup(sock.fileno()))
+        self.fd = self._sock.fileno()
+
+    def hang_up(self) -> None:
+        """Read no more: whoever waits for something from the client finds its end."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
 
     def __enter__(self) -> _Line:
         return self
@@ -72,12 +80,15 @@ class _Line:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self.fd)
+        self._sock.close()
+        if isinstance(error, asyncio.TimeoutError):
+            # A client that is gone without a word must not keep half a file, and the sandbox awake, for ever.
+            raise ConnectionResetError("nothing moved any more") from None
 
     async def flushed(self) -> None:
         """Wait until all that the library has written is on its way."""
         while not self._transport.is_closing() and self._transport.get_write_buffer_size():
-            await wire.ready(self.fd, write=True)
+            await wire.ready(self.fd, write=True, within=STALL)
         if self._transport.is_closing():
             raise ConnectionResetError("the client left")
 
@@ -87,7 +98,7 @@ class _Line:
             try:
                 view = view[os.write(self.fd, view) :]
             except BlockingIOError:
-                await wire.ready(self.fd, write=True)
+                await wire.ready(self.fd, write=True, within=STALL)
 
     async def read(self, size: int) -> bytes:
         data = b""
@@ -95,7 +106,7 @@ class _Line:
             try:
                 piece = os.read(self.fd, size - len(data))
             except BlockingIOError:
-                await wire.ready(self.fd)
+                await wire.ready(self.fd, within=STALL)
                 continue
             if not piece:
                 raise ConnectionResetError("the client left")
@@ -121,13 +132,13 @@ async def upload(request: web.Request, sandbox_id: str, toolbox: Toolbox, limite
         request.content.feed_eof()
         request.protocol.close()
         request.transport.pause_reading()
-        with _Line(request) as line, Pump(seen=checked) as pump:
+        with _Line(request) as line, Pump(seen=checked) as pump, file.watched(line.hang_up):
             await line.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             left, checksum = size, 0
             while left:
-                # A client that is gone without a word must not keep half a file for ever.
-                taken = await asyncio.wait_for(pump.take(line.fd, min(left, PIECE)), STALL)
+                taken = await pump.take(line.fd, min(left, PIECE), STALL)
                 if not taken:
+                    await file.check()
                     raise ConnectionResetError("the client left")
                 if checked:
                     checksum = zlib.crc32(pump.view(taken), checksum)
@@ -172,6 +183,6 @@ async def copy(request: web.Request, file: Download, checked: bool = False) -> N
             if data:
                 await line.write(data)
             else:
-                await pump.give(line.fd, count)
+                await pump.give(line.fd, count, STALL)
         if checked:
             await line.write(checksum.to_bytes(TAIL, "big"))

@@ -29,7 +29,8 @@ from .answers import (
     protocol_errors,
     text,
 )
-from .operation import ANSWER_TIMEOUT, Download, Operation, PtyProcess, Upload, is_pty_master, side
+from .operation import ANSWER_TIMEOUT, Download, Operation, PtyProcess, Upload, side
+from .pty_client import give_terminal, started
 from .wire import CHUNK, JSON, Wire, WireError
 
 __all__ = [
@@ -369,44 +370,14 @@ class Toolbox:
             with protocol_errors():
                 frame = await operation.frame()
                 if frame.type == JSON and not frame.fds and "terminal" in wire.parse_json(frame.payload):
-                    master = await _give_terminal(operation)
+                    master = await give_terminal(operation)
                     frame = await operation.frame()
                 elif len(frame.fds) == 1:
                     master = frame.fds[0]
-                pid = _started(frame, master)
+                pid = started(frame, master)
             os.set_blocking(master, False)
             return PtyProcess(operation, master, pid)
         except BaseException:
             wire.close_fds((master,))
             operation.wire.close()
             raise
-
-
-async def _give_terminal(operation: Operation) -> int:
-    """Make a terminal of the host, send its slave in, and return its master, which never leaves the engine.
-
-    Raises ToolboxError 503 when this machine has no more of them.
-    """
-    try:
-        master, slave = os.openpty()
-    except OSError as error:
-        message = f"this machine has no terminal to give: {error.strerror}"
-        raise ToolboxError(503, "INTERNAL_SERVER_ERROR", message) from error
-    try:
-        await operation.wire.send_json({}, [slave])
-    except BaseException as error:
-        os.close(master)
-        if isinstance(error, OSError):
-            raise WireError("the terminal was not taken") from error
-        raise
-    finally:
-        os.close(slave)
-    return master
-
-
-def _started(frame: wire.Frame, master: int) -> int:
-    """The pid inside of a terminal's program. Raises WireError unless `master` is one and came alone."""
-    if frame.type != JSON or not set(frame.fds) <= {master} or master < 0 or not is_pty_master(master):
-        wire.close_fds([fd for fd in frame.fds if fd != master])
-        raise WireError("a terminal was expected and something else came")
-    return integer(wire.parse_json(frame.payload), "pid", 1, 1 << 31)

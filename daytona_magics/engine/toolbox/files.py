@@ -192,7 +192,7 @@ async def _upload(inside: "Inside", connection: Wire, request: dict[str, Any]) -
     with contextlib.suppress(OSError):  # a folder that can be written and not be read
         _sweep(inside, folder)
     # The name says nothing of the target's, which may already be as long as a name can be.
-    temporary = os.path.join(folder, f".upload-{os.urandom(8).hex()}")
+    temporary = os.path.join(folder, f"{_PREFIX}{os.urandom(8).hex()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -209,8 +209,9 @@ async def _upload(inside: "Inside", connection: Wire, request: dict[str, Any]) -
     await connection.send_json({"size": size})
 
 
-#: What an upload is called before it is whole.
-_UNFINISHED = re.compile(r"\.upload-[0-9a-f]{16}")
+#: What an upload is called before it is whole; nobody calls a file of theirs so.
+_PREFIX = ".daytona-magics-upload-"
+_UNFINISHED = re.compile(re.escape(_PREFIX) + "[0-9a-f]{16}")
 #: Folders that are remembered, and seconds by which the time of a file may be behind the clock.
 _MAX_SWEPT, _BEHIND = 10_000, 0.05
 

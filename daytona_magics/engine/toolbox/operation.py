@@ -9,7 +9,7 @@ import select
 import stat
 import struct
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -161,6 +161,8 @@ class Transfer:
 class Upload(Transfer):
     """A file being written: give it bytes, then `finish`; it appears whole then, or not at all."""
 
+    _interrupted = False
+
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send some bytes."""
         view = memoryview(data)
@@ -183,6 +185,32 @@ class Upload(Transfer):
             with protocol_errors():
                 await self._operation.answer()
                 raise WireError("it stopped reading") from None
+
+    @contextlib.contextmanager
+    def watched(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Inside, `interrupt` is called once when the sandbox ends, or says something before it has it all.
+
+        Whoever waits for more of the file then need not; `check` tells why.
+        """
+        loop, fd = asyncio.get_running_loop(), self._operation.wire.fileno()
+
+        def once() -> None:
+            loop.remove_reader(fd)
+            self._interrupted = True
+            interrupt()
+
+        loop.add_reader(fd, once)
+        try:
+            yield
+        finally:
+            loop.remove_reader(fd)
+
+    async def check(self) -> None:
+        """Raise why the sandbox takes no more; nothing when it does."""
+        if self._interrupted:
+            with protocol_errors():
+                await self._operation.answer()
+                raise WireError("it stopped reading")
 
     async def finish(self) -> int:
         """Have the file appear; returns its size in bytes. Raises ToolboxError 507, 403, 400."""

@@ -59,8 +59,11 @@ class Pump:
         assert self._buffer is not None
         return self._buffer[:count]
 
-    async def take(self, fd: int, most: int) -> int:
-        """Wait until the socket `fd` has something, and take up to `most` bytes of it; 0 at its end."""
+    async def take(self, fd: int, most: int, within: float | None = None) -> int:
+        """Wait until the socket `fd` has something, and take up to `most` bytes of it; 0 at its end.
+
+        Raises asyncio.TimeoutError when there is nothing for `within` seconds.
+        """
         while True:
             try:
                 if self._buffer is not None:
@@ -68,20 +71,23 @@ class Pump:
                 flags = _SPLICE_MOVE | _SPLICE_NONBLOCK
                 return os.splice(fd, self._write, min(most, PIECE), flags=flags)
             except BlockingIOError:
-                await wire.ready(fd)
+                await wire.ready(fd, within=within)
             except OSError as error:
                 if self._buffer is not None or error.errno not in _REFUSED:
                     raise
                 self._buffer = memoryview(bytearray(_BUFFER))
 
-    async def give(self, fd: int, count: int) -> None:
-        """Give the `count` bytes that were taken last to the non-blocking socket `fd`."""
+    async def give(self, fd: int, count: int, within: float | None = None) -> None:
+        """Give the `count` bytes that were taken last to the non-blocking socket `fd`.
+
+        Raises asyncio.TimeoutError when it takes nothing for `within` seconds.
+        """
         left = count
         while left:
             try:
                 left -= self._pass(fd, count - left, left)
             except BlockingIOError:
-                await wire.ready(fd, write=True)
+                await wire.ready(fd, write=True, within=within)
 
     def store(self, fd: int, count: int) -> None:
         """Write the `count` bytes that were taken last to the file `fd`, where it stands.

@@ -117,16 +117,27 @@ def _wake(future: "asyncio.Future[None]") -> None:
         future.set_result(None)
 
 
-async def ready(fd: int, *, write: bool = False) -> None:
-    """Return when `fd` can be read (or written) without blocking. One waiter per direction."""
+def _too_late(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_exception(asyncio.TimeoutError())
+
+
+async def ready(fd: int, *, write: bool = False, within: float | None = None) -> None:
+    """Return when `fd` can be read (or written) without blocking. One waiter per direction.
+
+    Raises asyncio.TimeoutError after `within` seconds (None: it may take any time).
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
     add(fd, _wake, future)
+    timer = None if within is None else loop.call_later(within, _too_late, future)
     try:
         await future
     finally:
         remove(fd)
+        if timer is not None:
+            timer.cancel()
 
 
 async def send_packet(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
