@@ -120,7 +120,7 @@ export class SandboxPanel implements Hands {
     this.head.draw(view);
     const { text, hint } = view.problem;
     this.problem.hidden = !text || view.phase === "gone";
-    this.problem.textContent = visible([text, hint].filter(Boolean).join(" "));
+    this.problem.textContent = visible(hint ? `${text} (${hint})` : (text ?? ""));
     this.frame.element.setAttribute("aria-busy", String(view.doing !== ""));
     this.drawResources();
     this.drawInside();

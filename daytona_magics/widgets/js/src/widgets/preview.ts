@@ -36,6 +36,8 @@ const SHOWN_EVERY = 4000;
 const WAITED_EVERY = 1500;
 /** Seconds before its end at which an address is renewed, unless it is short-lived. */
 const RENEW_AT = 60;
+/** Characters of the page's title in the status line. */
+const LONGEST_TITLE = 100;
 const CONFINED = "allow-scripts allow-forms allow-popups";
 
 export class Preview {
@@ -200,6 +202,7 @@ export class Preview {
     this.lifetime = opened.left ?? 0;
     this.ends = Date.now() + this.lifetime * 1000;
     this.term.hidden = false;
+    this.count();
     const refused = refusal(opened, place, page);
     const hint = "A tab of its own can show it.";
     const tab: [string, () => void] = ["Open in a tab", () => this.link((link) => link.click())];
@@ -269,7 +272,9 @@ export class Preview {
   }
 
   private told(seen: Seen, said: string): void {
-    const words = [said, `HTTP ${seen.status}`, seen.title && `“${visible(seen.title)}”`];
+    const title = visible(seen.title);
+    const short = title.length > LONGEST_TITLE ? `${title.slice(0, LONGEST_TITLE)}…` : title;
+    const words = [said, `HTTP ${seen.status}`, short && `“${short}”`];
     if (this.place?.own === false && seen.absolute) {
       words.push("It loads files by absolute paths, which miss below the notebook's server; relative ones work.");
     }
@@ -287,7 +292,9 @@ export class Preview {
   }
 
   private lost(seen: Seen): void {
-    this.notice.show(`Nothing answers on port ${seen.port} yet.`, `${visible(seen.reason)}. As soon as it does, it is shown here.`, [
+    const title = `Nothing answers on port ${seen.port} yet.`;
+    const more = title.toLowerCase().startsWith(seen.reason) ? "" : `${visible(seen.reason)}. `;
+    this.notice.show(title, `${more}As soon as it does, it is shown here.`, [
       ["Show its output", () => void this.log()],
       ["Try again", () => void this.open()],
     ]);

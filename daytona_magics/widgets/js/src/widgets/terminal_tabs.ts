@@ -38,6 +38,9 @@ export class Tabs {
     this.shown = tabs;
     this.active = active;
     this.element.replaceChildren(...tabs.map((told) => this.tab(told)));
+    // Of many tabs only some rows are in sight.
+    const chosen = this.element.querySelector<HTMLElement>('[aria-selected="true"]');
+    this.element.scrollTop = (chosen?.offsetTop ?? 0) - (chosen?.offsetHeight ?? 0);
     if (focused) this.focus();
   }
 
