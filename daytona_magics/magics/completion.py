@@ -230,6 +230,20 @@ async def _running(binding: Any, word: str) -> Found:
     return await _jobs(binding, word, running=True)
 
 
+async def _branches(binding: Any, word: str) -> Found:
+    """Branches of the repository the cells are in, and those of its remotes that are known there."""
+    from daytona_magics.git import reading, repository
+
+    if binding.sandbox is None:
+        return []
+    where = await repository.folder(binding, binding.sandbox)
+    found, _ = await repository.nearest(binding, binding.sandbox, where)
+    names = [one.name for one in await reading.branches(found, remote=True)] if found is not None else []
+    # A remote's HEAD is another name for one of its branches.
+    good = [one for one in names if one.isprintable() and len(one) <= LONGEST and not one.endswith("/HEAD")]
+    return [(name, "branch") for name in good][:MOST]
+
+
 async def _shell_paths(tie: Any, channel: Any, context: str, cwd: str, word: str) -> Found:
     """Paths as a bash cell sees them, which begin in its shell's working directory."""
     records = [] if cwd else (await channel.status())["contexts"]
@@ -268,6 +282,7 @@ _ASKED: dict[str, Callable[[Any, str], Coroutine[Any, Any, Found]]] = {
     grammar.JOB: _jobs,
     grammar.RUNNING: _running,
     grammar.REMOTE_PATH: _paths,
+    grammar.BRANCH: _branches,
 }
 
 

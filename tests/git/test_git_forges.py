@@ -116,7 +116,7 @@ def test_refusals(work: Work) -> None:
     (work.house.secrets / "credentials").write_text("")
     said = work.refused("pr main -t x")
     assert "wants a login" in said or "does not accept" in said
-    assert "no --abort and no --no-ff" in work.refused("merge --into main --abort")
+    assert "leave out other branches" in work.refused("merge --into main --abort")
     assert "is the base itself" in work.refused("compare nb/work")
 
 

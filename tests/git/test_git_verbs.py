@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
+from functools import partial
 
 import pytest
 
+from tests.engine_process import wait_until
 from tests.git.conftest import House
 from tests.kernel_client import Cell
 
@@ -234,4 +236,17 @@ def test_the_box_that_asks_shows_nothing_and_remembers(house: House) -> None:
 @pytest.mark.parametrize("verb", ["status", "push", "log"])
 def test_a_cell_below_a_verb_that_reads_none_is_refused(house: House, verb: str) -> None:
     cell = house.kernel.run(f"%%sandbox_git {verb}\nrm -rf /")
-    assert cell.ename == "SandboxUsageError" and "only commit does" in cell.traceback
+    assert cell.ename == "SandboxUsageError" and "only commit and pr do" in cell.traceback
+
+
+def test_tab_offers_branches(house: House) -> None:
+    served = house.hub.served()
+    house.git(f"clone {house.hub.url}/public/{served} tab")
+    house.hub.sh("git branch feature", "tab")
+    for line in ("checkout ", "diff ", "merge --into "):
+        wait_until(partial(_offers, house, line), f"branches are offered after {line}", 60)
+
+
+def _offers(house: House, line: str) -> bool:
+    found = house.kernel.complete(f"%sandbox_git {line}", timeout=60)
+    return {"main", "feature", "origin/main"} <= set(found)
