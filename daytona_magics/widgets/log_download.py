@@ -18,7 +18,8 @@ from daytona_magics.widgets.live import CallError
 from daytona_magics.widgets.log_store import NOTE, LogStore
 
 if TYPE_CHECKING:
-    from daytona_magics.widgets.log_sources import Source, Way
+    from daytona_magics.widgets.log_sources import Source
+    from daytona_magics.widgets.log_way import Way
 
 #: Bytes of a piece and of all that a page can hold; downloads at once; rows read at once.
 PIECE, LIMIT, MOST, ROWS = 1 << 20, 512 << 20, 4, 4096
@@ -108,19 +109,22 @@ class Downloads:
         if store.dropped_lines:
             yield f"[{store.dropped_lines:,} lines were dropped here]\n".encode()
         at, end = store.first, store.end
-        middle = False
+        # Whose line the last row did not end.
+        going: tuple[int, int] | None = None
         while at < end:
             rows = await asyncio.to_thread(store.rows, at, min(at + ROWS, end))
             out = []
             for row in rows:
                 if number is not None and row.source != number:
                     continue
-                head = ""
-                if number is None and not middle:
+                if going not in (None, (row.source, row.kind)):
+                    out.append("\n")
+                    going = None
+                if number is None and going is None:
                     when = datetime.datetime.fromtimestamp(row.time).isoformat(" ", "milliseconds")
-                    head = f"{when if row.time else '-':23} {names[row.source]}: "
-                middle = row.goes_on
+                    out.append(f"{when if row.time else '-':23} {names[row.source]}: ")
+                going = (row.source, row.kind) if row.goes_on else None
                 text = log_text.text(row.line)
-                out.append(head + (f"[{text}]" if row.kind == NOTE else text) + ("" if row.goes_on else "\n"))
+                out.append((f"[{text}]" if row.kind == NOTE else text) + ("" if row.goes_on else "\n"))
             yield "".join(out).encode("utf-8", "replace")
             at = min(at + ROWS, end)

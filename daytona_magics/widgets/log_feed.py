@@ -14,10 +14,12 @@ from daytona_magics.widgets.log_intake import Intake
 from daytona_magics.widgets.log_store import NOTE, STDERR, STDOUT, LogStore
 
 if TYPE_CHECKING:
-    from daytona_magics.widgets.log_sources import Source, Way
+    from daytona_magics.widgets.log_sources import Source
+    from daytona_magics.widgets.log_way import Way
 
-#: Seconds between two looks whether a way that broke is there again.
-AGAIN = 2.0
+#: Seconds between two looks whether a way that broke is there again; until it is tried without knowing that,
+#: at first and at last (each time it is twice as long).
+AGAIN, FIRST_TRY, LAST_TRY = 2.0, 4.0, 64.0
 
 
 class Writer:
@@ -25,11 +27,12 @@ class Writer:
 
     Args:
         wake: called after each piece.
+        fail: called with a sentence when the disk takes no more.
     """
 
-    def __init__(self, wake: Callable[[bool], None]) -> None:
+    def __init__(self, wake: Callable[[bool], None], fail: Callable[[str], None]) -> None:
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._wake = wake
+        self._wake, self._fail = wake, fail
         self.closed = False
         self._thread = threading.Thread(target=self._run, name="daytona-magics-log", daemon=True)
         self._thread.start()
@@ -41,7 +44,10 @@ class Writer:
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
             if not self.closed:
-                work()
+                try:
+                    work()
+                except OSError as error:
+                    self._fail(f"this machine's disk took no more ({error.strerror}): lines are missing here")
                 self._wake(False)
 
     def close(self) -> None:
@@ -72,6 +78,7 @@ class Feed:
         self._store, self._writer, self._wake = store, writer, wake
         self._intakes = {kind: Intake(store, number, kind) for kind in (STDOUT, STDERR)}
         self.state, self.said = "waiting", ""
+        self._lost, self._pause = "", FIRST_TRY
         self._task: asyncio.Task[None] | None = None
         self._way: Way | None = None
 
@@ -107,20 +114,39 @@ class Feed:
         self._set("removed", "not followed any more")
 
     async def _follow(self, way: Way) -> None:
-        try:
-            said = await self.source.follow(way, self)
-        except SandboxError as error:
-            self._lose(str(error))
-            await self._resume(way)
-            return
+        while True:
+            try:
+                said = await self.source.follow(way, self)
+                break
+            except SandboxError as error:
+                self._lose(str(error))
+            except Exception as error:  # noqa: BLE001 - the reader must hear that nothing more comes
+                self._lose(f"{type(error).__name__}: {error}")
+            await self._reachable(way)
         self.end()
         self.note(said)
         self._writer.put(lambda: self._set("ended", said))
 
     def _lose(self, text: str) -> None:
         text = printable(text, line=True)
-        self.note(f"not followed any more: {text}")
+        if text != self._lost:
+            self._lost = text
+            self.note(f"not followed any more: {text}")
         self._set("lost", text)
+
+    async def _reachable(self, way: Way) -> None:
+        """Wait until it is worth while to try again; nothing is started for that."""
+        waited = 0.0
+        while not (way.started and (way.open or waited >= self._pause)):
+            await asyncio.sleep(AGAIN)
+            waited += AGAIN
+        await asyncio.sleep(AGAIN)
+        self._pause = min(2 * self._pause, LAST_TRY)
+        self._set("waiting", "connecting")
+
+    async def _again(self, way: Way) -> None:
+        await self._reachable(way)
+        await self._follow(way)
 
     def _set(self, state: str, said: str = "") -> None:
         self.state, self.said = state, said
@@ -133,6 +159,7 @@ class Feed:
     ) -> None:
         """Some text of stdout or stderr."""
         now = time.time() if live else 0.0
+        self._lost, self._pause = "", FIRST_TRY
 
         def write() -> None:
             self._intakes[kind].feed(text, now)
@@ -152,7 +179,7 @@ class Feed:
 
     def says(self, state: str, text: str = "") -> None:
         """How it is."""
-        if self.state != "lost":
+        if self.state != "lost" and (state, text) != (self.state, self.said):
             self._set(state, text)
 
     def end(self) -> None:
@@ -170,13 +197,12 @@ class Feed:
         if self.state in ("live", "waiting") and self._task is not None and self._way is not None:
             self._task.cancel()
             self._lose(text)
-            self._task = asyncio.ensure_future(self._resume(self._way))
+            self._task = asyncio.ensure_future(self._again(self._way))
 
-    async def _resume(self, way: Way) -> None:
-        """Go on when the notebook itself reaches the sandbox again."""
-        while self.state == "lost":
-            await asyncio.sleep(AGAIN)
-            if way.open:
-                self._set("waiting", "connecting")
-                await self._follow(way)
-                return
+    def take_up(self) -> None:
+        """The sandbox runs again: go on now."""
+        if self.state == "lost" and self._task is not None and self._way is not None:
+            self._task.cancel()
+            self._task = None
+            self._lost, self._pause = "", FIRST_TRY
+            self.follow(self._way)

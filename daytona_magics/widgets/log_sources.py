@@ -27,18 +27,18 @@ from daytona_magics.runtime.events import (
     FlowWindow,
     Gap,
     Notice,
+    Reconnected,
     Reconnecting,
     Result,
 )
 from daytona_magics.runtime.events import Stream as Text
 from daytona_magics.sandboxes import client as sdk
-from daytona_magics.sandboxes import endpoint as endpoints
 from daytona_magics.sandboxes import files
+from daytona_magics.sandboxes.report import state_of
 from daytona_magics.widgets.log_store import STDERR, STDOUT
+from daytona_magics.widgets.log_way import Way
 
 if TYPE_CHECKING:
-    from daytona import AsyncSandbox
-
     from daytona_magics.runtime.channel import Channel
     from daytona_magics.sandboxes.binding import Binding
 
@@ -67,6 +67,9 @@ class Sink(Protocol):
     def says(self, state: str, text: str = "") -> None:
         """How the source is: "live", "waiting"."""
 
+    def end(self) -> None:
+        """Lines that have not ended are lines."""
+
 
 class Source(ABC):
     """Base of the sources.
@@ -88,62 +91,31 @@ class Source(ABC):
         return None
 
 
-class Way:
-    """How sources reach the sandbox, by a channel that is not the notebook's: a flood holds up no cell."""
+class _Amount:
+    """How much of an execution's output there was."""
 
-    def __init__(self, binding: Binding) -> None:
-        self.binding = binding
-        self._channel: Channel | None = None
-        self._opening = asyncio.Lock()
-        self._reviving: asyncio.Future[str] | None = None
+    def __init__(self) -> None:
+        self.bytes = self.others = 0
 
-    async def sandbox(self) -> AsyncSandbox:
-        """The sandbox. Raises SandboxError when there is none."""
-        return self.binding.bound()
+    def text(self, most: _Amount, length: int) -> int:
+        """So many bytes more; returns how many of them ``most``, which grows, had already."""
+        known = min(max(0, most.bytes - self.bytes), length)
+        self.bytes += length
+        most.bytes = max(most.bytes, self.bytes)
+        return known
 
-    async def channel(self) -> Channel:
-        """The channel, opened when there is none. Raises SandboxError."""
-        from daytona_magics.runtime.channel import Channel
-
-        async with self._opening:
-            sandbox = await self.sandbox()
-            if self._channel is not None and (self._channel.closed or self._channel.sandbox.id != sandbox.id):
-                await self.close()
-            if self._channel is None:
-                assert self.binding.endpoint is not None
-                made = Channel(
-                    sandbox,
-                    api_key=self.binding.endpoint.api_key,
-                    reconnect_for=self.binding.config.reconnect_for,
-                )
-                try:
-                    await sdk.asked(made.open(), f"connecting to {sandbox.name}")
-                except BaseException:
-                    await made.close()
-                    raise
-                self._channel = made
-            return self._channel
-
-    def broken(self, event: Reconnecting) -> None:
-        """The line is tried again; an embedded engine that died is started by whoever asks for it."""
-        endpoint = self.binding.endpoint
-        if event.attempt == 2 and endpoint is not None and endpoint.kind == "embedded":
-            self._reviving = asyncio.ensure_future(asyncio.to_thread(endpoints.revive))
-
-    @property
-    def open(self) -> bool:
-        """Whether the notebook itself reaches the sandbox now."""
-        return self.binding.open_channel() is not None
-
-    async def close(self) -> None:
-        """Give the channel up. Idempotent."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+    def other(self, most: _Amount) -> bool:
+        """One event more; whether ``most`` had it already."""
+        self.others += 1
+        known, most.others = self.others <= most.others, max(most.others, self.others)
+        return known
 
 
 class JobSource(Source):
     """The output of a job or a cell.
+
+    Followed again after a break, the sandbox sends it from the beginning: what was given before is passed
+    over, counted in bytes of text and in other events.
 
     Args:
         id: the execution.
@@ -155,59 +127,56 @@ class JobSource(Source):
         super().__init__(f"job:{id}", f"{name} ({id[:NAME]})")
         self.id = id
         self._past = ended
-        self._seen = 0
+        self._given = _Amount()
 
     async def follow(self, way: Way, sink: Sink) -> str:
         channel = await way.channel()
-        window = FlowWindow()
-        skip, began = self._seen, time.monotonic()
-        self._seen = 0
+        window, now, began = FlowWindow(), _Amount(), time.monotonic()
 
         def hear(event: Event) -> None:
-            nonlocal skip
-            if isinstance(event, Text):
-                self._seen += event.size
-                text = event.text
-                if skip:
-                    # Given before the way broke. Pieces may be cut differently this time.
-                    known, skip = min(skip, event.size), max(0, skip - event.size)
-                    if known == event.size:
-                        window.consumed(event)
-                        return
-                    text = text.encode("utf-8", "replace")[known:].decode("utf-8", "replace")
-                # What comes at once was there before; when, nobody knows.
-                live = not self._past and time.monotonic() - began > 1.0
-                kind = STDOUT if event.name == "stdout" else STDERR
-                sink.text(kind, text, lambda: window.consumed(event), live=live)
+            if not isinstance(event, Text):
+                window.consumed(event)
+                self._told(event, now, sink)
                 return
-            window.consumed(event)
-            self._told(event, way, sink)
+            data = event.text.encode("utf-8", "surrogateescape")
+            if (known := now.text(self._given, len(data))) == len(data):
+                window.consumed(event)
+                return
+            text = data[known:].decode("utf-8", "replace")
+            # What comes at once was there before; when, nobody knows.
+            live = not self._past and time.monotonic() - began > 1.0
+            kind = STDOUT if event.name == "stdout" else STDERR
+            sink.text(kind, text, lambda: window.consumed(event), live=live)
 
         sink.says("live")
         try:
-            return _ended(await channel.follow(self.id, hear, window=window))
+            return _ended(await channel.follow(self.id, hear, window=window, errors="surrogateescape"))
         except SandboxError as error:
             if "knows no execution" in str(error):
                 return "its output is gone: the sandbox was stopped, or it made room for newer output"
             raise
 
-    def _told(self, event: Event, way: Way, sink: Sink) -> None:
-        if isinstance(event, Gap):
-            sink.note(
-                f"{size(event.bytes)} of output are missing here: they were more than the sandbox keeps"
-            )
+    def _told(self, event: Event, now: _Amount, sink: Sink) -> None:
+        if isinstance(event, Reconnecting):
+            sink.says("waiting", "the connection broke; trying again")
+        elif isinstance(event, Reconnected):
+            sink.says("live")
+        elif isinstance(event, Gap):
+            if missing := event.bytes - now.text(self._given, event.bytes):
+                sink.note(
+                    f"{size(missing)} of output are missing here: they were more than the sandbox keeps"
+                )
+        elif not isinstance(event, Notice | Error | Result | Display) or now.other(self._given):
+            return
         elif isinstance(event, Notice):
             sink.note(printable(event.text, line=True))
         elif isinstance(event, Error):
             lines = "\n".join(event.traceback) or f"{event.ename}: {event.evalue}"
             sink.text(STDERR, lines + "\n")
-        elif isinstance(event, Result | Display):
+        else:
             shown = event.data.get("text/plain")
             if isinstance(shown, str):
                 sink.text(STDOUT, shown + "\n")
-        elif isinstance(event, Reconnecting):
-            way.broken(event)
-            sink.says("waiting", "the connection broke; trying again")
 
     def whole(self, way: Way) -> AsyncGenerator[bytes, None]:
         return _job_bytes(self.id, way)
@@ -278,7 +247,7 @@ class FileSource(Source):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     async def follow(self, way: Way, sink: Sink) -> str:
-        place, quiet, said, began = self._place, 0, "", time.monotonic()
+        place, quiet, said, began = self._place, 0, "connecting", time.monotonic()
         while True:
             channel = await way.channel()
             try:
@@ -297,7 +266,7 @@ class FileSource(Source):
                     sink.says("waiting", f"{printable(said, line=True)}; waiting for it")
                 await asyncio.sleep(SELDOM)
                 continue
-            if said or not place.file:
+            if said:
                 said = ""
                 sink.says("live")
             self._tell(piece, place, sink)
@@ -315,6 +284,10 @@ class FileSource(Source):
     def _tell(self, piece: peeking.Piece, place: _Place, sink: Sink) -> None:
         if not place.file and piece.offset:
             sink.note(f"the first {size(piece.offset)} are not shown; a download has them")
+        if piece.news:
+            # What the file said last is not continued by what it, or another one, says first.
+            self._decoder.reset()
+            sink.end()
         if piece.news == "rotated":
             sink.note(f"another file is {printable(self.path, line=True)} now")
         elif piece.news == "cut":
@@ -375,8 +348,13 @@ class CommandSource(Source):
                 await sandbox.process.get_session_command_logs_async(self.session, self.command, *handlers)
                 ended = await sandbox.process.get_session_command(self.session, self.command)
                 code = ended.exit_code
+                if code is None:
+                    raise SandboxError("the connection broke")
             else:
                 await sandbox.process.get_entrypoint_logs_async(*handlers)
+                await sandbox.refresh_data()
+                if state_of(sandbox) != "started":
+                    raise SandboxError(f"the sandbox is {state_of(sandbox)}")
                 code = None
         except sdk.error_class() as error:
             if sdk.not_found(error):

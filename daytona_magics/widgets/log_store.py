@@ -77,6 +77,7 @@ class LogStore:
         first, end: numbers of the oldest row that is kept, and of the next row to come.
         lines: lines written so far, a line of several rows counted once.
         dropped_lines, dropped_bytes: of rows that are gone.
+        clears: how often all rows were forgotten.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -86,6 +87,7 @@ class LogStore:
         self._size = 0
         self.first = self.end = 0
         self.lines = self.dropped_lines = self.dropped_bytes = 0
+        self.clears = 0
         self.notes: list[int] = []
 
     def append(self, source: int, kind: int, pieces: list[tuple[bytes, bool]], time: float = 0.0) -> None:
@@ -113,19 +115,22 @@ class LogStore:
     def _write(
         self, segment: _Segment, source: int, kind: int, pieces: list[tuple[bytes, bool]], time: float
     ) -> None:
-        if segment.rows % BLOCK == 0:
-            segment.places.append(segment.size)
-        out = bytearray()
+        out, ended = bytearray(), 0
         for data, goes_on in pieces:
             out += RECORD.pack(len(data), source, kind | GOES_ON if goes_on else kind, time)
             out += data
-            if not goes_on and kind != NOTE:
-                self.lines += 1
-        view = memoryview(out)
+            ended += not goes_on
+        # Counted once all of it is there: what a full disk took half of is written over.
+        view, at = memoryview(out), segment.size
         while view:
-            view = view[segment.file.write(view) or 0 :]
+            taken = os.pwrite(segment.file.fileno(), view, at)
+            view, at = view[taken:], at + taken
+        if segment.rows % BLOCK == 0:
+            segment.places.append(segment.size)
         if kind == NOTE:
             self.notes.append(self.end)
+        else:
+            self.lines += ended
         segment.rows += len(pieces)
         segment.size += len(out)
         self._size += len(out)
@@ -150,6 +155,7 @@ class LogStore:
             self._segments.clear()
             self._size, self.first, self.notes = 0, self.end, []
             self.lines = self.dropped_lines = self.dropped_bytes = 0
+            self.clears += 1
             # Blocks begin at multiples of their size, also after this.
             if self.end % BLOCK:
                 self.end += BLOCK - self.end % BLOCK

@@ -10,7 +10,9 @@ Nothing here keeps a sandbox awake, makes one or starts one, unless somebody pre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
+import time
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import SandboxUsageError
@@ -22,9 +24,10 @@ from daytona_magics.widgets.live import CallError, LiveWidget
 from daytona_magics.widgets.log_download import Downloads
 from daytona_magics.widgets.log_feed import Feed, Writer
 from daytona_magics.widgets.log_query import BadPattern, Query, query
-from daytona_magics.widgets.log_sources import FileSource, JobSource, Source, Way
+from daytona_magics.widgets.log_sources import FileSource, JobSource, Source
 from daytona_magics.widgets.log_store import LIMIT, NOTE, LogStore, Row
 from daytona_magics.widgets.log_view import MOST_VIEWS, TICK, View
+from daytona_magics.widgets.log_way import Way
 from daytona_magics.widgets.watching import Standing
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Sources of one widget; lines of the record; characters of an open line that are shown.
 MOST_SOURCES, RECORDED, OPEN = 64, 200, 2000
+#: Seconds between two renewals of what the notebook keeps, while lines come: at first, and at last.
+OFTEN, SELDOM = 3.0, 60.0
 #: The view of pages that could not say yet what they want to see.
 ANYBODY = "*"
 
@@ -74,12 +79,13 @@ class LogStream(LiveWidget):
         self._news: asyncio.Event | None = None
         self._pushing: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        wanted = [_source(one) for one in sources]
+        self._wanted = [_source(one) for one in sources]
+        self._told_end, self._tell_at, self._pause = 0, 0.0, OFTEN
         super().__init__(binding)
         self._way = Way(self.binding)
         self._downloads = Downloads(self._store, lambda: [one.source for one in self._feeds], self._way)
-        self._writer = Writer(self._wake)
-        loop_thread().submit(self._begin(wanted))
+        self._writer = Writer(self._wake, self._disk_full)
+        loop_thread().submit(self._begin(self._wanted))
 
     async def _begin(self, wanted: list[Source]) -> None:
         self._news = asyncio.Event()
@@ -115,10 +121,23 @@ class LogStream(LiveWidget):
         self._leaving = asyncio.ensure_future(self._leave())
 
     def sandbox_changed(self, now: Standing) -> None:
-        """A sandbox that does not run says nothing more: nobody need wait until that is found out."""
-        if now.state != "started":
+        """One that does not run says nothing more, one that runs again goes on: nobody need find that out."""
+        if now.state == "started":
             for feed in self._feeds:
-                feed.give_up(now.text)
+                feed.take_up()
+            return
+        for feed in self._feeds:
+            feed.give_up(now.text)
+        self._way.drop()
+
+    def _disk_full(self, text: str) -> None:
+        """On the writer's thread."""
+
+        def lose() -> None:
+            for feed in self._feeds:
+                feed.give_up(text)
+
+        loop_thread().loop.call_soon_threadsafe(lose)
 
     async def _leave(self) -> None:
         if self._pushing is not None:
@@ -142,21 +161,35 @@ class LogStream(LiveWidget):
     async def _push(self) -> None:
         assert self._news is not None
         while True:
-            await self._news.wait()
+            # Woken by what is new; the record follows more slowly.
+            wait = max(TICK, self._tell_at - time.monotonic()) if self._store.end != self._told_end else None
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), wait)
             self._news.clear()
+            self._renew_at_times()
             late = False
             for name, view in list(self._views.items()):
                 if name == ANYBODY and len(self._views) > 1:
                     continue
                 if not view.ready():
                     late = True
-                elif (body := await asyncio.to_thread(view.news, self._extra(view))) is not None:
-                    late = late or view.behind > 0
-                    if self.comm is not None:
-                        self.send({"log": name, **body})
+                    continue
+                body = await asyncio.to_thread(view.news, self._extra(view))
+                # Also where that was nothing to tell: a search goes on until it has looked at everything.
+                late = late or view.behind > 0
+                if body is not None and self.comm is not None:
+                    self.send({"log": name, **body})
             await asyncio.sleep(TICK)
             if late:
                 self._news.set()
+
+    def _renew_at_times(self) -> None:
+        """Let the notebook keep the lines that came, ever less often: a log may be followed for days."""
+        now = time.monotonic()
+        if self._store.end != self._told_end and now >= self._tell_at:
+            self._told_end, self._tell_at = self._store.end, now + self._pause
+            self._pause = min(2 * self._pause, SELDOM)
+            self.renew_record()
 
     def _extra(self, view: View) -> dict[str, Any]:
         """What is told beside rows: the sources, and the lines that have not ended."""
@@ -238,9 +271,7 @@ class LogStream(LiveWidget):
         """Make the sandbox usable, and go on following."""
         await super().call_start(given, _)
         for feed in self._feeds:
-            if feed.state == "lost":
-                await feed.stop()
-                feed.follow(self._way)
+            feed.take_up()
 
     async def call_remove(self, given: dict[str, Any], _: list[bytes]) -> None:
         """Follow a source no longer; what it said stays."""
@@ -268,7 +299,8 @@ class LogStream(LiveWidget):
         """The last lines, as text and as HTML."""
         rows = self._store.rows(self._store.end - RECORDED, self._store.end)
         lines = [_told(one) for one in rows] or self._early.splitlines()[-RECORDED:]
-        names = ", ".join(one.source.name for one in self._feeds) or "log"
+        known = [one.source for one in self._feeds] or self._wanted
+        names = ", ".join(one.name for one in known) or "log"
         before = self._store.lines - len(rows)
         head = f"Log of sandbox {self._name()}: {names}"
         more = f"… {before:,} lines before these" if before > 0 else ""

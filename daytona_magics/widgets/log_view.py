@@ -111,6 +111,7 @@ class View:
             "first": self._shown.first,
             "end": self._shown.end,
             "lines": store.lines,
+            "clears": store.clears,
             "dropped": [store.dropped_lines, store.dropped_bytes],
             "behind": self._behind(),
             "found": None if found is None else found.end - found.first,

@@ -16,6 +16,10 @@ from typing import Any
 
 from playwright.sync_api import Browser, Route, expect
 
+from daytona_magics.widgets.log_intake import Intake
+from daytona_magics.widgets.log_query import Query
+from daytona_magics.widgets.log_store import NOTE, STDERR, STDOUT, LogStore
+from daytona_magics.widgets.log_view import View
 from tests.browser import chromium
 from tests.widgets import panel_states
 from tests.widgets.page import Bench
@@ -172,12 +176,58 @@ def panel(bench: Bench, state: str, width: int) -> None:
     expect(root.locator(".dm-panel-title")).not_to_be_empty()
 
 
+TRAINING = (
+    "\x1b[1mLoading\x1b[0m data/results.parquet \x1b[90m(8.0 MiB)\x1b[0m",
+    *(
+        f"\x1b[32mINFO\x1b[0m  epoch {at:2d}  loss {2 / (at + 1):.4f}  \x1b[36m{at * 7 + 20} it/s\x1b[0m"
+        for at in range(9)
+    ),
+    "\x1b[33mWARNING\x1b[0m learning rate was lowered to \x1b[38;5;208m3e-4\x1b[0m",
+    "epoch 10 100%|██████████| 640/640 [00:04<00:00, 151.20it/s]",
+    "\x1b[44;97m saved \x1b[0m checkpoints/epoch-10.pt, \x1b[4mmodel card\x1b[0m and a name that goes on",
+)
+
+
+def log_stream(bench: Bench, state: str, width: int) -> None:
+    """A job and a file that are followed; a log of a million lines; nothing yet; a sandbox that stopped."""
+    store = LogStore()
+    when = 1_760_000_000.0
+    sources = [{"name": "Cell In[7] (4f2a77c0)", "state": "live", "said": ""}]
+    if state != "empty":
+        Intake(store, 0, STDOUT).feed("".join(f"{line}\n" for line in TRAINING), when)
+        Intake(store, 0, STDERR).feed(
+            "\x1b[1;31mTraceback\x1b[0m (most recent call last):\nValueError: NaN\n", when
+        )
+        sources.append({"name": "~/server.log", "state": "live", "said": ""})
+        Intake(store, 1, STDOUT).feed("GET /predict 200 in 12 ms\n" * 4, when)
+    if state == "huge":
+        Intake(store, 0, STDOUT).feed("".join(f"row {at:,}\n" for at in range(1_000_000)), when)
+        store.dropped_lines, store.dropped_bytes = 2_718_281, 314 << 20
+        sources += [
+            {"name": f"session {at}: make all", "state": "ended", "said": "exit code 2"} for at in range(6)
+        ]
+    if state == "error":
+        store.append(0, NOTE, [(f"not followed any more: {ERROR['text']}".encode(), False)], when)
+        sources = [{**one, "state": "lost", "said": ERROR["text"]} for one in sources]
+    view = View(store, Query(find="epoch" if state == "typical" else ""))
+    view.glance()
+    bench.answers["look"] = view.news({"sources": sources, "open": []}, always=True)
+    bench.answers["rows"] = view.rows(max(0, store.end - 400), 400)
+    store.close()
+    root = bench.mount("log-stream", width, **({"_sandbox": ERROR} if state == "error" else {}))
+    expect(root.locator(".dm-chip").first).to_be_visible()
+    if state == "typical":
+        root.get_by_role("button", name="Times").click()
+        root.get_by_label("Find").fill("epoch")
+
+
 #: Name -> the bundle that draws it, and the function.
 WIDGETS: dict[str, tuple[str, Callable[[Bench, str, int], None]]] = {
     "file-tree": ("core.js", file_tree),
     "terminal": ("terminal.js", terminal),
     "preview": ("core.js", preview),
     "panel": ("core.js", panel),
+    "log-stream": ("core.js", log_stream),
 }
 
 

@@ -42,13 +42,16 @@ class Widget:
 
 WIDGETS = (
     Widget("%sandbox files ~/seen", ".dm-files", "hello.txt", "hello.txt"),
+    Widget("%sandbox logs ~/heard/app.log", ".dm-log", "heard from a file", "heard/app.log"),
     Widget("%sandbox terminal", ".dm-terminal", "shell 1", "Terminal of sandbox"),
     Widget("%sandbox preview 3000", ".dm-preview", "“Served”", "Preview of port 3000"),
     Widget("%sandbox panel", ".dm-panel", "Auto-stop", "runs on"),
 )
 FILES = """%%sandbox -q
 import os
-for name, text in {'seen/hello.txt': '', 'served/index.html': '<title>Served</title><h1>A page</h1>'}.items():
+page = '<title>Served</title><h1>A page</h1>'
+files = {'seen/hello.txt': '', 'heard/app.log': 'heard from a file\\n', 'served/index.html': page}
+for name, text in files.items():
     os.makedirs(os.path.dirname(name), exist_ok=True)
     with open(name, 'w') as file:
         file.write(text)
@@ -77,7 +80,7 @@ def test_each_is_drawn_usable_and_quiet(page: Watched, widget: Widget) -> None:
     expect(shown(page, widget)).to_contain_text(widget.shows, timeout=30_000)
     # The record is there, and hidden while the widget is drawn.
     record = page.page.locator(".dm-record").filter(has_text=widget.record)
-    expect(record.first).to_be_attached()
+    expect(record.first).to_be_attached(timeout=30_000)
     expect(record.first).to_be_hidden()
     hostile_keys(page, shown(page, widget).get_by_role("button", disabled=False).first)
     axe(page.page, widget.selector)

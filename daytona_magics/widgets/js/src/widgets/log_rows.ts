@@ -67,8 +67,12 @@ function paint(element: HTMLElement, style: Stretch): void {
   FLAGS.forEach((name, bit) => {
     if (flags & (1 << bit)) element.classList.add(name);
   });
-  if (typeof back === "number") element.classList.add(`dm-back-${back & 15}`);
-  const ground = back !== null && typeof back !== "number" && COLOUR.test(back) ? back : null;
+  if (typeof back === "number") {
+    // Readable in every pair of colours: the text has that of all text.
+    element.classList.add(`dm-back-${back & 15}`);
+    return;
+  }
+  const ground = back !== null && COLOUR.test(back) ? back : null;
   if (ground !== null) element.style.backgroundColor = ground;
   if (typeof fore === "string" && COLOUR.test(fore)) {
     if (ground !== null) {

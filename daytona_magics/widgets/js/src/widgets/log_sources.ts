@@ -65,7 +65,8 @@ export class LogSources {
     chip.replaceChildren(
       h("span", { class: `dm-dot dm-colour-${number % 8}`, "aria-hidden": "true" }),
       h("span", { class: "dm-chip-name" }, name),
-      h("span", { class: "dm-state" }, said),
+      // The banner says why.
+      h("span", { class: "dm-state" }, source.state === "lost" ? "not followed" : said),
     );
   }
 

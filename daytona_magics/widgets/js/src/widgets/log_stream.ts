@@ -19,6 +19,7 @@ interface News {
   first: number;
   end: number;
   lines: number;
+  clears: number;
   dropped: [number, number];
   behind: number;
   found: number | null;
@@ -39,10 +40,13 @@ export class LogStream {
   private readonly count = h("span", { class: "dm-count", "aria-live": "polite" });
   private readonly lines = h("span", { class: "dm-count dm-lines-count" });
   private readonly dropped = h("div", { class: "dm-dropped", hidden: true });
+  private readonly nothing = h("div", { class: "dm-nothing", hidden: true });
   private readonly newer = button("", "Show the newest lines and follow", () => this.follow());
   private readonly spoken = h("div", { class: "dm-hidden", "aria-live": "polite", "aria-atomic": "true" });
   private readonly on = { regex: false, case: false, out: true, err: true, announce: false };
   private last: News | undefined;
+  /** Whether the kernel knows what this view wants; until then it is told what anybody is. */
+  private known = false;
   private pushed = 0;
   private nth = 0;
   private spokenAt = 0;
@@ -62,7 +66,7 @@ export class LogStream {
     this.newer.hidden = true;
     this.sources.element.append(this.lines);
     this.frame.build(this.tools(), this.sources.element, this.dropped,
-      h("div", { class: "dm-lines-frame" }, this.list.box, this.newer, this.spoken));
+      h("div", { class: "dm-lines-frame" }, this.list.box, this.nothing, this.newer, this.spoken));
     this.listen(view);
     this.frame.onBack = () => void this.look(false, true);
     void this.look();
@@ -114,7 +118,7 @@ export class LogStream {
   private listen(view: View): void {
     const { signal } = this.frame;
     const heard = (message: Partial<News> & { log?: string }) => {
-      if (message.log === this.view || (message.log === "*" && this.last === undefined)) this.take(message as News);
+      if (message.log === this.view || (message.log === "*" && !this.known)) this.take(message as News);
     };
     view.model.on("msg:custom", heard);
     signal.addEventListener("abort", () => view.model.off("msg:custom", heard));
@@ -169,7 +173,8 @@ export class LogStream {
       this.find.removeAttribute("aria-invalid");
       this.frame.say("");
       this.nth = 0;
-      this.pushed = 0;
+      this.known = true;
+      this.pushed = this.acknowledged = 0;
       this.list.reset();
       this.take(value as unknown as News);
       if (finding && this.find.value) await this.step(1);
@@ -185,7 +190,7 @@ export class LogStream {
   private take(news: News): void {
     if (news.push <= this.pushed) return;
     this.pushed = news.push;
-    const cleared = this.last !== undefined && news.lines < this.last.lines;
+    const cleared = this.last !== undefined && news.clears !== this.last.clears;
     this.last = news;
     if (cleared) this.list.reset();
     if (this.sources.take(news.sources)) this.list.redraw();
@@ -198,7 +203,7 @@ export class LogStream {
   }
 
   private acknowledge(view: View): void {
-    if (this.last === undefined || this.pushed === 0) return;
+    if (!this.known || this.pushed === 0) return;
     const push = this.pushed;
     if (push === this.acknowledged) return;
     this.acknowledged = push;
@@ -211,10 +216,11 @@ export class LogStream {
   private async fetch(from: number, count: number): Promise<void> {
     try {
       this.list.take(await this.rows(from, count));
+      this.list.answered(from);
     } catch (error) {
-      this.frame.failed(error);
+      // Asked for again only after a while: what failed now would fail at once again.
+      if (this.frame.failed(error).code === "view") void this.look(false, true);
     }
-    this.list.answered(from);
   }
 
   private async rows(from: number, count: number): Promise<Row[]> {
@@ -237,7 +243,6 @@ export class LogStream {
 
   private async clear(): Promise<void> {
     await this.frame.act(() => this.frame.line.call("clear"));
-    this.list.reset();
   }
 
   private async copy(): Promise<void> {
@@ -262,6 +267,9 @@ export class LogStream {
     this.dropped.textContent = `${gone.toLocaleString()} lines (${size(bytes)}) were dropped here: this log keeps the newest.`;
     const shown = news.end - news.first;
     const kept = this.match.value || this.sources.hidden.length || !this.on.out || !this.on.err;
+    this.nothing.hidden = shown > 0 || news.open.length > 0;
+    this.nothing.textContent = kept ? "No line fits." : news.sources.length > 0 ? "Nothing has come yet."
+      : "Nothing is followed. Add … chooses a log.";
     const parts = [kept ? `${shown.toLocaleString()} of ${plural(news.lines)}` : plural(news.lines)];
     if (news.behind > 0) parts.push(`${news.behind.toLocaleString()} still to search`);
     if (news.slow > 0) parts.push(`${news.slow.toLocaleString()} shown because the expression took too long`);
