@@ -403,7 +403,8 @@ async def explain(sandbox: AsyncSandbox, error: Exception, secret: str) -> Sandb
         "error",
         "build_failed",
     ):
-        words = plain(getattr(sandbox, "error_reason", None) or "", secret)
+        why = getattr(sandbox, "error_reason", None)
+        words = plain(why, secret) if why else ""
         return SandboxUnreachable(
             f"sandbox {sandbox.id} is {state}{': ' + words if words else ''}",
             hint="%sandbox start starts it again (variables are lost, files are kept).",
