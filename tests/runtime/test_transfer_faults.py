@@ -303,7 +303,8 @@ async def killed_in(way: Way, name: str, proxy: FaultProxy, pid: int) -> None:
 @pytest.mark.parametrize("victim", ["sandbox", "engine"])
 async def test_what_is_killed_in_the_middle(tmp_path: Path, victim: str) -> None:
     theirs = ".upload-0123456789abcdef"
-    with isolated_engine() as engine:
+    # At L2 no layer of a system is made, which on a slow disk takes longer than all of this.
+    with isolated_engine(DAYTONA_MAGICS_ISOLATION="L2") as engine:
         async with AsyncDaytona(engine.config()) as daytona:
             sandbox = await daytona.create()
             direct = sandbox.toolbox_proxy_url
