@@ -24,6 +24,9 @@ MOMENT, PATIENCE = 0.05, 5.0
 #: Characters of a pattern; places found in one row that are shown.
 MOST_PATTERN, MOST_MARKS = 1000, 200
 
+#: Letters outside of ASCII that are the same as k, s and i where capitals do not matter.
+_ODD = tuple(one.encode() for one in "\u212a\u017f\u0130\u0131")
+
 
 class BadPattern(ValueError):
     """A regular expression that is none; the text says why."""
@@ -62,10 +65,12 @@ class Finder:
 
     def may_be_in(self, data: bytes) -> bool:
         """Whether it can be in these bytes at all."""
-        # A style may stand in the middle of what is looked for; some letters have capitals outside of ASCII.
+        # A style may stand in the middle of what is looked for.
         if not self._literal or b"\x1b" in data:
             return True
-        return self._literal in (data if self._case else data.lower()) or not (self._case or data.isascii())
+        if self._literal in (data if self._case else data.lower()):
+            return True
+        return not self._case and any(one in data for one in _ODD)
 
     def is_in(self, data: bytes) -> bool:
         """Whether a row holds it."""
