@@ -64,6 +64,8 @@ def test_cwd_and_env_are_for_that_cell_only(client: Client, guest: Guest) -> Non
     assert run.text == "/tmp\nnew w x\n"
     assert client.bash("pwd; echo $DM_V,$DM_W").text == guest.home + "\nold,\n"
     assert client.bash("pwd", cwd="/nowhere").status == "error"
+    assert client.bash("pwd; mkdir -p deep", cwd="~").text == guest.home + "\n"
+    assert client.bash("pwd", cwd="~/deep").text == guest.home + "/deep\n"
     assert client.bash("pwd").text == guest.home + "\n"
 
 
