@@ -84,7 +84,10 @@ class Log(Watched):
         return self.box.locator(".dm-line .dm-text").filter(has_text=text)
 
     def texts(self) -> list[str]:
-        return self.box.locator(".dm-line .dm-text").all_inner_texts()
+        """What the rows in sight say, as soon as all of them are there."""
+        found = self.box.locator(".dm-line .dm-text")
+        wait_until(lambda: "…" not in found.all_inner_texts(), "the rows in sight are there", 60)
+        return found.all_inner_texts()
 
     def shows(self, text: str | re.Pattern[str]) -> None:
         expect(self.line(text).first).to_be_visible(timeout=60_000)
@@ -127,9 +130,10 @@ def log(server: Lab, browser: Browser) -> Iterator[Log]:
 
 
 def test_it_follows_with_colours_and_nothing_runs(log: Log) -> None:
-    log.shows("line 499 of the log")
     log.counts("504 lines")
     log.list.focus()
+    log.press("End")
+    log.shows("line 499 of the log")
     log.press("Home")
     log.shows("ERROR first orange")
     error = log.line("ERROR first").locator("xpath=..")
