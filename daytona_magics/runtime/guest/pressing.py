@@ -6,6 +6,7 @@ keeps the worker. Level 3 kills the worker too.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 #: Seconds between TERM and KILL.
 GRACE = 0.2
+
+
+def _group_of(process: Process) -> int:
+    """Its process group; 0 when it is gone."""
+    try:
+        return os.getpgid(process.pid)
+    except OSError:
+        return 0
 
 
 class Pressing:
@@ -108,15 +117,16 @@ class Pressing:
     ) -> None:
         """A command that bash was just starting can miss the SIGINT, and bash then waits for it: repeat.
 
-        Only for one that was seen twice: a second SIGINT would end a bash that is about to save its state.
+        For the command alone, and only when it was seen twice: a second SIGINT would end bash at once, without
+        the state that it saves at its end.
         """
 
         def look() -> None:
             if self.worker is worker and times:
-                missed = {(p.pid, p.start) for p in self._left_behind() if processes.missed_sigint(p)}
-                if missed & before:
-                    processes.send_group(worker.group, signal.SIGINT)
-                self._press_again(worker, times - 1, frozenset(missed - before))
+                missed = {(p.pid, p.start): p for p in self._left_behind() if processes.missed_sigint(p)}
+                again = [p for key, p in missed.items() if key in before and _group_of(p) == worker.group]
+                processes.send(again, signal.SIGINT)
+                self._press_again(worker, times - 1, frozenset(missed.keys() - before))
 
         self._loop.later(0.05, look)
 

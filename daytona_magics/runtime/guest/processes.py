@@ -136,10 +136,14 @@ def children(shown: int) -> list[int]:
 
 
 def missed_sigint(process: Process) -> bool:
-    """Whether SIGINT would end this process: alive some time after one, it was forked too early to get it."""
+    """Whether SIGINT would end this process: alive some time after one, it was forked too early to get it.
+
+    One that has it and has not come to its end yet, on a busy machine, has not missed it.
+    """
     try:
         fields = _status(process.shown)
         handled = int(fields[b"SigCgt"], 16) | int(fields[b"SigIgn"], 16)
+        handled |= int(fields[b"SigPnd"], 16) | int(fields[b"ShdPnd"], 16)
     except (OSError, KeyError, ValueError):
         return False
     return not handled & (1 << (signal.SIGINT - 1))
