@@ -117,8 +117,8 @@ class Pressing:
     ) -> None:
         """A command that bash was just starting can miss the SIGINT, and bash then waits for it: repeat.
 
-        For the command alone, and only when it was seen twice: a second SIGINT would end bash at once, without
-        the state that it saves at its end.
+        For the command alone, and only when it was seen twice: a second SIGINT would end bash at once,
+        without the state that it saves at its end.
         """
 
         def look() -> None:
