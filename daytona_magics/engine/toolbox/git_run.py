@@ -11,21 +11,18 @@ variables that would redirect it, so proxies work.
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
-import struct
-import termios
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import wire
 from .agent import Refused
 from .git_errors import failure
 from .git_login import OPEN, Access, Extras
 from .git_names import PROTOCOLS
-from .processes import Child
+from .processes import Child, pending
 from .wire import ready
 
 if TYPE_CHECKING:
@@ -278,22 +275,13 @@ async def _read(fd: int, kept: _Kept, child: Child) -> None:
         except BlockingIOError:
             if left is not None:
                 return
-            readable = asyncio.ensure_future(ready(fd))
-            waiting: set[asyncio.Future[Any]] = {readable, child.exited}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            readable.cancel()
-            await asyncio.gather(readable, return_exceptions=True)
+            await child.readable_or_ended(fd)
         else:
             if not data or not kept.take(data):
                 return
             left = None if left is None else left - len(data)
         if left is None and child.exited.done():
             left = pending(fd)
-
-
-def pending(fd: int) -> int:
-    """Bytes that can be read from `fd` now."""
-    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0])
 
 
 async def _feed(fds: list[int], data: bytes) -> None:

@@ -70,7 +70,12 @@ class Children:
             os.close(error_write)
             error_write = -1
             # Closed by a successful exec; else it says what failed.
-            await ready(error_read)
+            try:
+                await ready(error_read)
+            except asyncio.CancelledError:
+                # Nobody else knows of it yet.
+                os.kill(pid, signal.SIGKILL)
+                raise
             said = os.read(error_read, 8)
         finally:
             os.close(error_read)
@@ -115,6 +120,17 @@ class Child:
         if not self.exited.done():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    async def readable_or_ended(self, fd: int) -> None:
+        """Return when there is something to read from `fd`, or when the process has ended."""
+        readable = asyncio.ensure_future(ready(fd))
+        waiting: set[asyncio.Future[Any]] = {readable, self.exited}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # The loop must forget the number before it is closed: whoever got it next would never be woken.
+            readable.cancel()
+            await asyncio.gather(readable, return_exceptions=True)
 
 
 def _become(
@@ -204,13 +220,9 @@ class _Run:
             except BlockingIOError:
                 if left is not None:
                     return
-                readable = asyncio.ensure_future(ready(self._output))
-                waiting: set[asyncio.Future[Any]] = {readable, self.child.exited}
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                readable.cancel()
-                await asyncio.gather(readable, return_exceptions=True)
+                await self.child.readable_or_ended(self._output)
                 if self.child.exited.done():
-                    left = _pending(self._output)
+                    left = pending(self._output)
                 continue
             if not data:
                 return
@@ -222,10 +234,10 @@ class _Run:
             if left is not None:
                 left -= len(data)
             elif self.child.exited.done():
-                left = _pending(self._output)
+                left = pending(self._output)
 
 
-def _pending(fd: int) -> int:
+def pending(fd: int) -> int:
     """Bytes that can be read from `fd` now."""
     return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0])
 

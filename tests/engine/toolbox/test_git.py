@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daytona_magics.engine.launch.launcher import SandboxProcess
-from daytona_magics.engine.toolbox import git_client, git_errors, git_names, wire
+from daytona_magics.engine.toolbox import git_client, git_errors, git_names, git_run, processes, wire
 from daytona_magics.engine.toolbox.agent import Inside, Refused
 from daytona_magics.engine.toolbox.client import Toolbox, ToolboxError
 from daytona_magics.engine.toolbox.git_client import Answer
@@ -56,6 +56,25 @@ async def test_giving_up_ends_git_and_removes_what_is_half_done(box: SandboxProc
     await until(box, "ls -d half 2>/dev/null", False)
     assert (await git_client.git(box.toolbox, "init", path="next")).rest == {}
     server.cancel()
+
+
+async def test_giving_up_leaves_no_descriptor_behind_that_the_loop_still_watches() -> None:
+    """It would get no word of whatever had that number next, and nobody who waits for that would go on."""
+    near, far = os.pipe()
+    os.set_blocking(near, False)
+    loop = asyncio.get_running_loop()
+    child = processes.Child(0, loop.create_future())
+    for reading in (git_run._read(near, git_run._Kept(1, whole=True), child), child.readable_or_ended(near)):
+        task = asyncio.ensure_future(reading)
+        while not loop.remove_reader(near):  # The control: it was being watched.
+            await asyncio.sleep(0)
+        loop.add_reader(near, lambda: None)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not loop.remove_reader(near)
+    os.close(near)
+    os.close(far)
 
 
 async def test_programs_of_the_user_inherit_nothing_of_git(box: SandboxProcess) -> None:
