@@ -1,7 +1,7 @@
 """The last push, when the kernel ends: plain HTTP from the main thread, in a bounded time.
 
-At interpreter exit executors are closed and the loop thread cannot be relied on, as for the farewell of the
-sandbox. What is not pushed in time stays in the sandbox's files, and is pushed when it is used again.
+As for the farewell of the sandbox (:mod:`~daytona_magics.sandboxes.last_requests`). What is not pushed in
+time stays in the sandbox's files, and is pushed when it is used again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import atexit
 import json
 import os
 import shlex
-import ssl
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from typing import Any
 
 from daytona_magics.git import branching, failures
 from daytona_magics.git.syncing import BUDGET, Sync
+from daytona_magics.sandboxes import last_requests
 
 
 def watch(current: Callable[[], Sync | None]) -> Callable[[], None]:
@@ -69,15 +69,10 @@ def _post(sync: Sync, path: str, body: dict[str, Any], until: float) -> dict[str
         f"{str(sandbox.toolbox_proxy_url).rstrip('/')}/{sandbox.id}/{path}",
         method="POST",
         data=json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {endpoint.api_key}", "Content-Type": "application/json"},
+        headers={**last_requests.headers(endpoint), "Content-Type": "application/json"},
     )
-    if getattr(endpoint, "organization", ""):
-        request.add_header("X-Daytona-Organization-ID", endpoint.organization)
-    handlers: list[Any] = [urllib.request.ProxyHandler({})] if endpoint.loopback else []
-    if request.full_url.startswith("https:"):
-        handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=left) as answer:
+        with last_requests.send(request, left) as answer:
             text = answer.read(1 << 20)
     except urllib.error.HTTPError as error:
         error.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from daytona_magics.errors import GitError, SandboxUsageError
 from daytona_magics.git.views import line_of
 from daytona_magics.magics.line_git import no_body, within
-from daytona_magics.magics.line_git_remote import asking, given
+from daytona_magics.magics.line_git_remote import talk
 from daytona_magics.notebook.status import Teller, note
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def merge_into(shell: Any, options: Any) -> None:
             hint=f"To do that:  %sandbox_git merge --into {base} --yes",
         )
     if branch.project is None:
-        said = _talk(
+        said = talk(
             shell,
             options,
             branch.url,
@@ -132,14 +132,6 @@ def merge_into(shell: Any, options: Any) -> None:
     note(_ask(shell, options, branch, f"merging into {base}", bring))
 
 
-def _talk(
-    shell: Any, options: Any, url: str, label: str, once: Callable[[Teller, Login | None], Awaitable[T]]
-) -> T:
-    from daytona_magics.git import talking
-
-    return talking.attempt(url, label, once, given=given(options), ask=asking(shell), quiet=options.quiet)
-
-
 def _ask(shell: Any, options: Any, branch: Branch, label: str, work: Callable[[Forge], Awaitable[T]]) -> T:
     """Ask the forge of a branch, with this machine's login where it wants one."""
     from daytona_magics.git.forge_kinds import forge_of
@@ -150,7 +142,7 @@ def _ask(shell: Any, options: Any, branch: Branch, label: str, work: Callable[[F
         return await work(forge_of(project, login))
 
     try:
-        return _talk(shell, options, f"{project.web}.git", label, once)
+        return talk(shell, options, f"{project.web}.git", label, once)
     except GitError as error:
         if error.code in ("GIT_AUTH_FAILED", "GIT_REPO_NOT_FOUND", "FORBIDDEN"):
             page = project.new_request_page(branch.base or "main", branch.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from daytona_magics.errors import GitError, SandboxInterrupted, SandboxUsageError
 from daytona_magics.magics.line_git import no_body, tie_of, within
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from daytona_magics.git.logins import Login, Server
     from daytona_magics.git.repository import Repository
+
+T = TypeVar("T")
 
 
 def asking(shell: Any) -> Callable[[Server, str], Login | None]:
@@ -50,9 +52,10 @@ def given(options: Any) -> Login | None:
     return logins.from_variable(options.token_env, options.user)
 
 
-def _talk(
-    shell: Any, options: Any, url: str, label: str, once: Callable[[Teller, Login | None], Awaitable[Any]]
-) -> Any:
+def talk(
+    shell: Any, options: Any, url: str, label: str, once: Callable[[Teller, Login | None], Awaitable[T]]
+) -> T:
+    """Talk to a server, with a login of this machine where it wants one (:func:`.talking.attempt`)."""
     from daytona_magics.git import talking
 
     return talking.attempt(url, label, once, given=given(options), ask=asking(shell), quiet=options.quiet)
@@ -89,7 +92,7 @@ def clone(shell: Any, options: Any) -> None:
         )
         return await reading.status(found)
 
-    status = _talk(shell, options, url, f"cloning {path}", once)
+    status = talk(shell, options, url, f"cloning {path}", once)
     if not options.quiet:
         note(f"cloned into {status.path}. {status.headline()}")
 
@@ -133,7 +136,7 @@ def push(shell: Any, options: Any) -> None:
     async def once(tell: Teller, login: Login | None) -> None:
         await talking.push(found, tell, remote, branch, login, upstream=upstream)
 
-    _talk(shell, options, url, f"pushing {branch}", once)
+    talk(shell, options, url, f"pushing {branch}", once)
     if not options.quiet:
         follows = f"; it now follows {remote}/{branch}" if upstream else ""
         note(f"pushed {branch} to {remote}{follows}")
@@ -174,7 +177,7 @@ def pull(shell: Any, options: Any) -> None:
         )
         return f"pulled {count or 'new'} commit{'' if count == '1' else 's'} from {remote}"
 
-    said = _talk(shell, options, url, "pulling", once)
+    said = talk(shell, options, url, "pulling", once)
     if not options.quiet:
         note(said)
 
@@ -206,7 +209,7 @@ def fetch(shell: Any, options: Any) -> Any:
         await talking.fetch(found, tell, remote, login, prune=options.prune)
         return (await reading.status(found)).headline()
 
-    said = _talk(shell, options, url, f"fetching from {remote}", once)
+    said = talk(shell, options, url, f"fetching from {remote}", once)
     if not options.quiet:
         note(said)
     return None

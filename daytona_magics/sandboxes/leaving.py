@@ -2,8 +2,7 @@
 
 ``atexit`` work of a kernel is killed about 2.6 s after a shutdown request and does not run at all after a
 forced restart, so this is a courtesy (the sandbox stops now instead of after auto-stop), bounded to 2 s and
-never needed for anything to be cleaned up. It speaks plain HTTP from the main thread: at interpreter exit
-executors are already closed and the loop thread cannot be relied on.
+never needed for anything to be cleaned up (:mod:`.last_requests`).
 
 A kernel that is being *restarted* keeps its sandbox: the next cell re-attaches to it.
 """
@@ -12,14 +11,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from daytona_magics.sandboxes import labels
+from daytona_magics.sandboxes import labels, last_requests
 
 #: Seconds the farewell may take.
 BUDGET = 2.0
@@ -91,15 +89,10 @@ def _ask(endpoint: Any, wanted: str, sandbox: str, within: float) -> str:
     request = urllib.request.Request(
         f"{endpoint.api_url}/sandbox/{sandbox}{path}",
         method=method,
-        headers={"Authorization": f"Bearer {endpoint.api_key}", "Content-Length": "0"},
+        headers={**last_requests.headers(endpoint), "Content-Length": "0"},
     )
-    if getattr(endpoint, "organization", ""):
-        request.add_header("X-Daytona-Organization-ID", endpoint.organization)
-    handlers: list[Any] = [urllib.request.ProxyHandler({})] if endpoint.loopback else []
-    if endpoint.api_url.startswith("https:"):
-        handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=within) as answer:
+        with last_requests.send(request, within) as answer:
             return f"{wanted}: {answer.status}"
     except (urllib.error.URLError, OSError) as error:
         return f"{wanted} failed: {error}"

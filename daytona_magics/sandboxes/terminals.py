@@ -10,17 +10,17 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
-import ssl
 import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from daytona_magics.runtime.transport import PtyAddress, is_loopback
+from daytona_magics.runtime.transport import PtyAddress
 from daytona_magics.sandboxes import client as sdk
+from daytona_magics.sandboxes import last_requests
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
@@ -142,8 +142,5 @@ def _farewell() -> None:
             return
         url = f"{address.base}/process/pty/{quote(name, safe='')}"
         request = urllib.request.Request(url, method="DELETE", headers=dict(address.headers))
-        handlers: list[Any] = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
-        if url.startswith("https:"):
-            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
         with suppress(urllib.error.URLError, OSError):
-            urllib.request.build_opener(*handlers).open(request, timeout=left).close()
+            last_requests.send(request, left).close()
