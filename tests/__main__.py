@@ -4,9 +4,9 @@ As root the suite runs in a closed network (see ``tests/closed_network.py``): it
 can leave the machine but requests to the package index, and this command fails if anything else was asked
 for. Without root it runs in the open, and says so; with ``CI`` set that is a failure.
 
-Without arguments root's suite runs in shards (see ``tests/shards.py``), each in a network, a process and an
-IPC namespace of its own, its temporary files in memory. With pytest's arguments, or without root, it is one
-pytest that shows all at once.
+Without arguments the suite runs in shards (see ``tests/shards.py``): root's each in a network, a process and
+an IPC namespace of its own, its temporary files in memory; without root there is one. What failed there is
+run once more. With pytest's arguments it is one pytest that shows all at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from tests import in_memory
@@ -30,15 +31,12 @@ from tests.closed_network import (
     index_hosts,
     start_relay,
 )
-from tests.shards import COUNT_VARIABLE, FOLDER_VARIABLE, NUMBER_VARIABLE
+from tests.shards import AGAIN, AGAIN_VARIABLE, COUNT_VARIABLE, FOLDER_VARIABLE, NUMBER_VARIABLE
 
 #: The one foreign host the suite asks for on purpose, to see it refused (``.invalid`` never resolves).
 CONTROL_HOST = "nothing-leaves.invalid"
 
-#: Faults, signals and races are tested in real time on machines shared with others: what fails is tried once
-#: more, alone, and named in the summary ("rerun"). What is broken fails twice.
-SECOND_TRY = ("--reruns", "1", "--reruns-delay", "1", "--rerun-show-tracebacks", "-rfEsxXR", "--durations=40")
-PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.shards", *SECOND_TRY)
+PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.shards", "-rfEsxX", "--durations=40")
 #: A shard waits for half of its time, so a few more of them than cores.
 SHARDS = (os.cpu_count() or 1) + 1
 
@@ -59,13 +57,20 @@ def main(arguments: list[str]) -> int:
         if os.environ.get("CI"):
             print("python -m tests: that is not enough under CI.")
             return 1
+        if shards:
+            return in_shards(1, [*PYTEST, "-p", "no:cacheprovider", *arguments])
         return subprocess.run([*PYTEST, *arguments], check=False).returncode
     with tempfile.TemporaryDirectory(prefix="dm-net-") as folder:
         path, log = Path(folder, "forward.sock"), Path(folder, "forward.log")
         log.touch()
         os.environ[LOG_VARIABLE] = str(log)
         with Forwarder(path, log, index_hosts()):
-            status = in_shards(path, shards, arguments) if shards else one(path, arguments)
+            inner = [sys.executable, "-m", "tests", "--inside", str(path)]
+            if shards:
+                apart = [*namespaces(shards), *inner, "-p", "no:cacheprovider", *arguments]
+                status = in_shards(shards, apart)
+            else:
+                status = subprocess.run([*namespaces(0), *inner, *arguments], check=False).returncode
         return report(log) or status
 
 
@@ -82,47 +87,46 @@ def namespaces(shards: int) -> list[str]:
     return ["unshare", "--net", *(own_processes if shards else [])]
 
 
-def one(path: Path, arguments: list[str]) -> int:
-    command = [*namespaces(0), sys.executable, "-m", "tests", "--inside", str(path), *arguments]
-    return subprocess.run(command, check=False).returncode
+def in_shards(count: int, command: list[str]) -> int:
+    """Run them all, then what failed once more, and the one that tells of them; returns the latter's status.
 
-
-def in_shards(path: Path, count: int, arguments: list[str]) -> int:
-    """Run them all, and the one that tells of them; returns the status of the latter."""
+    Args:
+        count: how many side by side.
+        command: what runs one; its number is in its environment.
+    """
     folder = Path(tempfile.mkdtemp(prefix="dm-"))
     # The uids of sandboxes pass through to their homes.
     folder.chmod(0o711)
     environment = {**os.environ, FOLDER_VARIABLE: str(folder), COUNT_VARIABLE: str(count)}
     environment.pop(NUMBER_VARIABLE, None)
-    inner = ["-m", "tests", "--inside", str(path), "-p", "no:cacheprovider", *arguments]
-    shards = [start_shard(inner, number, folder, environment) for number in range(count)]
-    waiting = [
-        threading.Thread(target=note_the_end, args=(shard, folder / f"ended-{number}"), daemon=True)
-        for number, shard in enumerate(shards)
-    ]
-    for thread in waiting:
-        thread.start()
+    shards: list[subprocess.Popen[bytes]] = []
+
+    def start(**more: str) -> None:
+        number = len(shards)
+        with (folder / f"shard-{number}.log").open("wb") as log:
+            variables = {**environment, NUMBER_VARIABLE: str(number), **more}
+            shards.append(
+                subprocess.Popen(
+                    command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                )
+            )
+        ended = folder / f"ended-{number}"
+        threading.Thread(target=note_the_end, args=(shards[-1], ended), daemon=True).start()
+
+    for _ in range(count):
+        start()
     try:
-        return subprocess.run([*PYTEST, "-p", "no:cacheprovider"], env=environment, check=False).returncode
+        with subprocess.Popen([*PYTEST, "-p", "no:cacheprovider"], env=environment) as teller:
+            while teller.poll() is None:
+                time.sleep(0.2)
+                if len(shards) == count and (folder / AGAIN).exists():
+                    start(**{AGAIN_VARIABLE: (folder / AGAIN).read_text()})
+        return teller.returncode
     finally:
         for shard in shards:
             shard.kill()
-        for thread in waiting:
-            thread.join()
+            shard.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def start_shard(
-    words: list[str], number: int, folder: Path, environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    with (folder / f"shard-{number}.log").open("wb") as log:
-        return subprocess.Popen(
-            [*namespaces(1), sys.executable, *words],
-            env={**environment, NUMBER_VARIABLE: str(number)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
 
 
 def note_the_end(shard: subprocess.Popen[bytes], place: Path) -> None:

@@ -4,10 +4,15 @@
       shard 0: pytest, in namespaces of its own  -- takes groups of tests, writes every report -->  folder
       shard 1: the same                                                                             |
       teller:  pytest that runs nothing  <-- reads the reports, counts them, prints one summary ----'
+      shard 2: what failed in another, once more, with nothing beside it
 
 A group is the tests of one file, or all tests with one ``shard_group`` mark. Every shard collects everything;
 who makes a group's file in the folder first runs the group, the slowest first (``shards.toml``). Tests marked
 ``alone`` need the machine for themselves: the first shard runs them when all others have ended.
+
+Faults, signals and races are tested in real time on machines shared with others. So a group in which a test
+failed, or whose shard died, is run once more, whole and in fresh processes, and the summary names what failed
+at first (``RERUN``). What is broken fails twice. When many groups fail nothing is run again.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +33,10 @@ import tomllib
 NUMBER_VARIABLE = "DAYTONA_MAGICS_TEST_SHARD"
 FOLDER_VARIABLE = "DAYTONA_MAGICS_TEST_SHARD_FOLDER"
 COUNT_VARIABLE = "DAYTONA_MAGICS_TEST_SHARDS"
-#: Seconds beyond its two time limits after which a test that hangs ends its shard.
+#: In the shard that runs groups once more: their names, as JSON. The teller writes them to this file before.
+AGAIN_VARIABLE = "DAYTONA_MAGICS_TEST_AGAIN"
+AGAIN = "again.json"
+#: Seconds beyond its time limit after which a test that hangs ends its shard.
 SPARE_VARIABLE = "DAYTONA_MAGICS_TEST_SPARE"
 #: A group that is not in ``shards.toml`` is taken for one that needs as many seconds.
 USUAL_SECONDS = 5.0
@@ -41,8 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if folder is None:
         return
     count = int(os.environ[COUNT_VARIABLE])
+    from tests.teller import Teller
+
     number = os.environ.get(NUMBER_VARIABLE)
-    part = Teller(config, Path(folder), count) if number is None else Shard(Path(folder), int(number), count)
+    part = Shard(Path(folder), int(number), count) if number else Teller(config, Path(folder), count)
     config.pluginmanager.register(part, "the part in this process")
 
 
@@ -78,6 +88,10 @@ class Shard:
         if session.testsfailed:
             raise session.Interrupted("not all tests can be collected")
         beside, alone = grouped(session.items)
+        if again := os.environ.get(AGAIN_VARIABLE):
+            everything = {**beside, **alone}
+            self._run((name, everything[name]) for name in json.loads(again))
+            return True
         self._tell("groups", {name: len(items) for name, items in {**beside, **alone}.items()})
         self._run(self._claims(beside))
         self._tell("beside", round(time.time(), 1))
@@ -95,7 +109,7 @@ class Shard:
                 continue
             yield name, items
 
-    def _run(self, claims: Iterator[tuple[str, list[pytest.Item]]]) -> None:
+    def _run(self, claims: Iterable[tuple[str, list[pytest.Item]]]) -> None:
         for name, items in claims:
             self._tell("begin", name)
             # A group's fixtures end with it, those of the session too: what comes next is not known yet.
@@ -141,115 +155,9 @@ class Shard:
 def _end_what_hangs(item: pytest.Item) -> None:
     """End this shard, with the stacks of all threads in its log, when the test takes longer than it can.
 
-    That is for what hangs where its own time limit does not reach: in a second try, or a fixture's end.
+    That is for what hangs where its own time limit does not reach, as in C code or a fixture's end.
     """
     mark = item.get_closest_marker("timeout")
     limit = float(mark.args[0] if mark and mark.args else item.config.getini("timeout") or 120)
-    seconds = 2 * limit + float(os.environ.get(SPARE_VARIABLE, "60"))
+    seconds = limit + float(os.environ.get(SPARE_VARIABLE, "60"))
     faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
-
-
-class Teller:
-    """Passes the shards' reports to this pytest as if its own tests had made them, group by group."""
-
-    def __init__(self, config: pytest.Config, folder: Path, count: int) -> None:
-        self.config, self.folder, self.count = config, folder, count
-        self.problems: list[str] = []
-        self._read = [0] * count
-        self._open: list[list[Any]] = [[] for _ in range(count)]
-        self._running = [""] * count
-        self._groups: dict[str, int] = {}
-        self._done: dict[str, tuple[int, float]] = {}
-        self._begun = [0.0] * count
-
-    def pytest_collection(self, session: pytest.Session) -> bool:
-        self._session = session
-        session.items = []
-        return True
-
-    def pytest_runtestloop(self) -> bool:
-        ended: set[int] = set()
-        while len(ended) < self.count:
-            time.sleep(0.2)
-            for number in range(self.count):
-                # Looked for before reading: what was written before the end is read.
-                over = (self.folder / f"ended-{number}").exists()
-                self._follow(number)
-                if over and number not in ended:
-                    ended.add(number)
-                    self._end(number, int((self.folder / f"ended-{number}").read_text()))
-        left = sorted(set(self._groups) - set(self._done))
-        if left or not self._groups:
-            self.problems.append(f"groups that were not run to their end: {', '.join(left) or 'all'}")
-        return True
-
-    def _follow(self, number: int) -> None:
-        """Read what a shard has said since."""
-        path = self.folder / f"shard-{number}.jsonl"
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            file.seek(self._read[number])
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._read[number] += len(line)
-                for kind, content in json.loads(line).items():
-                    self._hear(number, kind, content)
-
-    def _hear(self, number: int, kind: str, content: Any) -> None:
-        if kind == "groups":
-            self._groups = content
-            self._session.testscollected = sum(content.values())
-        elif kind == "begin":
-            self._running[number], self._begun[number] = content, time.monotonic()
-        elif kind == "report":
-            self._open[number].append(content)
-        elif kind == "collected" and number == 0:  # All of them have collected the same.
-            self.config.hook.pytest_collectreport(report=self._report(content))
-        elif kind == "end":
-            self._pass_on(number)
-            self._done[content] = (number, time.monotonic() - self._begun[number])
-            self._running[number] = ""
-
-    def _pass_on(self, number: int) -> None:
-        for content in self._open[number]:
-            report = self._report(content)
-            if report.when == "setup":
-                self.config.hook.pytest_runtest_logstart(nodeid=report.nodeid, location=report.location)
-            self.config.hook.pytest_runtest_logreport(report=report)
-            if report.when == "teardown":
-                self.config.hook.pytest_runtest_logfinish(nodeid=report.nodeid, location=report.location)
-        self._open[number] = []
-
-    def _report(self, content: Any) -> Any:
-        report = self.config.hook.pytest_report_from_serializable(config=self.config, data=content)
-        if isinstance(report.longrepr, list):
-            # Where a test was skipped, and why: JSON knows no tuples.
-            report.longrepr = tuple(report.longrepr)
-        return report
-
-    def _end(self, number: int, status: int) -> None:
-        self._pass_on(number)
-        if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or self._running[number]:
-            log = (self.folder / f"shard-{number}.log").read_text(errors="replace")[-8000:]
-            group = self._running[number] or "no group"
-            self.problems.append(f"shard {number} ended with {status} in {group}; its last words:\n{log}")
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.problems:
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        tell = terminalreporter
-        tell.section("groups")
-        for name, (number, seconds) in sorted(self._done.items(), key=lambda one: -one[1][1])[:25]:
-            tell.write_line(f"{seconds:7.1f}s in shard {number}: {name}")
-        for number in range(self.count):
-            mine = [seconds for by, seconds in self._done.values() if by == number]
-            tell.write_line(f"shard {number}: {len(mine)} groups in {sum(mine):.0f} s")
-        for problem in self.problems:
-            tell.section("a shard failed", red=True)
-            tell.write_line(problem)
