@@ -28,6 +28,7 @@ import aiohttp
 from daytona_magics.errors import GitError, SandboxUsageError, printable
 from daytona_magics.git.logins import Login, Server, check, server_of
 from daytona_magics.git.projects import Project
+from daytona_magics.runtime.proxies import through
 
 #: Seconds one call may take; of pauses between tries of a question.
 WITHIN, PAUSES = 30.0, (0.5, 2.0)
@@ -237,11 +238,11 @@ class Forge(abc.ABC):
 
     async def _once(self, method: str, path: str, fields: Mapping[str, Any] | None) -> _Answer:
         given: dict[str, Any] = {"params" if method == "GET" else "json": dict(fields or {})}
-        # trust_env: whoever reaches the forge through a proxy only says so in the environment.
+        address = f"{self.project.api}{path}"
+        given |= await through(address)
         async with aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=WITHIN), trust_env=True, headers=self._headers(self._login)
+            timeout=aiohttp.ClientTimeout(total=WITHIN), headers=self._headers(self._login)
         ) as session:
-            address = f"{self.project.api}{path}"
             async with session.request(method, address, allow_redirects=False, **given) as response:
                 body = await _read(response)
                 value = await _json(response, body) if body else None

@@ -24,6 +24,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 
 from daytona_magics.engine import loopback
+from daytona_magics.runtime.proxies import through
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
@@ -181,7 +182,7 @@ class PtySocket:
         Raises:
             PtyError: with the HTTP status if the server answered.
         """
-        http = aiohttp.ClientSession(trust_env=not is_loopback(address.base))
+        http = aiohttp.ClientSession()
         failure: PtyError
         try:
             made = cls._upgrade(http, address, session, envs, shape or Shape(), existing)
@@ -209,9 +210,12 @@ class PtySocket:
         shape: Shape,
         existing: bool,
     ) -> aiohttp.ClientWebSocketResponse:
+        async def way(url: str) -> dict[str, Any]:
+            return {} if is_loopback(url) else await through(url)
+
         async def connect(url: str, offered: list[str]) -> aiohttp.ClientWebSocketResponse | int:
             try:
-                return await http.ws_connect(
+                ws: aiohttp.ClientWebSocketResponse = await http.ws_connect(
                     url,
                     headers=address.headers,
                     protocols=offered,
@@ -219,7 +223,9 @@ class PtySocket:
                     autoping=True,
                     max_msg_size=MAX_MESSAGE,
                     timeout=aiohttp.ClientWSTimeout(ws_close=0.5),
+                    **await way(url),
                 )
+                return ws
             except aiohttp.WSServerHandshakeError as error:
                 return error.status
 
@@ -230,7 +236,8 @@ class PtySocket:
         if made == 404 and not existing:
             body: dict[str, Any] = {"id": session, "cols": shape.cols, "rows": shape.rows}
             body |= {"envs": dict(envs or {})} | ({"cwd": shape.cwd} if shape.cwd else {})
-            async with http.post(address.create, json=body, headers=address.headers) as answer:
+            proxy = await way(address.create)
+            async with http.post(address.create, json=body, headers=address.headers, **proxy) as answer:
                 status = answer.status
             made = await connect(address.connect(session), subprotocols(None)) if status < 300 else status
         if isinstance(made, int):

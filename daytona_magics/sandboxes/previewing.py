@@ -21,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from daytona_magics.engine.loopback import is_loopback
 from daytona_magics.errors import SandboxError, SandboxUsageError, printable
+from daytona_magics.runtime.proxies import through
 from daytona_magics.sandboxes import client as sdk
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 SIGNED_SECONDS, LOOK_WITHIN, REDIRECTS = 3600, 15.0, 3
 #: Bytes of a page, and of each file it loads, that are read; how many files; characters of its text kept.
 PAGE_BYTES, FILE_BYTES, MOST_FILES, TEXT_KEPT = 512 << 10, 1 << 20, 20, 2000
+#: Seconds of work that reading a page may be, and characters of it that are read at once.
+READ_WITHIN, PIECE = 0.2, 4096
 _HEADERS = {
     "X-Daytona-Skip-Preview-Warning": "true",
     "X-Daytona-Skip-Last-Activity-Update": "true",
@@ -213,17 +216,16 @@ class Eye:
 
         link = await self._address()
         if self._session is None:
-            # What is on this machine is not asked for through somebody's proxy.
-            here = is_loopback(urlsplit(link.url).hostname or "")
             self._session = aiohttp.ClientSession(
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                trust_env=not here,
                 timeout=aiohttp.ClientTimeout(total=LOOK_WITHIN),
             )
         headers = {**_HEADERS, "X-Daytona-Preview-Token": str(link.token or "")}
         url = str(link.url).rstrip("/") + path
-        answer = await self._session.get(url, headers=headers, allow_redirects=False)
+        # What is on this machine is not asked for through somebody's proxy.
+        proxy = {} if is_loopback(urlsplit(url).hostname) else await through(url)
+        answer = await self._session.get(url, headers=headers, allow_redirects=False, **proxy)
         if answer.status in _UNKNOWN and self._of_proxy(answer):
             # The token ends with the sandbox's run: the next look asks for the new one.
             self._link = None
@@ -322,8 +324,23 @@ class _Reader(HTMLParser):
         self._hidden = ""
 
     def read(self, markup: str) -> None:
-        """Take a page in. Nothing in it can make this fail or take long: it is at most PAGE_BYTES."""
-        self.feed(markup)
+        """Take a page in, as far as the parser comes in READ_WITHIN seconds of this thread's own time.
+
+        This runs on the loop, which serves the cells, too; and a page may be made to take long, or to be
+        something the parser gives up.
+        """
+        until = time.thread_time() + READ_WITHIN
+        for start in range(0, len(markup), PIECE):
+            if self._full or time.thread_time() > until:
+                return
+            try:
+                self.feed(markup[start : start + PIECE])
+            except AssertionError:
+                return
+
+    @property
+    def _full(self) -> bool:
+        return len(self.links) >= MOST_FILES and self._kept >= TEXT_KEPT
 
     def text(self) -> str:
         """Its text, one line for each piece, at most TEXT_KEPT characters."""
