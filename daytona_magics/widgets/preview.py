@@ -72,6 +72,7 @@ class Preview(LiveWidget):
         self._seconds, self._seen = seconds, seen
         self._signed: Signed | None = None
         self._signed_for: Any = None
+        self._signing, self._over = asyncio.Lock(), False
         self._eye: previewing.Eye | None = None
         self._eye_for: tuple[Any, ...] = ()
         self._unfollow: Callable[[], None] = lambda: None
@@ -82,11 +83,14 @@ class Preview(LiveWidget):
     def released(self) -> None:
         """Its address stops working."""
         self._unfollow()
+        self._over = True
         self._ending = asyncio.ensure_future(self._end())
 
     async def _end(self) -> None:
-        with suppress(SandboxError):
-            await self._take_back()
+        # One that is being made is taken back, too.
+        async with self._signing:
+            with suppress(SandboxError):
+                await self._take_back()
         if self._eye is not None:
             await self._eye.close()
 
@@ -97,9 +101,7 @@ class Preview(LiveWidget):
         sandbox, seen = await self._look(given, files=True)
         said = self._told(sandbox, seen)
         if seen.answered:
-            if given.get("renew") is True:
-                await self._take_back()
-            signed = await self._address(sandbox)
+            signed = await self._address(sandbox, anew=given.get("renew") is True)
             left = max(0.0, signed.expires - time.time())
             said.update(url=signed.url, listener=signed.listener, below=signed.path, left=left)
         return said
@@ -167,16 +169,20 @@ class Preview(LiveWidget):
         said = {name: value for name, value in vars(seen).items() if name not in ("links", "text")}
         return {**said, "port": self.port, "path": self.path, "public": bool(sandbox.public)}
 
-    async def _address(self, sandbox: Any) -> Signed:
+    async def _address(self, sandbox: Any, *, anew: bool = False) -> Signed:
         """The signed address, which all views share as long as it is good for a while."""
-        signed = self._signed
-        enough = min(FRESH, self._seconds * PART)
-        right = signed is not None and (self._signed_for.id, signed.port) == (sandbox.id, self.port)
-        if signed is None or not right or signed.expires - time.time() < enough:
-            await self._take_back()
-            signed = self._signed = await previewing.sign(sandbox, self.port, self._seconds)
-            self._signed_for = sandbox
-        return signed
+        # Two views that ask at once get the same one: what nobody knows of could not be taken back.
+        async with self._signing:
+            if self._over:
+                raise CallError("refused", "this preview has ended")
+            signed = self._signed
+            enough = min(FRESH, self._seconds * PART)
+            right = signed is not None and (self._signed_for.id, signed.port) == (sandbox.id, self.port)
+            if anew or signed is None or not right or signed.expires - time.time() < enough:
+                await self._take_back()
+                signed = self._signed = await previewing.sign(sandbox, self.port, self._seconds)
+                self._signed_for = sandbox
+            return signed
 
     async def _take_back(self) -> None:
         signed, self._signed = self._signed, None
