@@ -15,7 +15,7 @@ from typing import Any
 import daytona_toolbox_api_client as sync_models
 import daytona_toolbox_api_client_async as async_models
 
-from tests.engine_process import IsolatedEngine, wait_until
+from tests.engine_process import IsolatedEngine
 
 #: Who commits in commands of the tests' own.
 IDENTITY = "git config --global user.name Tester; git config --global user.email tester@example.org"
@@ -45,6 +45,12 @@ class GitBox:
         assert code is None or done.exit_code == code, f"{command}: {done.exit_code}\n{done.result}"
         return str(done.result).removesuffix("\n")
 
+    def until(self, condition: str, what: str, cwd: str | None = None, seconds: int = 60) -> None:
+        """Wait until a shell command succeeds; it is asked again and again inside, in one call."""
+        command = f"for i in $(seq {seconds * 20}); do {condition} && exit 0; sleep .05; done; exit 1"
+        done = self.sandbox.process.exec(f"{{ {command}\n}} 2>&1", cwd=cwd, timeout=seconds * 4)
+        assert done.exit_code == 0, f"waited {seconds} s in vain until {what}\n{done.result}"
+
     def serve(self, certificate: bool = False) -> None:
         """Start the server."""
         program = Path(__file__).with_name("git_server.py").read_bytes()
@@ -58,7 +64,7 @@ class GitBox:
         # What a command reads is in no command line, so tests can look for the password in all of them.
         login = f"printf '%s\\n' {self.user} {self.password}"
         self.sh(f"{login} | setsid python3 git_server.py served {last} >server.log 2>&1 &")
-        wait_until(lambda: "ports" in self.sh("ls served"), "the git server listens")
+        self.until("test -e served/ports", "the git server listens")
         first, second = self.sh("cat served/ports").split()
         self.url = f"http://127.0.0.1:{first}"
         self.other = f"{'https' if certificate else 'http'}://127.0.0.1:{second}"

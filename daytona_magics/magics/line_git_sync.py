@@ -219,7 +219,7 @@ def sync(shell: Any, options: Any) -> Card:
 
 
 async def _own(found: Repository, *, make: bool) -> Own:
-    """The notebook's branch; where it has none, its current branch becomes it if that is its own.
+    """The notebook's branch; with ``make`` the current one becomes it, if that is a notebook's own.
 
     Raises:
         GitError: it has none, and the current one is somebody else's.
@@ -227,13 +227,15 @@ async def _own(found: Repository, *, make: bool) -> Own:
     from daytona_magics.git import branching, failures, reading
 
     own = branching.own(found.sandbox)
-    if own is not None:
+    if own is not None and not (make and own.path != found.path):
         return own
     status = await reading.status(found)
     mine = status.branch.startswith("nb/")
     if make and mine and not status.detached:
         url = await reading.remote_url(found, branching.REMOTE, push=True)
         return branching.Own(found.path, status.branch, "", failures.clean(url))
+    if own is not None:
+        return own
     title = found.tie.who().title
     wanted = branching.name_of(title, str(found.sandbox.id))
     raise GitError(

@@ -1,10 +1,11 @@
-"""A kernel bound to a sandbox that has a git server on its own loopback, shared by the tests of a module."""
+"""A kernel bound to a sandbox that has a git server on its own loopback, shared by a group of tests."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,12 +21,14 @@ class House:
     Attributes:
         hub: the sandbox from outside, with its git server.
         asks: somebody is there to answer a cell's questions.
+        homes: folders of the kernels that were started.
         secrets: the folder of this machine's git settings; its credentials file is the host's login.
     """
 
     def __init__(self, engine: IsolatedEngine, daytona: Any) -> None:
         self.engine, self.daytona = engine, daytona
         self.secrets, self.asks = engine.home, False
+        self.homes: list[Path] = []
         self.kernel = self.start()
         self.ok("%sandbox create --name git-tests --auto-stop 0 -q")
         self.hub = GitBox(daytona.get("git-tests"), engine)
@@ -41,7 +44,18 @@ class House:
         env = {name: self.engine.environ[name] for name in ("XDG_RUNTIME_DIR", "DAYTONA_MAGICS_HOME", "HOME")}
         kernel = Kernel(env={**env, "GIT_CONFIG_GLOBAL": str(settings), "GIT_CONFIG_NOSYSTEM": "1"})
         kernel.start()
+        self.homes.append(kernel.home)
         return kernel
+
+    def renew(self) -> None:
+        """As the next module expects it, whatever the last one left: alive, at home, nobody logged in."""
+        if not self.kernel.manager.is_alive():
+            self.kernel = self.start()
+            self.ok("%sandbox use git-tests -q")
+        self.asks = False
+        self.login(False)
+        self.kernel.run("%sandbox_git sync off", timeout=90)
+        self.ok("%%sandbox\n%cd -q ~")
 
     def login(self, on: bool = True) -> None:
         """Let this machine's credential helper know the server's login, or not."""
@@ -74,8 +88,8 @@ class House:
             assert self.hub.password not in str(cell.messages) + str(cell.reply)
 
 
-@pytest.fixture(scope="module")
-def house() -> Iterator[House]:
+@pytest.fixture(scope="session")
+def shared_house() -> Iterator[House]:
     if shutil.which("git") is None:
         reason = "this machine has no git, so its sandboxes have none"
         if os.environ.get("CI"):
@@ -90,5 +104,12 @@ def house() -> Iterator[House]:
             yield made
         finally:
             made.kernel.shutdown()
-            shutil.rmtree(made.kernel.home, ignore_errors=True)
+            for home in made.homes:
+                shutil.rmtree(home, ignore_errors=True)
             daytona._sandbox_api.api_client.rest_client.pool_manager.clear()
+
+
+@pytest.fixture(scope="module")
+def house(shared_house: House) -> House:
+    shared_house.renew()
+    return shared_house

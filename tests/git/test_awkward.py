@@ -11,6 +11,8 @@ from tests.git.conftest import House
 
 from .test_git_verbs import html_of
 
+pytestmark = pytest.mark.shard_group("verbs and awkward repositories")
+
 #: What each line says, in the order in which they are run; "!" before one that is refused, "$" before a
 #: command of the sandbox's shell.
 SAID: dict[str, list[tuple[str, tuple[str, ...]]]] = {

@@ -18,6 +18,8 @@ from tests.git.conftest import House
 from .forge_house import PATH, TOKEN, Fault, ForgeHouse, forge_house
 from .test_git_verbs import html_of
 
+pytestmark = pytest.mark.shard_group("git and this machine")
+
 _numbers = itertools.count(1)
 VARIABLES = {"github": "GH_HOST", "gitlab": "GITLAB_HOST"}
 

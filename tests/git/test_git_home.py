@@ -13,6 +13,8 @@ from daytona_magics.git import carrying, home
 from daytona_magics.git.home import Home
 from tests.git.conftest import House
 
+pytestmark = pytest.mark.shard_group("git and this machine")
+
 _numbers = itertools.count(1)
 _PERSON = ("-c", "user.name=Host", "-c", "user.email=host@example.org")
 

@@ -19,126 +19,149 @@ from daytona_magics.git import logins
 from daytona_magics.git.logins import Login, Server
 from tests.engine_process import wait_until
 from tests.git.conftest import House
+from tests.git.forge_house import TOKEN
+
+pytestmark = pytest.mark.shard_group("git and this machine")
 
 WATCH = Path(__file__).with_name("watch.py")
 GITHUB = Server("https", "github.com")
 
 
 class Watch:
-    """Both programs, looking while inside; ``found`` is what they saw, inside and outside."""
+    """Both programs, looking while inside.
 
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.found: tuple[list[str], list[str]] = ([""], [""])
+    Args:
+        name: of what they leave, one for each watch.
+    """
+
+    def __init__(self, house: House, name: str) -> None:
+        self.house, self.name = house, name
         pair = base64.b64encode(f"{house.hub.user}:{house.hub.password}".encode()).decode()
-        self._secrets = f"{house.hub.password}\n{pair}\n"
+        self._secrets = f"{house.hub.password}\n{pair}\n{TOKEN}\n"
+        self._inside = f"/tmp/{name}"
+        self._outside = house.engine.base / name
+        self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Watch:
-        hub, base = self.house.hub, self.house.engine.base
+        hub, base, state = self.house.hub, self.house.engine.base, self.house.engine.state
         hub.sandbox.fs.upload_file(WATCH.read_bytes(), "/tmp/watch.py")
-        hub.sh("rm -f /tmp/seen* /tmp/stop; echo 0 >/tmp/seen.looks")
         # The server's own log says what it was told.
-        words = "/tmp/seen /tmp/stop $HOME,/tmp,/dev/shm $HOME/served/log"
+        words = f"{self._inside} {self._inside}.stop $HOME,/tmp,/dev/shm $HOME/served/log"
         lines = "printf '%s\\n' " + " ".join(self._secrets.split())
         hub.sh(f"{lines} | setsid python3 /tmp/watch.py {words} >/tmp/watch.log 2>&1 &")
-        self._outcome, self._stop = base / "seen", base / "stop"
-        for path in (self._outcome, self._stop):
-            path.unlink(missing_ok=True)
-        self._looks = base / "seen.looks"
-        self._looks.write_text("0")
-        folders = f"{self.house.kernel.home},{base / 'home'},{base / 'run'},{self.house.engine.state}"
+        folders = f"{self.house.kernel.home},{base / 'home'},{base / 'run'},{state}"
         left_out = [str(self.house.secrets / "credentials")]
-        state = self.house.engine.state
         # Copies of this machine's programs, which the engine makes meanwhile.
         left_out += [str(state / "layers"), *map(str, (state / "sandboxes").glob("*/home/**/served/log"))]
-        self._outside = subprocess.Popen(
-            [sys.executable, WATCH, self._outcome, self._stop, folders, *left_out],
+        self._process = subprocess.Popen(
+            [sys.executable, WATCH, self._outside, f"{self._outside}.stop", folders, *left_out],
             stdin=subprocess.PIPE,
             text=True,
         )
-        assert self._outside.stdin is not None
-        self._outside.stdin.write(self._secrets)
-        self._outside.stdin.close()
+        assert self._process.stdin is not None
+        self._process.stdin.write(self._secrets)
+        self._process.stdin.close()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.touch()
-        self.house.hub.sh("touch /tmp/stop")
-        assert self._outside.wait(60) == 0
-        wait_until(lambda: "seen" in self.house.hub.sh("ls /tmp").split(), "the look inside ends", 60)
-        inside = self.house.hub.sh("cat /tmp/seen").splitlines()
-        self.found = (inside, self._outcome.read_text().splitlines())
+        assert self._process is not None
+        self._outside.with_name(f"{self.name}.stop").touch()
+        self.house.hub.sh(f"touch {self._inside}.stop")
+        assert self._process.wait(60) == 0
 
-    def look(self) -> None:
-        """Wait until both have looked at everything from now on."""
-        inside, outside = self._counts()
-        wait_until(
-            lambda: all(n > m + 1 for n, m in zip(self._counts(), (inside, outside), strict=True)),
-            "both have looked",
-            90,
-        )
-
-    def _counts(self) -> tuple[int, int]:
-        return int(self.house.hub.sh("cat /tmp/seen.looks")), int(self._looks.read_text())
-
-
-def during(house: House, line: str, served: str, release: bool = True) -> Watch:
-    """Run a line that talks to ``/slow/``, and look while the server, which has the login, lets it wait."""
-    hub = house.hub
-    hub.sh("rm -f served/release; : >served/log")
-    with Watch(house) as watch:
-        cell = house.kernel.send(f"%sandbox_git {line}", allow_stdin=False)
-        told = f"/slow/{served}"
-        wait_until(
-            lambda: any(told in one and "Basic" in one for one in hub.sh("cat served/log").splitlines()),
-            f"the server is told the login by {line}",
-            60,
-        )
-        watch.look()
-        hub.sh("touch served/release")
-        done = house.kernel.finish(cell, timeout=90)
-    assert done.status == "ok", done
-    house.silent(done)
-    return watch
+    def found(self) -> tuple[list[str], list[str]]:
+        """What both, inside and outside, saw since they began; after a whole look of each from now on."""
+        looks = self._outside.with_name(f"{self.name}.looks")
+        wait_until(looks.exists, "the look outside has begun", 60)
+        before = int(looks.read_text())
+        asked = f"$(cat {self._inside}.looks || echo 0)"
+        self.house.hub.sh(f"echo $(( {asked} + 2 )) >/tmp/enough")
+        self.house.hub.until(f"test {asked} -ge $(cat /tmp/enough)", "the look inside is over", seconds=90)
+        wait_until(lambda: int(looks.read_text()) >= before + 2, "the look outside is over", 90)
+        inside = self.house.hub.sh(f"cat {self._inside}").splitlines()
+        return inside, self._outside.read_text().splitlines()
 
 
 @pytest.fixture(scope="module")
-def slow(house: House) -> Iterator[str]:
-    """A repository behind the slow part of the server, cloned to ``slow``."""
+def watch(house: House) -> Iterator[Watch]:
+    with Watch(house, "seen") as made:
+        yield made
+
+
+class Slow:
+    """Lines that talk to the slow part of the server, which waits when it has the login."""
+
+    def __init__(self, house: House, watch: Watch) -> None:
+        self.house, self.watch = house, watch
+        self.served = house.hub.served("git branch -m main", "git branch other")
+
+    def during(self, cell: str, *, then: Callable[[], None] | None = None) -> None:
+        """Run a cell, and look while the server lets it wait; then once more, when it is over.
+
+        Args:
+            then: waits for what the cell does in the background.
+        """
+        hub = self.house.hub
+        hub.sh("rm -f served/release; : >served/log")
+        sent = self.house.kernel.send(cell, allow_stdin=False)
+        hub.until(f"grep -q '/slow/{self.served}.* Basic' served/log", f"the server is told by {cell}")
+        assert self.watch.found() == ([], []), cell
+        hub.sh("touch served/release")
+        done = self.house.kernel.finish(sent, timeout=90)
+        assert done.status == "ok", done
+        self.house.silent(done)
+        if then is not None:
+            then()
+        assert self.watch.found() == ([], []), cell
+
+
+@pytest.fixture(scope="module")
+def slow(house: House, watch: Watch) -> Iterator[Slow]:
+    """Cloned to ``slow``."""
     house.login()
-    name = house.hub.served()
-    seen = during(house, f"clone {house.hub.url}/slow/{name} slow", name)
-    assert seen.found == ([], [])
-    yield name
+    made = Slow(house, watch)
+    made.during(f"%sandbox_git clone {house.hub.url}/slow/{made.served} slow")
+    yield made
+    house.login(False)
 
 
 @pytest.mark.parametrize(
     ("before", "line"),
     [
-        ("true", "fetch -C slow"),
-        ("git checkout -q -b one; echo 1 >>a; git commit -qam one", "push -C slow"),
-        ("git checkout -q main", "pull -C slow"),
+        ("true", "fetch"),
+        ("git checkout -q -b one; echo 1 >>a; git commit -qam one", "push"),
+        ("git checkout -q main", "pull"),
+        ("git checkout -q one", "merge --into main --yes"),
+        ("git checkout -q -b nb/mine; echo 2 >>a; git commit -qam two", "sync on"),
     ],
-    ids=["fetch", "push", "pull"],
+    ids=["fetch", "push", "pull", "merge", "sync"],
 )
-def test_a_login_is_seen_nowhere_while_it_is_used(house: House, slow: str, before: str, line: str) -> None:
+def test_a_login_is_seen_nowhere_while_it_is_used(house: House, slow: Slow, before: str, line: str) -> None:
     house.hub.sh(before, "slow")
-    assert during(house, line, slow).found == ([], [])
-    assert house.hub.password not in house.hub.sh("cat .git/config .git/FETCH_HEAD .git/logs/*", "slow", None)
+    slow.during(f"%sandbox_git {line} -C slow")
+    if line == "sync on":
+        there = f"git -C served/{slow.served} log -1 --format=%s nb/mine | grep -q three"
+        slow.during(
+            "%%sandbox bash\ncd ~/slow; echo 3 >>a; git commit -qam three",
+            then=lambda: house.hub.until(there, "the branch is pushed"),
+        )
+        house.git("sync off")
+        house.ok("%%sandbox bash\ncd ~")
+    logs = house.hub.sh("cat .git/config .git/FETCH_HEAD .git/logs/*", "slow", None)
+    assert house.hub.password not in logs
 
 
 def test_the_careless_way_is_seen(house: House) -> None:
     """The control: in the command line, the environment and the configuration both looks find it."""
     hub, name = house.hub, house.hub.served()
     address = hub.url.replace("://", f"://{hub.user}:{hub.password}@")
-    hub.sh("rm -f served/release")
-    with Watch(house) as watch:
+    hub.sh("rm -f served/release; : >served/log")
+    with Watch(house, "careless") as watch:
         hub.sh(f"TOKEN={hub.password} setsid git clone -q {address}/slow/{name} careless >/dev/null 2>&1 &")
-        wait_until(lambda: f"/slow/{name}" in hub.sh("cat served/log"), "the server is asked", 60)
-        watch.look()
+        hub.until(f"grep -q /slow/{name} served/log", "the server is asked")
+        inside, outside = watch.found()
         hub.sh("touch served/release")
-        wait_until(lambda: "a" in hub.sh("ls careless", None, None).split(), "it is cloned", 60)
-    inside, outside = watch.found
+        hub.until("test -e careless/a", "it is cloned")
     assert "environ of git" in inside and "cmdline of git" in inside
     assert any(one.endswith("careless/.git/config") for one in inside)
     assert "environ of git" in outside and any(one.endswith("careless/.git/config") for one in outside)

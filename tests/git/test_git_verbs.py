@@ -12,6 +12,8 @@ from tests.engine_process import wait_until
 from tests.git.conftest import House
 from tests.kernel_client import Cell
 
+pytestmark = pytest.mark.shard_group("verbs and awkward repositories")
+
 ATTACK = "<img src=x onerror=alert(1)>\x1b[2J"
 
 

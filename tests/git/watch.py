@@ -3,10 +3,10 @@
     python3 watch.py OUTCOME STOP FOLDER[,FOLDER...] [LEFT_OUT...]
 
 The texts to look for come on standard input, a line each, so that they are in no command line of its own.
-It looks at command lines and environments all the time, and at files below FOLDER whenever they changed. When
-there is a file STOP it looks once more, and writes what it found to OUTCOME, a line each: ``where`` and never
-the secret. How many times it has looked is always in OUTCOME.looks. LEFT_OUT are files and folders that may
-hold it.
+It looks at command lines and environments all the time, and at files below FOLDER, on its file system, when
+they have changed. After each look what was found so far is in OUTCOME, a line each: ``where`` and never the
+secret; then OUTCOME.looks says how many looks there were. It ends when there is a file STOP. LEFT_OUT are
+files and folders that may hold the secrets.
 """
 
 import os
@@ -38,10 +38,19 @@ def processes() -> None:
                     found.add(f"{kind} of {read(f'/proc/{pid}/comm').decode().strip()}")
 
 
+def is_looked_into(folder: str, device: int) -> bool:
+    """Not left out, and no other file system: programs of this machine, which nobody here can write to."""
+    try:
+        return folder not in LEFT_OUT and os.lstat(folder).st_dev == device
+    except OSError:
+        return False
+
+
 def files() -> None:
     for top in FOLDERS:
+        device = os.stat(top).st_dev
         for folder, folders, names in os.walk(top):
-            folders[:] = [name for name in folders if os.path.join(folder, name) not in LEFT_OUT]
+            folders[:] = [name for name in folders if is_looked_into(os.path.join(folder, name), device)]
             for name in names:
                 path = os.path.join(folder, name)
                 try:
@@ -63,13 +72,10 @@ def write(path: str, text: str) -> None:
     os.rename(path + ".new", path)
 
 
-while True:
-    ending = os.path.exists(STOP)
+while not os.path.exists(STOP):
     processes()
     files()
     looks += 1
+    write(OUTCOME, "\n".join(sorted(found)))
     write(OUTCOME + ".looks", str(looks))
-    if ending:
-        break
     time.sleep(0.02)
-write(OUTCOME, "\n".join(sorted(found)))
