@@ -141,10 +141,10 @@ class Small:
 
 def _start_time(pid: int) -> str:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
+        # The nursery waits for none: a process is gone when its last thread is, and its locks with it.
         return ""
-    return "" if fields[0] in "ZX" else fields[19]
 
 
 class Nursery:

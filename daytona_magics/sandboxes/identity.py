@@ -215,7 +215,8 @@ def alive(kernel: str) -> bool:
     except (OSError, ValueError):
         return False
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A shared lock: of two who look at the same time none takes the other for the kernel.
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True
     finally:

@@ -239,8 +239,8 @@ def test_each_label_by_itself_keeps_a_sandbox_from_being_reaped(nursery: Nursery
 
 def test_two_kernels_of_one_notebook_and_a_third_that_reaps(nursery: Nursery, home: Path) -> None:
     first = nursery.kernel("one", ["%sandbox create -q --name of-one", "%%sandbox -q\nx = 1"])
-    second = nursery.kernel("two", ["%%sandbox -q -s of-one\nx = 2", "%%sandbox -q -s of-one\nassert x == 2"])
     first.wait_for("done 1 ok")
+    second = nursery.kernel("two", ["%%sandbox -q -s of-one\nx = 2", "%%sandbox -q -s of-one\nassert x == 2"])
     # It has variables of its own there, though it is not its sandbox.
     assert second.wait_for("done 1") == "done 1 ok"
     second.end()
@@ -250,8 +250,8 @@ def test_two_kernels_of_one_notebook_and_a_third_that_reaps(nursery: Nursery, ho
     again = nursery.kernel("one", ["%%sandbox -q\nassert x == 1"])
     assert again.wait_for("done 0") == "done 0 ok"
     again.end()
-    reap(nursery)
-    assert boxes(home)["of-one"].state.value == "stopped"
+    said = reap(nursery)
+    assert boxes(home)["of-one"].state.value == "stopped", said
 
 
 def test_those_beside_stop_with_their_kernel_and_not_with_its_restart(nursery: Nursery, home: Path) -> None:
