@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daytona_magics.errors import GitError
+from daytona_magics.git import logins
+from daytona_magics.git.logins import Login
 
 #: Seconds one question may take.
 WITHIN = 10
@@ -20,16 +22,18 @@ class Origin:
     """Where a repository of this machine comes from.
 
     Attributes:
-        url: of its remote origin, in the form a sandbox can reach.
+        url: of its remote origin, in the form a sandbox can reach, without a login.
         branch: the current one; "" when HEAD is detached.
         ahead: commits of that branch that origin did not have when it was last asked.
         dirty: files that are not as committed.
+        login: what stood in the address; it goes nowhere but to its server.
     """
 
     url: str
     branch: str
     ahead: int = 0
     dirty: int = 0
+    login: Login | None = None
 
 
 def _git(folder: Path, *words: str) -> str:
@@ -89,4 +93,6 @@ def origin(folder: Path) -> Origin:
     branch = _git(folder, "symbolic-ref", "--short", "-q", "HEAD")
     ahead = _git(folder, "rev-list", "--count", f"refs/remotes/origin/{branch}..HEAD") if branch else ""
     changed = _git(folder, "status", "--porcelain", "--untracked-files=normal")
-    return Origin(reachable(url), branch, int(ahead) if ahead.isdigit() else 0, len(changed.splitlines()))
+    url, login = logins.apart(reachable(url))
+    count = int(ahead) if ahead.isdigit() else 0
+    return Origin(url, branch, count, len(changed.splitlines()), login)

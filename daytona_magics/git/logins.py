@@ -12,6 +12,7 @@ typed into the box is kept there until the kernel ends or ``%sandbox_git credent
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -25,7 +26,10 @@ from daytona_magics.errors import GitError, SandboxUsageError
 TYPED = "what was typed"
 #: Seconds one of the host's tools may take.
 WITHIN = 10
+#: Characters from which on what stands alone before an address's @ is taken for a token.
+SHORTEST_TOKEN = 20
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_HOST = re.compile(r"\w[\w.:%-]*|::[\w.:%]*")
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def server_of(url: str) -> Server | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    if parts.scheme.lower() not in ("http", "https") or not host:
+    if parts.scheme.lower() not in ("http", "https") or not host or not _HOST.fullmatch(host):
         return None
     shown = f"[{host}]" if ":" in host else host
     return Server(parts.scheme.lower(), f"{shown}:{port}" if port else shown)
@@ -223,6 +227,24 @@ def _variable(server: Server, username: str) -> Login | None:
         if os.environ.get(name, "").strip():
             return Login(user, os.environ[name].strip(), f"variable {name}")
     return None
+
+
+def apart(url: str) -> tuple[str, Login | None]:
+    """An address without the login that stands in it, and that login; a user's name alone stays where it is.
+
+    In:  apart("https://ada:pw@host/x"), apart("https://ada@host/x")
+    Out: (('https://host/x', Login('ada', ...)), ('https://ada@host/x', None))
+    """
+    password, user = unquote(password_of(url)), user_of(url)
+    # Forges take a token in place of the name, too.
+    if not password and len(user) < SHORTEST_TOKEN:
+        return url, None
+    parts = urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    source = "the address of origin"
+    return bare, Login(user or "x-access-token", password, source) if password else Login(
+        "x-access-token", user, source
+    )
 
 
 #: Asks the person: called with the server and a user name, returns the login, None when nobody can be asked.

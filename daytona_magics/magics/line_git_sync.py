@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ class Source:
         said: a warning.
         folder: of this machine, whose changes are carried along; None for none.
         secrets: those of files that look secret as well.
+        login: what the address brought along; None where this machine's are looked for.
     """
 
     url: str
@@ -43,6 +45,7 @@ class Source:
     said: str = ""
     folder: Path | None = None
     secrets: bool = False
+    login: Login | None = None
 
 
 def source_of(repo: str, branch: str | None, *, carry: bool = False, secrets: bool = False) -> Source:
@@ -57,6 +60,8 @@ def source_of(repo: str, branch: str | None, *, carry: bool = False, secrets: bo
     if repo != "." and not folder.is_dir():
         if logins.password_of(repo):
             raise SandboxUsageError("the address has a password in it, which would be saved in the notebook")
+        if not re.match(r"[a-z][a-z0-9+.-]*://|/|[\w.-]+@[\w.-]+:", repo, re.IGNORECASE):
+            raise SandboxUsageError(f"--repo {repo}: neither a folder of this machine nor an address")
         talking.folder_of(repo)
         if carry:
             raise SandboxUsageError("--include-dirty goes with --repo . or a folder of this machine")
@@ -66,7 +71,7 @@ def source_of(repo: str, branch: str | None, *, carry: bool = False, secrets: bo
     if branch is None and not found.branch:
         raise GitError("HEAD is detached here, so there is no current branch", hint="--branch BRANCH")
     if carry:
-        return Source(found.url, branch or found.branch, "", folder, secrets)
+        return Source(found.url, branch or found.branch, "", folder, secrets, found.login)
     left = []
     if found.dirty:
         left.append(f"{counted(found.dirty, 'file')} not committed")
@@ -77,7 +82,7 @@ def source_of(repo: str, branch: str | None, *, carry: bool = False, secrets: bo
         if left
         else ""
     )
-    return Source(found.url, branch or found.branch, said)
+    return Source(found.url, branch or found.branch, said, login=found.login)
 
 
 def notebook_folder() -> Path:
@@ -102,7 +107,7 @@ def begin(shell: Any, binding: Binding, source: Source, *, quiet: bool) -> Own:
         return made
 
     try:
-        own = talking.attempt(source.url, "cloning", once, given=None, ask=asking(shell), quiet=quiet)
+        own = talking.attempt(source.url, "cloning", once, given=source.login, ask=asking(shell), quiet=quiet)
     except GitError as error:
         raise GitError(
             f"{binding.bound().name} was created, but has no clone: {error}",

@@ -21,6 +21,9 @@ from daytona_magics.magics import line_git_sync
 source = line_git_sync.Source({url!r}, None)
 own = line_git_sync.begin(get_ipython(), sandboxes.current(), source, quiet=False)
 own.branch"""
+FROM_FOLDER = BEGIN.replace(
+    "line_git_sync.Source({url!r}, None)", "line_git_sync.source_of({folder!r}, 'main')"
+)
 
 
 class Notebook:
@@ -137,6 +140,19 @@ def test_from_a_clone_to_a_branch_at_home(house: House, notebook: Notebook, tmp_
     assert (mine / "model.py").read_text() == "fit = 1\n"
     assert len(notebook.pushes()) == 1
     notebook.no_lock()
+
+
+def test_a_login_in_the_address_of_origin_stays_out_of_the_sandbox(house: House, tmp_path: Path) -> None:
+    hub, served = house.hub, house.hub.served()
+    house.login(False)
+    run(tmp_path, "init -q -b main")
+    address = f"{hub.url}/private/{served}".replace("://", f"://{hub.user}:{hub.password}@")
+    run(tmp_path, f"remote add origin {address}")
+    house.ok(FROM_FOLDER.format(folder=str(tmp_path)))
+    found = hub.sh(f"cat ~/{served.removesuffix('.git')}/.git/config")
+    assert f"{hub.url}/private/{served}" in found and hub.password not in found
+    house.kernel.run("%sandbox_git sync off", timeout=90)
+    house.ok("%%sandbox\n%cd ~")
 
 
 def test_the_next_cell_does_not_wait(house: House) -> None:
@@ -263,6 +279,16 @@ def test_where_the_notebooks_repository_comes_from(here: Path) -> None:
     run(here, "update-ref refs/remotes/origin/work HEAD")
     run(here, "-c user.name=x -c user.email=x@x commit -q --allow-empty -m two")
     assert host.origin(here) == host.Origin("https://github.com/me/tool.git", "work", ahead=1, dirty=1)
+    run(here, "remote set-url origin https://ada:p%40ss@example.org:8443/tool.git")
+    found = host.origin(here)
+    assert found.url == "https://example.org:8443/tool.git" and "p@ss" not in repr(found)
+    assert found.login is not None and (found.login.username, found.login.password) == ("ada", "p@ss")
+    run(here, f"remote set-url origin https://{'gho_' + 'x' * 36}@github.com/me/tool.git")
+    found = host.origin(here)
+    assert found.url == "https://github.com/me/tool.git" and found.login is not None
+    assert found.login.password == "gho_" + "x" * 36 not in repr(found)
+    run(here, "remote set-url origin https://ada@example.org/tool.git")
+    assert (host.origin(here).url, host.origin(here).login) == ("https://ada@example.org/tool.git", None)
     run(here, "remote set-url origin /srv/tool.git")
     with pytest.raises(GitError, match="on this machine"):
         host.origin(here)
