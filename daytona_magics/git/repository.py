@@ -1,7 +1,7 @@
 """The repository a command is about, and git commands in it.
 
 Without a word about it, that is the repository the notebook's cells are in: the one at or above the folder of
-the kernel's context; else the last one that was cloned here by ``%sandbox_git clone``.
+its Python cells, else of its bash cells; else the last one that was cloned here by ``%sandbox_git clone``.
 
 A command is the sandbox's own git with a fixed configuration on top: no hooks, pager, editor, prompts, no
 programs for diffs and no file monitor. Its output is cut off in the sandbox, so a huge diff never travels.
@@ -185,30 +185,43 @@ async def find(tie: Binding, tell: Reporter, path: str | None = None) -> Reposit
         if found is None:
             raise _none(path, why)
         return found
-    where = await folder(tie, sandbox)
-    found, why = await nearest(tie, sandbox, where)
+    found, where, why = await nearest(tie, sandbox)
     if found is None:
         raise _none(where, why)
     return found
 
 
-async def nearest(tie: Binding, sandbox: Any, where: str) -> tuple[Repository | None, str]:
-    """The repository of a folder, else the last clone; or None and what git says. It starts nothing."""
+async def nearest(tie: Binding, sandbox: Any) -> tuple[Repository | None, str, str]:
+    """The repository the notebook's cells are in, else the last clone; it starts nothing.
+
+    Returns:
+        it or None, the folder of the cells, and what git says of that.
+    """
+    where, *others = await _folders(tie, sandbox)
     found, why = await _at(tie, sandbox, where)
-    if found is None and (cloned := _cloned.get(str(sandbox.id))):
-        found, _ = await _at(tie, sandbox, cloned)
-    return found, why
+    if (cloned := _cloned.get(str(sandbox.id))) is not None:
+        others.append(cloned)
+    for other in others:
+        if found is None:
+            found, _ = await _at(tie, sandbox, other)
+    return found, where, why
 
 
 async def folder(tie: Binding, sandbox: Any) -> str:
     """The folder the notebook's cells are in; the sandbox's own where none has run."""
+    return (await _folders(tie, sandbox))[0]
+
+
+async def _folders(tie: Binding, sandbox: Any) -> list[str]:
+    """The folders the notebook's cells are in: those in Python, then those in bash."""
+    found: dict[str, str] = {}
     if tie.channel is not None and not tie.channel.closed:
-        contexts = (await tie.channel.status())["contexts"]
-        for one in contexts:
+        for one in (await tie.channel.status())["contexts"]:
             where = one.get("directory")
             if one.get("name") == tie.context and isinstance(where, str) and where:
-                return where
-    return str(await sandbox.get_work_dir())
+                found[str(one.get("language"))] = where
+    ordered = [found[language] for language in sorted(found, key=lambda one: one != "python")]
+    return list(dict.fromkeys(ordered)) or [str(await sandbox.get_work_dir())]
 
 
 async def _at(tie: Binding, sandbox: Any, where: str) -> tuple[Repository | None, str]:

@@ -236,8 +236,7 @@ async def _branches(binding: Any, word: str) -> Found:
 
     if binding.sandbox is None:
         return []
-    where = await repository.folder(binding, binding.sandbox)
-    found, _ = await repository.nearest(binding, binding.sandbox, where)
+    found, _, _ = await repository.nearest(binding, binding.sandbox)
     names = [one.name for one in await reading.branches(found, remote=True)] if found is not None else []
     # A remote's HEAD is another name for one of its branches.
     good = [one for one in names if one.isprintable() and len(one) <= LONGEST and not one.endswith("/HEAD")]
