@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import shlex
 import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -113,7 +114,8 @@ def cat(shell: Any, options: Any) -> Text:
     )
     if b"\0" in data[:8192]:
         raise SandboxError(
-            f"{options.path} is not a text file ({size(len(data))})", hint=f"%sandbox download {options.path}"
+            f"{options.path} is not a text file ({size(len(data))})",
+            hint=f"%sandbox download {shlex.quote(options.path)}",
         )
     text = clean(data.decode("utf-8", "replace"))
     if options.lines is not None:

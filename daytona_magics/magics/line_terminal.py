@@ -52,4 +52,4 @@ def _table(found: list[terminals.TerminalInfo]) -> Table:
         )
         for one in found
     ]
-    return Table(("name", "size", "folder", "state", "opened by"), rows)
+    return Table(("name", "size", "folder", "state", "opened by"), rows, empty="No terminal is open.")

@@ -95,6 +95,12 @@ def _minutes(text: str) -> int:
     return value
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def _int(text: str) -> int:
     try:
         return int(text)
@@ -102,7 +108,7 @@ def _int(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
-_KINDS: dict[str, Any] = {"str": str, "seconds": seconds, "minutes": _minutes, "int": _int}
+_KINDS: dict[str, Any] = {"str": str, "seconds": seconds, "minutes": _minutes, "int": _int, "count": _count}
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +187,7 @@ async def delete(binding: Binding, tell: Reporter, names: Sequence[str], *, sure
         if others and not sure:
             raise SandboxUsageError(
                 f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} not this notebook's sandbox",
-                hint=f"To delete it all the same:  %sandbox delete --yes {' '.join(names)}",
+                hint=f"To delete it all the same:  %sandbox delete --yes {shlex.join(names)}",
             )
 
         async def one(box: AsyncSandbox) -> None:

@@ -95,7 +95,7 @@ async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> by
     where = await remote_path(sandbox, path)
     info = await asked(path, sandbox.fs.get_file_info(where))
     if info.is_dir:
-        raise SandboxError(f"{path!r} is a folder", hint=f"%sandbox ls {path}")
+        raise SandboxError(f"{path!r} is a folder", hint=f"%sandbox ls {shlex.quote(path)}")
     count, data = info.size, bytearray()
     if count <= limit:
         async with aclosing(content(sandbox, path, where)) as pieces:
@@ -107,7 +107,7 @@ async def read(binding: Binding, tell: Reporter, path: str, *, limit: int) -> by
     if count > limit:
         raise SandboxError(
             f"{path!r} has {max(count, info.size):,} bytes or more, more than the {limit:,} that are shown",
-            hint=f"%sandbox download {path}",
+            hint=f"%sandbox download {shlex.quote(path)}",
         )
     return bytes(data)
 
@@ -219,7 +219,7 @@ async def download(
     where = await remote_path(sandbox, remote)
     info = await asked(remote, sandbox.fs.get_file_info(where))
     if info.is_dir:
-        raise SandboxError(f"{remote!r} is a folder", hint=f"%sandbox download {remote}")
+        raise SandboxError(f"{remote!r} is a folder", hint=f"%sandbox download {shlex.quote(remote)}")
     free = shutil.disk_usage(target.parent).free
     if info.size > free:
         raise SandboxError(f"{remote!r} has {info.size:,} bytes, and this disk has {free:,} free")

@@ -48,7 +48,7 @@ async def remove(binding: Binding, tell: Reporter, paths: Sequence[str], *, recu
     for path in paths:
         where = await files.remote_path(sandbox, path)
         if not recursive and await files.is_folder(sandbox, where):
-            raise SandboxError(f"{path!r} is a folder", hint=f"%sandbox rm -r {path}")
+            raise SandboxError(f"{path!r} is a folder", hint=f"%sandbox rm -r {shlex.quote(path)}")
         await files.asked(path, sandbox.fs.delete_file(where, recursive=recursive))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ async def chosen(
         why = theirs(binding, box)
         if why and not sure:
             raise SandboxUsageError(
-                f"{box.name} {why}", hint=f"To {doing} it all the same:  %sandbox {doing} --yes {box.name}"
+                f"{box.name} {why}",
+                hint=f"To {doing} it all the same:  %sandbox {doing} --yes {shlex.quote(box.name)}",
             )
     return list(found.values())
 
@@ -161,7 +163,7 @@ async def pause(binding: Binding, tell: Reporter, names: Sequence[str], *, sure:
         if state_of(box) != "started":
             raise SandboxError(
                 f"{box.name} is {state_of(box)}; only a started sandbox can be paused",
-                hint=f"%sandbox start {box.name}",
+                hint=f"%sandbox start {shlex.quote(box.name)}",
             )
         await let_go(binding, box)
         limit = binding.config.create_timeout
@@ -217,7 +219,7 @@ async def recover(binding: Binding, tell: Reporter, name: str | None) -> AsyncSa
         if not box.recoverable:
             raise SandboxError(
                 f"{box.name} cannot be recovered: {_reason(box) or 'the endpoint gives no reason'}",
-                hint=f"%sandbox delete {box.name}  removes it.",
+                hint=f"%sandbox delete {shlex.quote(box.name)}  removes it.",
             )
         tell.progress(f"recovering {box.name}")
         await let_go(binding, box)

@@ -19,6 +19,7 @@ What the notebook keeps is the text of the screens as a view last reported them.
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -315,7 +316,9 @@ async def folder(sandbox: AsyncSandbox, path: str) -> str:
         return ""
     where = await files.remote_path(sandbox, path)
     if not await files.is_folder(sandbox, where):
-        raise SandboxError(f"there is no folder {path!r} in the sandbox", hint=f"%sandbox mkdir {path}")
+        raise SandboxError(
+            f"there is no folder {path!r} in the sandbox", hint=f"%sandbox mkdir {shlex.quote(path)}"
+        )
     return where
 
 

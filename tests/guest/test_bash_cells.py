@@ -63,7 +63,12 @@ def test_cwd_and_env_are_for_that_cell_only(client: Client, guest: Guest) -> Non
     run = client.bash("pwd; echo $DM_V $DM_W", cwd="/tmp", env={"DM_V": "new", "DM_W": "w x"})
     assert run.text == "/tmp\nnew w x\n"
     assert client.bash("pwd; echo $DM_V,$DM_W").text == guest.home + "\nold,\n"
-    assert client.bash("pwd", cwd="/nowhere").status == "error"
+    nowhere = client.bash("pwd", cwd="/nowhere/a b'c")
+    assert nowhere.status == "error"
+    assert (
+        bytes(nowhere.err).decode()
+        == "--cwd /nowhere/a b'c: there is no such folder, or it cannot be entered\n"
+    )
     assert client.bash("pwd; mkdir -p deep", cwd="~").text == guest.home + "\n"
     assert client.bash("pwd", cwd="~/deep").text == guest.home + "/deep\n"
     assert client.bash("pwd").text == guest.home + "\n"

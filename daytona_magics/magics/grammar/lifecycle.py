@@ -54,9 +54,9 @@ VERBS: tuple[Command, ...] = (
                 "int",
             ),
             Option(("--ephemeral",), "delete it as soon as it stops"),
-            Option(("--cpu",), "CPUs it may use (default: the endpoint's)", "COUNT", "int"),
-            Option(("--memory",), "memory it may use, in GiB (default: the endpoint's)", "GIB", "int"),
-            Option(("--disk",), "disk it may use, in GiB (default: the endpoint's)", "GIB", "int"),
+            Option(("--cpu",), "CPUs it may use (default: the endpoint's)", "COUNT", "count"),
+            Option(("--memory",), "memory it may use, in GiB (default: the endpoint's)", "GIB", "count"),
+            Option(("--disk",), "disk it may use, in GiB (default: the endpoint's)", "GIB", "count"),
             Option(
                 ("--repo",),
                 "clone this repository into it and give the notebook a branch of its own there: an address, "

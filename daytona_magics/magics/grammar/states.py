@@ -46,9 +46,9 @@ VERBS: tuple[Command, ...] = (
         "line_states:resize",
         (NAME_OPTIONAL,),
         (
-            Option(("--cpu",), "CPUs it may use", "COUNT", "int"),
-            Option(("--memory",), "memory it may use, in GiB", "GIB", "int"),
-            Option(("--disk",), "disk it may use, in GiB; only more, and only while stopped", "GIB", "int"),
+            Option(("--cpu",), "CPUs it may use", "COUNT", "count"),
+            Option(("--memory",), "memory it may use, in GiB", "GIB", "count"),
+            Option(("--disk",), "disk it may use, in GiB; only more, and only while stopped", "GIB", "count"),
             YES,
             QUIET,
         ),

@@ -30,7 +30,7 @@ class Option:
         flags: spellings, the long one last.
         help: one sentence, with unit and default.
         metavar: name of the value in help; "" for a flag.
-        kind: "str", "seconds", "minutes", "int".
+        kind: "str", "seconds", "minutes", "int", "count" (1 or more).
         repeat: may be given several times; the value is then a list.
         choices: the values allowed, when they are few.
         values: what completes it, one of the constants above.

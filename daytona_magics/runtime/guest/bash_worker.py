@@ -131,7 +131,9 @@ class BashWorker(cell_worker.CellWorker):
             lines.append("export %s=%s" % (name, shlex.quote(value)))
         if cwd is not None:
             lines.append("__dm_cwd=$PWD")
-            lines.append("cd -- %s || builtin exit 1" % shlex.quote(os.path.expanduser(cwd)))
+            said = shlex.quote("--cwd %s: there is no such folder, or it cannot be entered" % cwd)
+            folder = shlex.quote(os.path.expanduser(cwd))
+            lines.append("cd -- %s 2>/dev/null || { echo %s >&2; builtin exit 1; }" % (folder, said))
         lines.append(shell_variables.prelude(self._outputs))
         lines.append("__dm_failed=; builtin trap __dm_exit EXIT")
         lines.append(_ON_ERROR)
