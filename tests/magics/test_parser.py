@@ -51,10 +51,10 @@ def test_every_verb_that_is_named_anywhere_exists() -> None:
 
 @pytest.mark.parametrize("size", ["0", "-1", "1.5", "x", "\u0663"])
 def test_a_size_is_a_whole_number_above_zero(size: str) -> None:
-    for verb in ("create", "resize"):
+    for name in ("create", "resize"):
         with pytest.raises(SandboxUsageError, match="is not a whole number above 0"):
-            parse(grammar.BY_NAME[verb], f"--cpu={size}")
-        assert parse(grammar.BY_NAME[verb], "--cpu 2").cpu == 2
+            parse(grammar.BY_NAME[name], f"--cpu={size}")
+        assert parse(grammar.BY_NAME[name], "--cpu 2").cpu == 2
 
 
 def test_a_line_is_remembered_but_not_shared() -> None:
