@@ -168,12 +168,14 @@ class Feed:
 
         self._writer.put(write)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, done: Callable[[], None] | None = None) -> None:
         """A sentence among the lines."""
         data = printable(text, line=True).encode("utf-8")[:4096]
 
         def write() -> None:
             self._store.append(self.number, NOTE, [(data, False)], time.time())
+            if done is not None:
+                done()
 
         self._writer.put(write)
 

@@ -61,8 +61,8 @@ class Sink(Protocol):
     ) -> None:
         """Some text of stdout or stderr; ``done`` is called, on any thread, once it is written down."""
 
-    def note(self, text: str) -> None:
-        """A sentence of ours, among the lines."""
+    def note(self, text: str, done: Callable[[], None] | None = None) -> None:
+        """A sentence of ours, among the lines; ``done`` as for text."""
 
     def says(self, state: str, text: str = "") -> None:
         """How the source is: "live", "waiting"."""
@@ -135,8 +135,9 @@ class JobSource(Source):
 
         def hear(event: Event) -> None:
             if not isinstance(event, Text):
-                window.consumed(event)
-                self._told(event, now, sink)
+                # What is not text is no smaller for that: it waits for the disk, too.
+                if not self._told(event, now, sink, lambda: window.consumed(event)):
+                    window.consumed(event)
                 return
             data = event.text.encode("utf-8", "surrogateescape")
             if (known := now.text(self._given, len(data))) == len(data):
@@ -156,7 +157,8 @@ class JobSource(Source):
                 return "its output is gone: the sandbox was stopped, or it made room for newer output"
             raise
 
-    def _told(self, event: Event, now: _Amount, sink: Sink) -> None:
+    def _told(self, event: Event, now: _Amount, sink: Sink, done: Callable[[], None]) -> bool:
+        """Tell of what is no text; whether ``done`` is called once that is written down."""
         if isinstance(event, Reconnecting):
             sink.says("waiting", "the connection broke; trying again")
         elif isinstance(event, Reconnected):
@@ -167,16 +169,18 @@ class JobSource(Source):
                     f"{size(missing)} of output are missing here: they were more than the sandbox keeps"
                 )
         elif not isinstance(event, Notice | Error | Result | Display) or now.other(self._given):
-            return
+            return False
         elif isinstance(event, Notice):
-            sink.note(printable(event.text, line=True))
+            sink.note(printable(event.text, line=True), done)
+            return True
         elif isinstance(event, Error):
             lines = "\n".join(event.traceback) or f"{event.ename}: {event.evalue}"
-            sink.text(STDERR, lines + "\n")
-        else:
-            shown = event.data.get("text/plain")
-            if isinstance(shown, str):
-                sink.text(STDOUT, shown + "\n")
+            sink.text(STDERR, lines + "\n", done)
+            return True
+        elif isinstance(shown := event.data.get("text/plain"), str):
+            sink.text(STDOUT, shown + "\n", done)
+            return True
+        return False
 
     def whole(self, way: Way) -> AsyncGenerator[bytes, None]:
         return _job_bytes(self.id, way)

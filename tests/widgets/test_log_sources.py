@@ -17,9 +17,12 @@ from daytona_magics.runtime.events import (
     Event,
     FlowWindow,
     Gap,
+    Notice,
     Reconnected,
     Reconnecting,
+    Result,
     Stream,
+    weight,
 )
 from daytona_magics.widgets import log_feed, log_store
 from daytona_magics.widgets.log_feed import Feed, Writer
@@ -71,8 +74,10 @@ class Heard:
         if done is not None:
             done()
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, done: Any = None) -> None:
         self.notes.append(text)
+        if done is not None:
+            done()
 
     def says(self, state: str, text: str = "") -> None:
         self.states.append(state)
@@ -104,6 +109,34 @@ def test_what_a_job_said_is_given_once_wherever_it_broke(first: int, second: int
 
     assert asyncio.run(follow()) == "exit code 3 after 1.0 s"
     assert heard.said.replace("\ufffd", "") == WHOLE.decode("utf-8", "ignore") + "ValueError: no\n"
+
+
+def test_what_is_no_text_waits_for_the_disk_too() -> None:
+    """Else a sandbox that raises, notes or shows without an end would fill the kernel's memory."""
+    events = [RAISED, Notice("kept"), Result({"text/plain": "42"}, size=4000), text(b"said")]
+    windows: list[FlowWindow] = []
+    written: list[Callable[[], None]] = []
+
+    class Slow(Heard):
+        def text(self, kind: int, text: str, done: Any = None, *, live: bool = True) -> None:
+            written.append(done)
+
+        def note(self, text: str, done: Any = None) -> None:
+            written.append(done)
+
+    class Way(Broken):
+        async def follow(self, id: str, sink: Any, *, window: FlowWindow, errors: str) -> Done:
+            windows.append(window)
+            for event in events:
+                window.handed(event)
+                sink(event)
+            return ENDED
+
+    asyncio.run(JobSource("0" * 32, "job").follow(Way(), Slow()))  # type: ignore[arg-type]
+    assert windows[0].outstanding == sum(map(weight, events))
+    for done in written:
+        done()
+    assert windows[0].outstanding == 0
 
 
 def test_what_is_missing_is_said_once_and_a_line_that_is_back_is_live() -> None:
