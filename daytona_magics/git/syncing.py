@@ -77,6 +77,8 @@ class Sync:
                 await self.flush()
             except SandboxError as error:
                 self.trouble = str(error)
+            except Exception as error:  # noqa: BLE001 - nobody waits for this, so it is told after the next cell
+                self.trouble = f"{type(error).__name__} while looking for commits to push"
 
     async def flush(self) -> bool:
         """Push if there is something to push; returns whether there was.

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from daytona_magics.errors import SandboxError, SandboxGone, SandboxUnreachable
+from daytona_magics.errors import SandboxGone, SandboxUnreachable
 from daytona_magics.notebook.card import size
 from daytona_magics.runtime import decode
 from daytona_magics.sandboxes import actions, glances
@@ -71,6 +71,7 @@ class Watcher:
         self._inside: dict[str, Any] = {}
         self._states: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
+        self._listing: asyncio.Task[None] | None = None
 
     # -- who looks -------------------------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class Watcher:
         states = {key: state_of(one) for key, one in self.boxes.items()}
         if states != self._states:
             self._states = states
-            asyncio.ensure_future(self.show_others())  # noqa: RUF006 - ends by itself, at once
+            self._listing = asyncio.ensure_future(self.show_others())
 
     def view(self) -> dict[str, Any]:
         """What the head of the panel shows now."""
@@ -217,7 +218,7 @@ class Watcher:
             self._problem = _told("gone", error)
         except SandboxUnreachable as error:
             self._problem = _told("unreachable", error)
-        except (SandboxError, OSError, sdk.error_class()) as error:
+        except Exception as error:  # noqa: BLE001 - a sandbox's answers are anything, and the watch goes on
             box = self.binding.sandbox
             # While it is stopping, questions to it fail: that is no news.
             if box is None or state_of(box) == "started":

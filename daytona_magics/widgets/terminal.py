@@ -154,7 +154,7 @@ class Terminal(LiveWidget):
         try:
             await self._connect(tab, cols, rows)
         except BaseException:
-            del self._tabs[tab.id]
+            self._tabs.pop(tab.id, None)
             # The first may be asked for again.
             self._numbers = before if before == 0 else self._numbers
             raise
@@ -164,10 +164,15 @@ class Terminal(LiveWidget):
     async def call_restart(self, given: dict[str, Any], _: list[bytes]) -> None:
         """A new shell in a tab whose shell has ended."""
         tab, (cols, rows) = self._tab(given), _sides(given)
-        if tab.shell is not None and tab.shell.state not in ("ended", "stopped", "cut"):
+        if tab.shell is None or tab.shell.state not in ("ended", "stopped", "cut"):
             raise CallError("refused", "this shell is running")
         tab.session, tab.command = "", ""
-        await self._connect(tab, cols, rows)
+        # Meanwhile another view that asks for the same is refused: one of two shells would be nobody's.
+        before, tab.shell = tab.shell, None
+        try:
+            await self._connect(tab, cols, rows)
+        finally:
+            tab.shell = tab.shell or before
         self._changed()
 
     async def _connect(self, tab: Tab, cols: int, rows: int) -> None:

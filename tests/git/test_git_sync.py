@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from daytona_magics.errors import GitError
 from daytona_magics.git import branching, host
+from daytona_magics.git.syncing import Sync
 from tests.engine_process import wait_until
 from tests.git.conftest import House
 from tests.kernel_client import Kernel
@@ -237,6 +240,20 @@ def test_a_remote_that_is_another_one_is_not_pushed_to(house: House, notebook: N
     hub.sh(f"git remote set-url origin {hub.url}/private/{notebook.served}", notebook.path)
     house.git("sync on")
     notebook.arrives("stolen")
+
+
+async def test_what_nobody_foresaw_is_told_once_and_ends_nothing() -> None:
+    tie: Any = SimpleNamespace(bound=lambda: SimpleNamespace(id="sb"))
+    sync = Sync(tie, branching.Own("/r", "nb/a", "main", "https://example.org/x"), None)
+
+    async def full() -> bool:
+        raise OSError(28, "No space left on device")
+
+    sync.flush = full  # type: ignore[method-assign]
+    for _ in range(2):
+        sync._begin()
+        await sync.settled()
+    assert (sync.news(), sync.news(), sync.off) == ("OSError while looking for commits to push", "", False)
 
 
 def test_a_restarted_kernel_goes_on_and_a_leaving_one_pushes(house: House) -> None:
