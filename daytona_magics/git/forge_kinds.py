@@ -38,7 +38,7 @@ class GitHub(Forge):
         owner = self.project.path.partition("/")[0]
         fields = {"state": "open", "head": f"{owner}:{head}", "base": base, "per_page": "10"}
         for one in rows(await self._ask("GET", "/pulls", fields)):
-            if one.get("head", {}).get("ref") == head and one.get("base", {}).get("ref") == base:
+            if [_ref(one.get(end)) for end in ("head", "base")] == [head, base]:
                 return self._request(one, head, base)
         return None
 
@@ -59,7 +59,9 @@ class GitHub(Forge):
         answer = await self._call("POST", "/merges", fields)
         if answer.status == 204:
             return Merged(already=True)
-        return Merged(sha_of((answer.value or {}).get("sha")))
+        if not isinstance(answer.value, dict):
+            raise self._nonsense("saying that it merged")
+        return Merged(sha_of(answer.value.get("sha")))
 
     def _request(self, value: Any, head: str, base: str) -> Request:
         number = count(value, "number")
@@ -137,6 +139,11 @@ class GitLab(Forge):
             raise self._nonsense("the number of the merge request")
         page = self._page(value.get("web_url"), f"{self.project.web}/-/merge_requests/{number}")
         return Request(number, page, title_of(value), base, head, value.get("draft") is True)
+
+
+def _ref(end: Any) -> Any:
+    """The branch at one end of a pull request."""
+    return end.get("ref") if isinstance(end, dict) else None
 
 
 def forge_of(project: Project, login: Login | None) -> Forge:

@@ -125,7 +125,8 @@ class Forge(abc.ABC):
 
     async def default_branch(self) -> str:
         """The branch that work goes into when nothing else is said."""
-        return _branch((await self._ask("GET", "")).get("default_branch"))
+        value = await self._ask("GET", "")
+        return _branch(value.get("default_branch") if isinstance(value, dict) else None)
 
     @abc.abstractmethod
     async def compare(self, base: str, head: str) -> Compared:

@@ -351,6 +351,14 @@ def test_hostile_answers(house: ForgeHouse) -> None:
     with pytest.raises(GitError) as caught:
         run(forge.compare("main", "nb/ahead"))
     assert "\x1b" not in str(caught.value) and len(str(caught.value)) < 500
+    for nonsense in ([{"head": None, "base": "main"}, 7], {"message": "x"}, "x", None):
+        house.faults.append(
+            Fault("GET", "/pulls" if house.kind == "github" else "/merge_requests", 200, nonsense)
+        )
+        assert run(forge.find_request("nb/ahead", "main")) is None
+        house.faults.append(Fault("GET", "", 200, nonsense))
+        with pytest.raises(GitError, match="does not say which branch"):
+            run(forge.default_branch())
     page = {"html_url": "https://elsewhere.example/x", "web_url": "javascript:alert(1)"}
     made = {"number": 3, "iid": 3, "title": "t\x1b[2J", **page}
     house.faults.append(Fault("POST", "", 201, made))

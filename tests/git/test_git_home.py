@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 from pathlib import Path
 
@@ -284,6 +285,17 @@ def test_what_only_this_machine_has_goes_along(house: House, dirty: Path) -> Non
     house.login(False)
     for line in ("--include-dirty", "--repo . --include-secrets", f"--repo {url} --include-dirty"):
         assert house.kernel.run(f"%sandbox create {line}", timeout=90).ename == "SandboxUsageError"
+
+
+def test_a_secret_with_a_name_that_is_no_text_stays(dirty: Path) -> None:
+    where, base = home.of(dirty), git(dirty, "rev-parse", "HEAD~1")
+    name = os.fsdecode(b"pass\xffword.key")
+    (dirty / name).write_text("of this machine")
+    git(dirty, "add", name)
+    assert b"of this machine" in carrying.changes(where, base, secrets=True).patch, "the control"
+    made = carrying.changes(where, base, secrets=False)
+    assert name in made.left and b"of this machine" not in made.patch
+    assert "pass\ufffdword.key" in made.said()
 
 
 def test_too_much_does_not_go_along(dirty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
