@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import SandboxError, SandboxUnreachable, printable
-from daytona_magics.notebook import flow
+from daytona_magics.notebook import flow, offers
 from daytona_magics.notebook.card import Card, preformatted, size
 from daytona_magics.notebook.pump import Pump
 from daytona_magics.notebook.spool import NAME, Kept
@@ -55,6 +55,7 @@ class Job:
         self._binding, self._sandbox = binding, binding.bound()
         self._look, self._at = look, time.monotonic()
         self._lost = ""
+        self._port = 0  # that its output has named
         self._displays: list[str] = []
         self._main: asyncio.AbstractEventLoop | None = None
         self._drawing = False
@@ -277,6 +278,9 @@ class Job:
                 f"`%sandbox logs --follow {self.id}` · `%sandbox cancel {self.id}`",
                 survives(self._sandbox.auto_stop_interval),
             ]
+            self._port = self._port or next(iter(offers.Offers().seen("", look.tail)), 0)
+            if self._port:
+                foot.append(offers.hint(self._port))
         elif look.dropped:
             foot.append("Its output is gone: it made room for newer output.")
         return Card(f"{self.name} in the background", facts, self.state, foot)

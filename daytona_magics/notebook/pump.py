@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from daytona_magics.errors import SandboxInterrupted, SandboxUnreachable
-from daytona_magics.notebook import sinks
+from daytona_magics.notebook import offers, sinks
 from daytona_magics.notebook.asking import Answers, Questions, Reply
 from daytona_magics.notebook.countdown import Countdown
 from daytona_magics.notebook.display import RemoteValue
@@ -96,6 +96,8 @@ class Pump:
         self._behind: list[events.Display | events.Result] = []  # what came after the error
         self._questions: Questions | None = None
         self._capture = capture
+        self._offers = None if quiet or capture else offers.Offers()
+        self._offered = False  # whether a port was offered
         self.cleared = False  # whether the cell took away what was shown before
         self._ladder = Ladder(interrupt, self._queue.put)
 
@@ -235,6 +237,8 @@ class Pump:
             self._show_result()
         if isinstance(event, events.Stream):
             self._output.stream(event.name, event.text)
+            if self._offers is not None:
+                self._offer(self._offers.seen(event.name, event.text))
         elif isinstance(event, events.Display):
             self._output.display(event)
         elif isinstance(event, events.Result):
@@ -264,6 +268,13 @@ class Pump:
             self._status.become(
                 f"the connection was lost for {event.seconds:.1f} s; the output since then follows"
             )
+
+    def _offer(self, ports: list[int]) -> None:
+        for port in ports:
+            # Who only watches a job does not keep its server from anything.
+            more = "" if self._detach or self._offered else f" {offers.BUSY}"
+            self._offered = True
+            self._say(offers.hint(port) + more)
 
     def _miss(self, count: int) -> None:
         """Output is missing here; said where it begins, in one line that counts."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import SandboxError, printable
+from daytona_magics.notebook import offers
 from daytona_magics.widgets.log_intake import Intake
 from daytona_magics.widgets.log_store import NOTE, STDERR, STDOUT, LogStore
 
@@ -79,6 +80,7 @@ class Feed:
         self._intakes = {kind: Intake(store, number, kind) for kind in (STDOUT, STDERR)}
         self.state, self.said = "waiting", ""
         self._lost, self._pause = "", FIRST_TRY
+        self._offers = offers.Offers()
         self._task: asyncio.Task[None] | None = None
         self._way: Way | None = None
 
@@ -167,6 +169,8 @@ class Feed:
                 done()
 
         self._writer.put(write)
+        for port in self._offers.seen(str(kind), text):
+            self.note(offers.hint(port))
 
     def note(self, text: str, done: Callable[[], None] | None = None) -> None:
         """A sentence among the lines."""

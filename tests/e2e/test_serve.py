@@ -99,3 +99,24 @@ def test_one_that_does_not_answer_in_time_says_what_listens(kernel: Kernel) -> N
 def test_what_cannot_be_is_said_in_one_sentence(kernel: Kernel, line: str, said: str) -> None:
     made = kernel.run(f"%sandbox {line}")
     assert made.ename in ("SandboxUsageError", "UsageError") and said in made.traceback, made
+
+
+def test_a_port_that_an_output_names_is_offered(kernel: Kernel) -> None:
+    said = "`%sandbox preview 5173` shows what it serves"
+    cell = kernel.run("%%sandbox\nprint('  Local:  http://localhost:5173/'); print('http://127.0.0.1:5173')")
+    assert cell.notes.count(said) == 1 and "`%sandbox serve COMMAND` runs it beside" in cell.notes, cell
+    assert cell.stdout == "  Local:  http://localhost:5173/\nhttp://127.0.0.1:5173\n"
+    for quiet in ("%%sandbox -q", "%%sandbox --out kept"):
+        assert "preview" not in kernel.run(f"{quiet}\nprint('http://localhost:5173/')").notes
+    # What the sandbox prints decides on a number, and on nothing else of the sentence.
+    hostile = kernel.run(
+        "%%sandbox bash\necho 'listening on port 70000'; echo 'http://localhost:81`<b>x</b>'"
+    )
+    assert hostile.notes.count("preview") == 1 and "%sandbox preview 81`" in hostile.notes, hostile
+    assert "<b>" not in str(hostile.bundles("display_data")[-1])
+    kernel.run("%%sandbox --bg bash\necho Listening on port 5174; sleep 600")
+    watched = "import time\njob = _\nwhile 'preview 5174' not in repr(job._card()): time.sleep(0.05)\njob.id"
+    job = str(kernel.run(watched).result).strip("'")
+    replayed = kernel.run(f"%sandbox logs --plain {job}").notes
+    assert "preview 5174" in replayed and "keeps the notebook busy" not in replayed
+    assert kernel.run(f"%sandbox cancel {job}").status == "ok"

@@ -193,6 +193,25 @@ def test_a_source_that_fails_is_said_once_and_tried_again(monkeypatch: pytest.Mo
     store.close()
 
 
+def test_a_port_that_a_log_names_is_offered_once() -> None:
+    store, job = LogStore(), JobSource("1" * 32, "job")
+    writer = Writer(lambda end: None, lambda text: None)
+    said = b"Local: http://localhost:5173/\n"
+
+    async def follow() -> None:
+        feed = Feed(0, job, store, writer, lambda end: None)
+        feed.follow(Broken([text(said[:20]), text(said[20:]), text(said), ENDED]))  # type: ignore[arg-type]
+        while feed.state != "ended":
+            await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(follow(), 30))
+    writer.close()
+    rows = list(store.rows(0, store.end))
+    offered = [row for row in rows if "%sandbox preview 5173" in row.line]
+    assert [row.kind for row in offered] == [NOTE] and sum("localhost" in row.line for row in rows) == 2
+    store.close()
+
+
 def test_a_full_disk_is_said_and_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     store = LogStore()
     intake, real = Intake(store, 0, STDOUT), os.pwrite
