@@ -194,6 +194,9 @@ class Link:
     ) -> tuple[int, asyncio.Future[Reply]]:
         if self.lost.done():
             raise LinkLost(self.lost.result())
+        if self._ack_timer is not None:
+            # Whatever waits to be told goes with it.
+            self._acknowledge()
         self._request_count += 1
         future: asyncio.Future[Reply] = self._loop.create_future()
         self._requests[self._request_count] = (future, on_reply)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -71,6 +72,56 @@ def test_killed_clients_leave_nothing(guest: Guest) -> None:
     assert run.text == "".join("%d\n" % i for i in range(200_000))
     until(lambda: open_files(guest.hello["pid"]) <= before + 4, "descriptors of dead clients are closed")
     assert lines(guest) == []
+
+
+def terminals_of(pid: int) -> list[str]:
+    held = "/proc/%d/fd" % pid
+    found = []
+    for name in os.listdir(held):
+        try:
+            found.append(os.readlink(os.path.join(held, name)))
+        except FileNotFoundError:
+            continue
+    return [path for path in found if path.startswith("/dev/pts/")]
+
+
+def test_nothing_stands_between_the_daemon_and_a_terminal(guest: Guest) -> None:
+    client = guest.client()
+    theirs = os.readlink("/proc/%d/fd/0" % client.pid)
+    assert (theirs in terminals_of(guest.hello["pid"])) is not guest.pipes
+    client.run("1")
+    assert terminals_of(client.request("status")["contexts"][0]["worker_pid"]) == []
+    client.close()
+    until(lambda: theirs not in terminals_of(guest.hello["pid"]), "a terminal that was left is closed")
+
+
+@pytest.mark.parametrize("what", ["nothing", "one", "pipes", "file", "many"])
+def test_what_is_handed_in_and_is_no_terminal(what: str) -> None:
+    guest = Guest()
+    try:
+        client = guest.client()
+        before = open_files(guest.hello["pid"])
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, open(os.devnull) as file:
+            ours, theirs = socket.socketpair()
+            inward, outward = os.pipe()
+            given = {
+                "nothing": [],
+                "one": [client.fd],
+                "pipes": [inward, outward],
+                "file": [file.fileno(), theirs.fileno()],
+                "many": [client.fd, theirs.fileno(), inward, outward] * 20,
+            }[what]
+            sock.connect(os.path.join(guest.run, paths.TERMINALS))
+            for _ in range(20):
+                socket.send_fds(sock, [b"t"], given)
+            for one in (ours, theirs):
+                one.close()
+            os.close(inward)
+            os.close(outward)
+        assert client.run("6 * 7").result == "42"
+        until(lambda: open_files(guest.hello["pid"]) <= before + 4, "what was handed in is closed")
+    finally:
+        guest.close()
 
 
 def test_a_killed_daemon_ends_its_clients_and_another_one_serves(guest: Guest) -> None:

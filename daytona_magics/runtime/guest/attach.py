@@ -1,4 +1,4 @@
-"""``attach``: a raw byte relay between this terminal and a line to the daemon.
+"""``attach``: gives this terminal to the daemon, or relays bytes between the two where it cannot be given.
 
 It runs under the platform's pseudo-terminal. The terminal is made raw before anything is sent, so nothing is
 echoed or translated. It ends when either side closes; losing it loses nothing, the daemon lives on.
@@ -96,20 +96,52 @@ def relay(line: tuple[int, int], stdin: int, stdout: int) -> None:
                     one.drain()
 
 
+def _wait(held: int) -> None:
+    """Return when the daemon is done with the terminal, or nobody is at its other end."""
+    poll = select.poll()
+    poll.register(held, select.POLLIN)
+    poll.register(0, 0)
+    poll.poll()
+
+
+def _attached() -> None:
+    """Attach and return when it is over. Raises OSError when there is no daemon."""
+    folder = paths.run_folder()
+    held = _given(folder)
+    if held < 0:
+        line = doors.connect(folder)
+        # The daemon may have opened its door just between the two.
+        held = _given(folder)
+        if held < 0:
+            for fd in (0, 1):
+                os.set_blocking(fd, False)
+            relay(line, 0, 1)
+            return
+        for fd in line:
+            os.close(fd)
+    _wait(held)
+
+
+def _given(folder: str) -> int:
+    """Give the terminal away; -1 when this is none or nobody takes it, else what ends with it."""
+    if not os.isatty(0):
+        return -1
+    try:
+        return doors.hand_over(folder, 0)
+    except OSError:
+        return -1
+
+
 def main(patience: float = 0.0) -> int:
     """Attach this terminal; exit code 0 when a side closed, 1 when there is no daemon in ``patience`` s."""
     make_raw(0)
     deadline = time.monotonic() + patience
     while True:
         try:
-            line = doors.connect(paths.run_folder())
-            break
+            _attached()
+            return 0
         except OSError as error:
             if time.monotonic() >= deadline:
                 sys.stderr.write("no guest is running here: %s\r\n" % error)
                 return 1
             time.sleep(0.002)
-    for fd in (0, 1):
-        os.set_blocking(fd, False)
-    relay(line, 0, 1)
-    return 0

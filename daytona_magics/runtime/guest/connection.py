@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
+    from .doors import Line
     from .execution import Execution
     from .loop import Loop
 
@@ -32,7 +33,7 @@ class Connection:
     """A connected client.
 
     Args:
-        read, write: the two directions of its line, non-blocking (never the same descriptor).
+        line: what it is reached by; closed with the connection.
         on_request: called as ``on_request(connection, request)`` with each decoded CONTROL object.
         on_close: called once with the connection.
     """
@@ -40,14 +41,12 @@ class Connection:
     def __init__(
         self,
         loop: Loop,
-        read: int,
-        write: int,
+        line: Line,
         on_request: Callable[[Connection, dict[str, Any]], Any],
         on_close: Callable[[Connection], Any],
     ) -> None:
         self._loop = loop
-        self._read_fd = read
-        self._write_fd = write
+        self._read_fd, self._write_fd, self._end_fd = line.read, line.write, line.end
         self._on_request = on_request
         self._on_close = on_close
         self._decoder = frames.Decoder()
@@ -63,7 +62,9 @@ class Connection:
         self._waiting = False  # for the line to take more
         self._scheduled = False
         self.closed = False
-        loop.add(read, self._receive)
+        loop.add(line.read, self._receive)
+        if line.end >= 0:
+            loop.add(line.end, lambda events: self.close())
 
     # -- in ------------------------------------------------------------------------------------------------
 
@@ -211,8 +212,8 @@ class Connection:
         if self.closed:
             return
         self.closed = True
-        self._loop.remove(self._read_fd)
-        self._loop.remove(self._write_fd)
-        os.close(self._read_fd)
-        os.close(self._write_fd)
+        for fd in (self._read_fd, self._write_fd, self._end_fd):
+            if fd >= 0:
+                self._loop.remove(fd)
+                os.close(fd)
         self._on_close(self)

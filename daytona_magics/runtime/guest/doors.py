@@ -1,5 +1,9 @@
 """The daemon's door, through which each client gets a line: two descriptors, one per direction.
 
+Beside the socket lies another one, to which ``attach`` hands its terminal: the daemon then reads and writes
+the terminal itself, and no process stands between. With it comes one end of a pair of sockets that says
+nothing; who closes it, or ends, tells the other that the line is over.
+
 The usual door is a unix socket. Where those are refused (below isolation level L3 the system call filter does
 it, because a socket's path may lead to the machine's own services) it is a named pipe: a client makes two
 more, ``line-NAME.in`` and ``line-NAME.out``, opens them and writes NAME into the door; the daemon opens both
@@ -16,6 +20,7 @@ import _socket
 import os
 import select
 import stat
+import sys
 import time
 
 from . import paths
@@ -23,7 +28,23 @@ from . import paths
 _NAME_BYTES = 8
 _LINE = "line-"
 _INWARD, _OUTWARD = ".in", ".out"
+#: Bytes of a descriptor's number in a message.
+_INT = 4
 _PIPE = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Line:
+    """What a client is reached by.
+
+    Attributes:
+        read, write: non-blocking descriptors, never the same.
+        end: a descriptor at whose end of file the line is over, and which is closed with it; -1 for none.
+    """
+
+    def __init__(self, read: int, write: int, end: int = -1) -> None:
+        self.read = read
+        self.write = write
+        self.end = end
 
 
 class SocketDoor:
@@ -35,30 +56,59 @@ class SocketDoor:
     def __init__(self, folder: str) -> None:
         # Refused here, it leaves nothing behind.
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        self._terminals = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
         here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.chdir(folder)
-            self._socket.bind(paths.SOCKET)
-            os.chmod(paths.SOCKET, 0o600)
+            # Terminals first: who finds the door finds them too.
+            for one, name in ((self._terminals, paths.TERMINALS), (self._socket, paths.SOCKET)):
+                one.bind(name)
+                os.chmod(name, 0o600)
             self._socket.listen(16)
         except OSError:
             self._socket.close()
+            self._terminals.close()
             raise
         finally:
             os.fchdir(here)
             os.close(here)
         self._socket.setblocking(False)
-        self.fd = self._socket.fileno()
+        self._terminals.setblocking(False)
+        self.fds = (self._socket.fileno(), self._terminals.fileno())
 
-    def accept(self) -> list[tuple[int, int]]:
-        """New lines, as non-blocking descriptors (to read, to write)."""
+    def accept(self) -> list[Line]:
+        """New lines."""
+        found = [self._connected(), self._handed()]
+        return [line for line in found if line is not None]
+
+    def _connected(self) -> Line | None:
         try:
             fd, _ = self._socket._accept()  # type: ignore[attr-defined]
         except OSError:
-            return []
+            return None
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
-        return [(fd, os.dup(fd))]
+        return Line(fd, os.dup(fd))
+
+    def _handed(self) -> Line | None:
+        """A terminal that was handed in, or None if there is none or something else was."""
+        try:
+            room = _socket.CMSG_SPACE(2 * _INT)
+            _, extra, flags, _ = self._terminals.recvmsg(1, room, _socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            return None
+        given: list[int] = []
+        for level, kind, data in extra:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                places = range(0, len(data) - _INT + 1, _INT)
+                given += [int.from_bytes(data[at : at + _INT], sys.byteorder) for at in places]
+        two = len(given) == 2 and not flags & _socket.MSG_CTRUNC
+        if not two or not os.isatty(given[0]) or not stat.S_ISSOCK(os.fstat(given[1]).st_mode):
+            _close(*given)
+            return None
+        for fd in given:
+            os.set_blocking(fd, False)
+        return Line(given[0], os.dup(given[0]), given[1])
 
 
 class PipeDoor:
@@ -70,12 +120,13 @@ class PipeDoor:
         path = os.path.join(folder, paths.DOOR)
         os.mkfifo(path, 0o600)
         # Also a writer itself: else it would be at its end whenever no client is there.
-        self.fd = os.open(path, os.O_RDWR | _PIPE)
+        self._door = os.open(path, os.O_RDWR | _PIPE)
+        self.fds = (self._door,)
 
-    def accept(self) -> list[tuple[int, int]]:
-        """New lines, as non-blocking descriptors (to read, to write)."""
+    def accept(self) -> list[Line]:
+        """New lines."""
         try:
-            self._heard += os.read(self.fd, 4096)
+            self._heard += os.read(self._door, 4096)
         except BlockingIOError:
             return []
         *names, self._heard = self._heard.split(b"\n")
@@ -84,7 +135,7 @@ class PipeDoor:
         found = (self._open(name.decode("ascii", "replace")) for name in names)
         return [line for line in found if line is not None]
 
-    def _open(self, name: str) -> tuple[int, int] | None:
+    def _open(self, name: str) -> Line | None:
         """The line a client made, or None if it has gone again or is none."""
         if len(name) != 2 * _NAME_BYTES or set(name) - set("0123456789abcdef"):
             return None
@@ -94,7 +145,7 @@ class PipeDoor:
             read = _open_pipe(inward, os.O_RDONLY)
             # Refused when nobody reads: the client is gone.
             write = _open_pipe(outward, os.O_WRONLY)
-            return read, write
+            return Line(read, write)
         except OSError:
             _close(read, write)
             return None
@@ -105,7 +156,7 @@ class PipeDoor:
 def listen(folder: str) -> SocketDoor | PipeDoor:
     """Open the door in the run folder, after removing what an earlier daemon left. Raises OSError."""
     for name in os.listdir(folder):
-        if name in (paths.SOCKET, paths.DOOR) or name.startswith(_LINE):
+        if name in (paths.SOCKET, paths.DOOR, paths.TERMINALS) or name.startswith(_LINE):
             os.unlink(os.path.join(folder, name))
     try:
         return SocketDoor(folder)
@@ -126,20 +177,45 @@ def connect(folder: str, patience: float = 10.0) -> tuple[int, int]:
 
 
 def _through_socket(folder: str) -> tuple[int, int]:
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    sock = _connected(folder, paths.SOCKET, _socket.SOCK_STREAM)
+    fd = sock.detach()
+    os.set_blocking(fd, False)
+    return fd, os.dup(fd)
+
+
+def _connected(folder: str, name: str, kind: int) -> _socket.socket:
+    sock = _socket.socket(_socket.AF_UNIX, kind)
     here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.chdir(folder)
-        sock.connect(paths.SOCKET)
+        sock.connect(name)
     except OSError:
         sock.close()
         raise
     finally:
         os.fchdir(here)
         os.close(here)
-    fd = sock.detach()
-    os.set_blocking(fd, False)
-    return fd, os.dup(fd)
+    return sock
+
+
+def hand_over(folder: str, terminal: int) -> int:
+    """Give a terminal to the daemon, which from now on reads and writes it.
+
+    Returns:
+        a descriptor that ends when the daemon is done with the terminal.
+
+    Raises:
+        OSError: no daemon takes terminals.
+    """
+    sock = _connected(folder, paths.TERMINALS, _socket.SOCK_DGRAM)
+    ours, theirs = _socket.socketpair()
+    try:
+        rights = b"".join(fd.to_bytes(_INT, sys.byteorder) for fd in (terminal, theirs.fileno()))
+        sock.sendmsg((b"t",), ((_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights),))
+        return ours.detach()
+    finally:
+        for one in (sock, ours, theirs):
+            one.close()
 
 
 def _through_door(folder: str, patience: float) -> tuple[int, int]:

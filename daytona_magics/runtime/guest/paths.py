@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-#: The daemon's door is one of the two (see doors.py).
-SOCKET, DOOR = "guest.sock", "guest.door"
+#: The daemon's door is one of the two; beside a socket terminals are handed in (see doors.py).
+SOCKET, DOOR, TERMINALS = "guest.sock", "guest.door", "guest.terminals"
 LOCK = "guest.lock"
 ERRORS = "guest.err"
 

@@ -69,11 +69,12 @@ class Server:
             "describe": self._describe,
             "ping": lambda client, request: {},
         }
-        loop.add(door.fd, self._accept)
+        for fd in door.fds:
+            loop.add(fd, self._accept)
 
     def _accept(self, events: int) -> None:
-        for read, write in self._door.accept():
-            client = Connection(self._loop, read, write, self._request, self._clients.remove)
+        for line in self._door.accept():
+            client = Connection(self._loop, line, self._request, self._clients.remove)
             self._clients.append(client)
             if len(self._clients) > MAX_CLIENTS:
                 client.close()
