@@ -8,7 +8,6 @@ is a :class:`SandboxUsageError` with the nearest word that exists.
 from __future__ import annotations
 
 import argparse
-import copy
 import io
 import re
 import shlex
@@ -149,8 +148,12 @@ def parse(command: Command, line: str) -> argparse.Namespace:
     In:  parse(grammar.CELL, "bash --timeout 5m -e A='b c'  # a note")
     Out: Namespace(language='bash', timeout=300.0, env=['A=b c'], ...)
     """
-    # A notebook repeats a handful of lines; the copy keeps callers from changing what is remembered.
-    return copy.deepcopy(_parsed(command, line)) if len(line) <= REMEMBERED else _parse(command, line)
+    if len(line) > REMEMBERED:
+        return _parse(command, line)
+    # A notebook repeats a handful of lines; the copy keeps callers from changing what is remembered. Values are
+    # texts, numbers, and lists of these.
+    known = vars(_parsed(command, line))
+    return argparse.Namespace(**{k: v[:] if isinstance(v, list) else v for k, v in known.items()})
 
 
 def _parse(command: Command, line: str) -> argparse.Namespace:

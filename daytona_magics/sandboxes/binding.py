@@ -382,7 +382,13 @@ class Binding:
     ) -> Done:
         """Execute on the channel, with signs of activity while it runs; errors name the real cause."""
         box = self.sandbox
-        beating = asyncio.ensure_future(self._heartbeat())
+        beating: list[asyncio.Task[None]] = []
+
+        def begin() -> None:
+            beating.append(asyncio.ensure_future(self._heartbeat()))
+
+        # Most cells have ended before their first beat.
+        first = asyncio.get_running_loop().call_later(self.config.heartbeat, begin)
 
         def watched(event: Event) -> None:
             if isinstance(event, Reconnecting) and event.attempt == 2:
@@ -394,7 +400,9 @@ class Binding:
         except SandboxUnreachable as error:
             raise await self._why(error, box) from None
         finally:
-            beating.cancel()
+            first.cancel()
+            for task in beating:
+                task.cancel()
             self._used = time.monotonic()
             self.ran += 1
 
@@ -406,12 +414,11 @@ class Binding:
     async def _heartbeat(self) -> None:
         """A running process does not reset auto-stop; this does. A missed beat is made up by the next."""
         while self.config.heartbeat > 0:
+            if self.sandbox is not None:
+                with suppress(asyncio.TimeoutError, sdk.error_class()):
+                    # Cancelled with this task and when it takes too long: no request outlives its cell.
+                    await asyncio.wait_for(self.sandbox.refresh_activity(), BEAT_WITHIN)
             await asyncio.sleep(self.config.heartbeat)
-            if self.sandbox is None:
-                continue
-            with suppress(asyncio.TimeoutError, sdk.error_class()):
-                # Cancelled with this task and when it takes too long: no request outlives its cell.
-                await asyncio.wait_for(self.sandbox.refresh_activity(), BEAT_WITHIN)
 
     async def _why(self, error: SandboxUnreachable, box: AsyncSandbox | None) -> SandboxError:
         """A channel broke for good: ask the endpoint whether its sandbox stopped or is gone."""
