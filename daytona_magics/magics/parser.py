@@ -150,8 +150,8 @@ def parse(command: Command, line: str) -> argparse.Namespace:
     """
     if len(line) > REMEMBERED:
         return _parse(command, line)
-    # A notebook repeats a handful of lines; the copy keeps callers from changing what is remembered. Values are
-    # texts, numbers, and lists of these.
+    # A notebook repeats a handful of lines; the copy keeps callers from changing what is remembered. Values
+    # are texts, numbers, and lists of these.
     known = vars(_parsed(command, line))
     return argparse.Namespace(**{k: v[:] if isinstance(v, list) else v for k, v in known.items()})
 
