@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
 from collections.abc import Coroutine, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -353,6 +354,26 @@ class Sandbox:
 
     # -- life ----------------------------------------------------------------------------------------------
 
+    def preview_pattern(self) -> str:
+        """The address of what the sandbox serves, with ``{PORT}`` for the port: for an agent's instructions.
+
+        In:  box.preview_pattern()
+        Out: 'http://{PORT}-3f9c2a.localhost:41000/'
+
+        Whoever opens it needs the token of ``box.sandbox.get_preview_link(port)`` in the header
+        ``x-daytona-preview-token``, unless the sandbox is public.
+        """
+        return now(self._preview_pattern())
+
+    async def preview_pattern_async(self) -> str:
+        """:meth:`preview_pattern`, awaitable."""
+        return await soon(self._preview_pattern())
+
+    async def _preview_pattern(self) -> str:
+        from daytona_magics.sandboxes import previewing
+
+        return await previewing.pattern(await self._tie.usable(Silent()))
+
     def start(self) -> None:
         """Make sure it is there and started; a new one is created when there is none."""
         now(self._start())
@@ -405,7 +426,10 @@ class Sandbox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.delete()
+        try:
+            self.delete()
+        except SandboxError as failed:
+            self._kept(failed, error)
 
     async def __aenter__(self) -> Sandbox:
         return self
@@ -413,4 +437,13 @@ class Sandbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.delete_async()
+        try:
+            await self.delete_async()
+        except SandboxError as failed:
+            self._kept(failed, error)
+
+    def _kept(self, failed: SandboxError, error: BaseException | None) -> None:
+        """It could not be deleted; what went wrong in the block is more important than that."""
+        if error is None:
+            raise failed
+        warnings.warn(f"the sandbox was not deleted: {failed}", ResourceWarning, stacklevel=3)

@@ -108,7 +108,7 @@ def card(binding: Binding, sandbox: Any, tree: worktree.Worktree | None = None) 
             ("id", sandbox.id),
             ("open", "; ".join(facts.get("open") or ()) if level != "L3" else ""),
             ("size", _size(sandbox, facts.get("limits"))),
-            ("network", _network(sandbox, facts.get("network"), embedded=embedded)),
+            ("network", network(sandbox, facts.get("network"), endpoint.kind if endpoint else "")),
             ("Python", info.python if info else ""),
             ("context", binding.context if bound else ""),
             ("folder", tree.folder if tree else ""),
@@ -159,9 +159,14 @@ def _size(sandbox: Any, limits: Any) -> str:
     return ", ".join(f"{text} ({states[name]})" for name, text in asked.items())
 
 
-def _network(sandbox: Any, facts: Any, *, embedded: bool) -> str:
-    """What the sandbox may reach, by its own settings."""
-    if embedded and not facts:
+def network(sandbox: Any, facts: Any, kind: str) -> str:
+    """What the sandbox may reach, by its own settings.
+
+    Args:
+        facts: the embedded engine's words about this machine's network, when it has one.
+        kind: of the endpoint.
+    """
+    if kind == "embedded" and not facts:
         return "none"
     if getattr(sandbox, "network_block_all", False):
         return "blocked"
@@ -169,7 +174,12 @@ def _network(sandbox: Any, facts: Any, *, embedded: bool) -> str:
     listed = ", ".join(item for item in allowed if item)
     if listed:
         return f"only {listed}"
-    return "public addresses, by HTTP and HTTPS through the engine's proxy" if embedded else ""
+    return {
+        "embedded": "public addresses, by HTTP and HTTPS through the engine's proxy",
+        # No answer of the cloud's API names the tier.
+        "cloud": "as the organization's tier allows: tiers 1 and 2 only essential services, whatever is set "
+        "here, tiers 3 and 4 all public addresses",
+    }.get(kind, "")
 
 
 def when(stamp: Any) -> str:

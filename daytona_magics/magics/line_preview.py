@@ -116,8 +116,16 @@ def _listed(binding: Any) -> Table:
     )
 
 
-def preview(shell: Any, options: Any) -> Preview | Card:
-    """``%sandbox preview PORT [--path PATH] [--static]``"""
+def preview(shell: Any, options: Any) -> Preview | Card | str:
+    """``%sandbox preview PORT [--path PATH] [--static]``, ``--pattern``"""
+    if options.pattern:
+        if options.port:
+            raise SandboxUsageError("--pattern stands for every port", hint="%sandbox preview --pattern")
+        return _pattern(sandboxes.current())
+    if not options.port:
+        raise SandboxUsageError(
+            "which port?", hint="%sandbox preview 3000,  %sandbox serve --list  shows what is served."
+        )
     port, path = _port(options.port), previewing.check_path(options.path or "/")
     expires = previewing.SIGNED_SECONDS if options.expires is None else options.expires
     if not 10 <= expires <= 86_400:
@@ -125,6 +133,13 @@ def preview(shell: Any, options: Any) -> Preview | Card:
     if options.static:
         return _recorded(sandboxes.current(), port, path)
     return _shown(sandboxes.current(), port, path, expires)
+
+
+def _pattern(binding: Any) -> str:
+    async def ask(tell: Any) -> str:
+        return await previewing.pattern(await binding.usable(tell))
+
+    return wait(ask, "asking for an address")
 
 
 def _port(text: str) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from daytona_magics import sandboxes
 from daytona_magics.errors import SandboxUsageError
 from daytona_magics.notebook.card import Table
-from daytona_magics.notebook.status import wait
+from daytona_magics.notebook.status import note, wait
 from daytona_magics.sandboxes import terminals
 from daytona_magics.sandboxes.report import Reporter
 
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from daytona_magics.widgets import Terminal
 
 
-def terminal(shell: Any, options: Any) -> Terminal | Table:
-    """``%sandbox terminal [COMMAND]``"""
+def terminal(shell: Any, options: Any) -> Terminal | Table | None:
+    """``%sandbox terminal [COMMAND]``, ``--list``, ``--kill NAME``"""
     binding = sandboxes.current()
+    if (options.list or options.kill) and (options.command or (options.list and options.kill)):
+        raise SandboxUsageError("--list and --kill each stand alone", hint="%sandbox terminal --help")
+    if options.kill:
+        wait(lambda tell: _killed(binding, tell, options.kill), "ending a terminal")
+        note(f"terminal {options.kill} has ended")
+        return None
     if options.list:
-        if options.command:
-            raise SandboxUsageError("--list takes no command", hint="%sandbox terminal --help")
         found = wait(lambda tell: _listed(binding, tell), "listing terminals")
         return _table(found)
     from daytona_magics.widgets.terminal import Terminal
@@ -41,6 +45,15 @@ async def _listed(binding: Binding, tell: Reporter) -> list[terminals.TerminalIn
     return await terminals.listed(await binding.usable(tell), binding)
 
 
+async def _killed(binding: Binding, tell: Reporter, name: str) -> None:
+    sandbox = await binding.usable(tell)
+    if name not in [one.name for one in await terminals.listed(sandbox, binding)]:
+        raise SandboxUsageError(
+            f"there is no terminal {name!r}", hint="%sandbox terminal --list  shows what there is."
+        )
+    await terminals.end(sandbox, name)
+
+
 def _table(found: list[terminals.TerminalInfo]) -> Table:
     rows = [
         (
@@ -52,4 +65,7 @@ def _table(found: list[terminals.TerminalInfo]) -> Table:
         )
         for one in found
     ]
-    return Table(("name", "size", "folder", "state", "opened by"), rows, empty="No terminal is open.")
+    foot = "%sandbox terminal --kill NAME  ends one." if found else ""
+    return Table(
+        ("name", "size", "folder", "state", "opened by"), rows, found, empty="No terminal is open.", foot=foot
+    )

@@ -17,6 +17,9 @@ from daytona_magics.errors import (
 from daytona_magics.notebook.display import RemoteValue
 from daytona_magics.runtime.events import Done, Error
 
+#: What helps a cell that was stopped because of its time limit.
+LONGER = "--timeout SECONDS gives a cell longer, --bg runs it beside the notebook."
+
 
 @dataclass
 class CellOutput:
@@ -107,7 +110,8 @@ def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> Ba
         return SandboxInterrupted(f"{how.rstrip('.')}; {lives}" if lives else how, frames)
     if done.status == "timeout":
         return CellTimeout(
-            f"the cell was stopped after its timeout of {timeout:g} s{lives and '; '}{lives}", hint=done.text
+            f"the cell was stopped after its timeout of {timeout:g} s{lives and '; '}{lives}",
+            hint=done.text or LONGER,
         )
     if done.status == "died":
         # The guest's own words for it say no more than ours, unless it knows of a limit.

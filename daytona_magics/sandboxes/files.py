@@ -64,9 +64,15 @@ async def execute(
     tell.progress("running")
     folder = await remote_path(sandbox, cwd) if cwd else None
     limit = math.ceil(timeout) if timeout else None
-    answer = await asked(
-        "the command", sandbox.process.exec(command, cwd=folder, env=env or None, timeout=limit)
-    )
+    try:
+        answer = await sandbox.process.exec(command, cwd=folder, env=env or None, timeout=limit)
+    except sdk.error_class() as error:
+        if sdk.timed_out(error) and limit:
+            raise SandboxError(
+                f"the command was ended after {limit} s",
+                hint="--timeout SECONDS gives it longer; %%sandbox --bg bash runs one beside the notebook.",
+            ) from None
+        raise sdk.translate(error, "the command") from None
     return int(answer.exit_code or 0), str(answer.result or "")
 
 

@@ -49,6 +49,29 @@ _UNKNOWN = (400, 401, 404)
 MARK = "X-Daytona-Magics-Error"
 
 
+#: A port that stands in no host name or id by chance.
+_STANDS_OUT = 48391
+
+
+async def pattern(sandbox: AsyncSandbox) -> str:
+    """The standard address of any port of a sandbox, with ``{PORT}`` where the port stands.
+
+    It says nothing secret: who asks proves itself by the token of ``get_preview_link`` in the header
+    ``x-daytona-preview-token``, unless the sandbox is public.
+
+    Raises:
+        SandboxError: the endpoint's addresses name the port nowhere, or more than once.
+    """
+    link = await sdk.asked(sandbox.get_preview_link(_STANDS_OUT), "asking for an address")
+    before, *after = str(link.url).split(str(_STANDS_OUT))
+    if len(after) != 1 or "{" in link.url:
+        raise SandboxError(
+            "this endpoint's preview addresses have no place for a port",
+            hint="%sandbox preview PORT  asks for the address of one.",
+        )
+    return f"{before}{{PORT}}{after[0]}"
+
+
 @dataclass(frozen=True)
 class Signed:
     """An address for a browser.

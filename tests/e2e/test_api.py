@@ -36,7 +36,7 @@ def program(env: dict[str, str], text: str, cwd: Path) -> subprocess.CompletedPr
 
 
 PLAIN = """
-import sys
+import sys, warnings
 import daytona_magics as dm
 from daytona_magics.errors import ExitCodeError, RemoteError, SandboxError, SandboxUsageError
 
@@ -87,6 +87,29 @@ with dm.create(labels={"purpose": "test"}) as other:
     assert other.name != box.name and other.run("'x' in globals()").result.data["text/plain"] == "False"
     assert dm.get(other.name).id == other.id and dm.current().id == box.id
     assert other.sandbox.labels["purpose"] == "test"
+    # An error of the block is not hidden by a deletion that fails.
+    really = other._delete
+
+    async def fails():
+        raise SandboxError("not deleted")
+
+    other._delete = fails
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            with other:
+                raise KeyError("of the block")
+        except KeyError:
+            assert "not deleted" in str(warned[-1].message)
+    try:
+        with other:
+            pass
+        raise SystemExit("no error")
+    except SandboxError as error:
+        assert "not deleted" in str(error)
+    other._delete = really
+pattern = box.preview_pattern()
+assert pattern.replace("{PORT}", "3000") == box.wait(box.sandbox.get_preview_link(3000)).url, pattern
 try:
     dm.get("nobody-has-this-name")
     raise SystemExit("no error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -219,3 +220,23 @@ def test_a_long_upload_shows_its_rate_and_can_be_cancelled(kernel: Kernel, work:
         assert time.monotonic() < deadline, ok(kernel, "%sandbox exec ls -lA ~").stdout
         time.sleep(0.2)
     assert ok(kernel, "%%sandbox\n40 + 2").result == "42"
+
+
+def test_terminals_are_listed_and_ended(kernel: Kernel) -> None:
+    opened = (
+        "import daytona_magics as dm\nfrom daytona.common.pty import PtySize\nbox = dm.current()\n"
+        "made = box.wait(box.sandbox.process.create_pty_session('mine', on_data=lambda data: None, "
+        "pty_size=PtySize(cols=91, rows=17)))"
+    )
+    assert kernel.run(opened).status == "ok"
+    listed = str(kernel.run("%sandbox terminal --list").result)
+    assert re.search(r"^mine +91×17 ", listed, re.MULTILINE) and "--kill NAME" in listed, listed
+    assert "there is no terminal 'other'" in kernel.run("%sandbox terminal --kill other").traceback
+    assert "terminal mine has ended" in kernel.run("%sandbox terminal --kill mine").notes
+    assert kernel.run("box.wait(made.wait()).exit_code").result == "137"
+    assert "No terminal is open" in str(kernel.run("%sandbox terminal --list").result)
+    assert "each stand alone" in kernel.run("%sandbox terminal --list --kill mine").traceback
+    # What cells run through is nobody's to end.
+    cells = "[one.id for one in box.wait(box.sandbox.process.list_pty_sessions())][0]"
+    name = str(kernel.run(f"name = {cells}\nname").result).strip("'")
+    assert "there is no terminal" in kernel.run(f"%sandbox terminal --kill {name}").traceback

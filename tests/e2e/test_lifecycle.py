@@ -323,6 +323,8 @@ def test_exec(kernel: Kernel) -> None:
     assert cell.stdout == "/home/daytona it's\n/tmp\n" and cell.result is None
     assert kernel.run("%sandbox exec exit 3").ename == "ExitCodeError"
     assert kernel.run("r = %sandbox exec --no-raise exit 3\nr.exit_code").result == "3"
+    late = kernel.run("%sandbox exec --timeout 1 sleep 60")
+    assert late.status == "error" and "--timeout SECONDS gives it longer" in late.traceback, late
 
 
 def test_keep_config_doctor_list(kernel: Kernel) -> None:

@@ -59,6 +59,7 @@ def test_it_is_found_again_after_a_restart_and_ends_when_asked(kernel: Kernel) -
     assert "has ended" in ended.notes, ended
     gone = kernel.run("%sandbox preview 3500 --static")
     assert "nothing answers on port 3500" in str(gone.result), gone
+    assert "{PORT}" in str(kernel.run("%sandbox preview --pattern").result)
     assert kernel.run("%sandbox serve --stop nothing").ename == "SandboxUsageError"
 
 
@@ -91,6 +92,8 @@ def test_one_that_does_not_answer_in_time_says_what_listens(kernel: Kernel) -> N
         ("serve --port 70000 true", "from 1 to 65535"),
         ("serve --port 3000 --name ../x true", "a name is a letter"),
         ("serve --list true", "each stand alone"),
+        ("preview", "which port?"),
+        ("preview --pattern 3000", "stands for every port"),
         ("preview 99999", "from 1 to 65535"),
         ("preview 3000 --path https://example.org/", "no path on the server"),
         ("preview 3000 --expires 5", "10 to 86400 seconds"),

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -103,6 +104,29 @@ async def test_two_step_form_with_two_clients(box: Any) -> None:
     assert await box.process.list_pty_sessions() == []
     with pytest.raises(DaytonaNotFoundError):
         await box.process.get_pty_session_info("shared")
+
+
+def test_the_synchronous_form_is_iterated_waited_for_and_ended(shared: Any) -> None:
+    process = shared.process
+    short = process.create_pty_session("short")
+    short.wait_for_connection()
+    short.send_input("printf 'h\\303\\251 %s' llo; exit 5\n")
+    assert "hé llo" in b"".join(short).decode(errors="replace") and short.exit_code == 5
+    long, seen, ready = process.create_pty_session("long"), bytearray(), threading.Event()
+
+    def heard(data: bytes) -> None:
+        seen.extend(data)
+        if b"ready" in seen:
+            ready.set()
+
+    long.send_input("echo rea''dy; sleep 600\n")
+    waiting = threading.Thread(target=long.wait, args=(heard, 60))
+    waiting.start()
+    assert ready.wait(30), seen
+    long.kill()
+    waiting.join(30)
+    assert not waiting.is_alive() and long.exit_code == 137
+    assert process.list_pty_sessions() == []
 
 
 async def test_an_id_in_use_is_refused_before_the_upgrade(box: Any) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from daytona_magics.errors import SandboxUsageError
 from daytona_magics.magics import grammar
+from daytona_magics.magics.line_lifecycle import network
 from daytona_magics.magics.line_network import reach, sort_entries
 from daytona_magics.magics.parser import parse
 
@@ -46,6 +47,11 @@ def test_entries_that_are_refused(typed: list[str], says: str) -> None:
 
 
 def test_what_a_sandbox_reaches_in_words() -> None:
+    assert "through the engine's proxy" in network(Settings(), {"proxy": ""}, "embedded")
+    assert network(Settings(), {}, "embedded") == "none"
+    assert "tiers 1 and 2 only essential services" in network(Settings(), {}, "cloud")
+    assert network(Settings(), {}, "self-hosted") == ""
+    assert network(Settings(block=True), {}, "cloud") == "blocked"
     assert reach(Settings()) == "all public addresses"
     assert reach(Settings(block=True, cidrs="10.0.0.0/8")) == "nothing"
     assert (

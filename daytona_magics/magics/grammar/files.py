@@ -17,7 +17,7 @@ from daytona_magics.magics.grammar.terms import (
 VERBS: tuple[Command, ...] = (
     Command(
         "exec",
-        "Run one shell command in the sandbox, outside of any context.",
+        "Run one shell command in the sandbox, outside of any context: by zsh, else bash or sh.",
         "line_files:exec_",
         (Argument("command", "the command, taken as typed to the end of the line"),),
         (

@@ -56,11 +56,14 @@ VERBS: tuple[Command, ...] = (
         "preview",
         "Show what a port of the sandbox serves, in a frame that reloads when cells change it.",
         "line_preview:preview",
-        (Argument("port", "where the server listens"),),
+        (Argument("port", "where the server listens, or its name", "?"),),
         (
             Option(("--path",), "what to show first (default: /)", "PATH"),
             _EXPIRES,
             Option(("--static",), "only title, status and text of the page, without a frame"),
+            Option(
+                ("--pattern",), "only the address of any port, with {PORT} in it: for agents and programs"
+            ),
         ),
         examples=("%sandbox preview 3000 --path /docs",),
     ),

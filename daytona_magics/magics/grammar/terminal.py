@@ -18,6 +18,7 @@ VERBS: tuple[Command, ...] = (
             Option(("--cwd",), "folder of the shells (default: the home folder)", "DIR", values=REMOTE_PATH),
             Option(("--name",), "name of the first tab (default: the command)", "NAME"),
             Option(("--list",), "list the terminals of the sandbox instead; a tab's ☰ connects to one"),
+            Option(("--kill",), "end a terminal and what runs in it, by its name in the list", "NAME"),
         ),
         raw=True,
         examples=("%sandbox terminal", "%sandbox terminal --cwd ~/project --name tests pytest -x"),
