@@ -77,6 +77,8 @@ def clone(shell: Any, options: Any) -> None:
     if options.depth is not None and options.depth < 1:
         raise SandboxUsageError(f"--depth {options.depth}: a number of commits, 1 or more")
     path, tie = options.path or talking.folder_of(url), tie_of(options)
+    if options.insecure_skip_tls:
+        note("the server's certificate is not checked: who is on the way can read a login, and change files")
 
     async def once(tell: Teller, login: Login | None) -> Any:
         found = await talking.clone(

@@ -148,6 +148,7 @@ def test_with_a_server(house: House) -> None:
     assert "credentials" in house.refused(f"clone {url} denied")
     assert hub.sh("ls -d denied 2>&1", code=2)
     house.login()
+    assert "certificate is not checked" in house.git(f"clone --insecure-skip-tls {url} unchecked")
     said = house.git(f"clone {url} mine")
     assert "On main, following origin/main: in step" in said
     assert "logged in at http://127.0.0.1:" in said and "with git's credential helper" in said
