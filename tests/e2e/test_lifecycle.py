@@ -236,6 +236,10 @@ def test_delete_and_the_next_cell_makes_a_new_one(kernel: Kernel) -> None:
     cell = kernel.run("%%sandbox\n2")
     assert cell.result == "2" and "created sandbox" in cell.notes
     assert name_of(kernel) != first
+    # Its end is waited for: the name is free at once.
+    for _ in range(2):
+        assert kernel.run("%sandbox create --name once-more -q").status == "ok"
+        assert kernel.run("%sandbox delete").status == "ok"
 
 
 def test_another_kernel_of_the_same_notebook_is_only_told(home: Path) -> None:

@@ -84,7 +84,7 @@ def test_recover_says_that_there_is_nothing_to_recover_from(kernel: Kernel) -> N
 
 def test_a_fork_is_this_kernels_and_shows_in_the_tree(kernel: Kernel) -> None:
     ok(kernel, "%%sandbox\nopen('of-parent.txt', 'w').write('copied')")
-    ok(kernel, "%sandbox fork child")
+    assert "a copy of the files, and with no variables" in ok(kernel, "%sandbox fork child").notes
     ok(kernel, "%sandbox fork grandchild --of child")
     assert "copied" in ok(kernel, "%%sandbox -s grandchild\nopen('of-parent.txt').read()").result
     ok(kernel, "%%sandbox -s child\nopen('of-parent.txt', 'w').write('changed')")

@@ -299,6 +299,7 @@ def test_the_address_is_renewed_in_time_and_when_asked(shown: Shown) -> None:
     before, old = name(shown.box), shown.frame.url
     shown.box.get_by_role("button", name="Renew").click()
     shown.says("The address was renewed.")
+    expect(shown.box.locator(".dm-term")).to_contain_text(re.compile("address good for (60|59|58) min"))
     wait_until(lambda: name(shown.box) != before, "it has another name")
     # The old one is worth nothing any more.
     answer = shown.page.context.request.get(
