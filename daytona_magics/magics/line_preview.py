@@ -25,7 +25,7 @@ _PORT = re.compile(r"(?:^|\s)(?:--(?:[\w.]+[.-])?port[= ]|-p\s+|http\.server\s+|
 
 def serve(shell: Any, options: Any) -> Server | Table | Preview | None:
     """``%sandbox serve [--port PORT] COMMAND``, ``--list``, ``--stop NAME|PORT``"""
-    options = _in_quotes(options)
+    options = in_quotes(options, "serve")
     binding = sandboxes.current()
     if options.list or options.stop:
         if options.command or (options.list and options.stop):
@@ -48,7 +48,7 @@ def serve(shell: Any, options: Any) -> Server | Table | Preview | None:
     return _shown(binding, known.port, "/", previewing.SIGNED_SECONDS) if options.preview else server
 
 
-def _in_quotes(options: Any) -> Any:
+def in_quotes(options: Any, verb: str) -> Any:
     """A command in quotes may have options of ours behind it."""
     text = options.command or ""
     if not text.startswith(("'", '"')):
@@ -60,15 +60,15 @@ def _in_quotes(options: Any) -> Any:
     # Else the quotes are part of the command line: '/opt/my app/run' --fast
     if not rest and text[-1] == text[0]:
         options.command = command
-    elif rest and rest[0] in {flag for option in grammar.BY_NAME["serve"].options for flag in option.flags}:
-        found = parse(grammar.BY_NAME["serve"], shlex.join(rest))
+    elif rest and rest[0] in {flag for option in grammar.BY_NAME[verb].options for flag in option.flags}:
+        found = parse(grammar.BY_NAME[verb], shlex.join(rest))
         for name, value in vars(found).items():
             if value not in (None, False) and name != "command":
                 setattr(options, name, value)
         options.command = command
         if found.command:
             raise SandboxUsageError(
-                f"{found.command!r} stands behind the command", hint="%sandbox serve --help"
+                f"{found.command!r} stands behind the command", hint=f"%sandbox {verb} --help"
             )
     return options
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from daytona_magics.sandboxes import installing
 from tests.kernel_client import Cell, Kernel, close_loop
 
 
@@ -220,6 +221,52 @@ def test_a_long_upload_shows_its_rate_and_can_be_cancelled(kernel: Kernel, work:
         assert time.monotonic() < deadline, ok(kernel, "%sandbox exec ls -lA ~").stdout
         time.sleep(0.2)
     assert ok(kernel, "%%sandbox\n40 + 2").result == "42"
+
+
+def test_a_program_is_installed_checked_and_tried_again(kernel: Kernel) -> None:
+    kernel.run("from daytona_magics.sandboxes import installing\ninstalling.PAUSES = (0.0, 0.0)")
+    lost = "{ echo try >> tries; echo 'curl: (6) Could not resolve host: x' >&2; "
+    tool = "echo 'echo tool 7' > tool"
+    # The network is there at the third try; what the check finds is not installed again.
+    line = f"%sandbox install --verify 'sh tool' {lost}[ $(wc -l < tries) = 3 ] && {tool}; }}"
+    done = str(kernel.run(line).result)
+    assert re.search("tries +3", done) and "sh tool: tool 7" in done, done
+    assert "there already" in str(kernel.run(line).result)
+    assert kernel.run("%sandbox exec wc -l < tries").stdout.strip() == "3"
+    # Three tries and no more; the other way brings it. What fails otherwise is not tried again.
+    kernel.run("%sandbox exec rm tool tries")
+    other = str(
+        kernel.run(f'%sandbox install "{lost}false; }}" --verify "sh tool" --fallback "{tool}"').result
+    )
+    assert "tool 7" in other and "tries" not in other.replace("tries;", ""), other
+    assert kernel.run("%sandbox exec wc -l < tries; rm tries tool").stdout.strip() == "3"
+    failed = kernel.run("%sandbox install { echo try >> tries; echo no such package; false; } | cat")
+    assert "failed (exit code 1)" in failed.traceback and "| no such package" in failed.traceback, failed
+    assert kernel.run("%sandbox exec wc -l < tries").stdout.strip() == "1"
+    # An installer that only says it did is not believed.
+    lied = kernel.run("%sandbox install --verify 'sh tool' --fallback 'exit 3' true")
+    assert "ended well, but `sh tool` still fails" in lied.traceback and "exit code 3" in lied.traceback
+    assert "stands behind the command" in kernel.run("%sandbox install true --verify true").traceback
+    assert "needs a command" in kernel.run("%sandbox install").traceback
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("curl: (6) Could not resolve host: claude.ai", True),
+        ("npm error code EAI_AGAIN", True),
+        ("E: Failed to fetch http://deb: Connection timed out", True),
+        ("ReadTimeoutError: Read timed out. (read timeout=15)", True),
+        ("fatal: unable to access: 503 Service Unavailable", True),
+        ("E: Unable to locate package nothing", False),
+        ("npm error code E404", False),
+        # The sandbox's own settings: it will be the same in ten seconds.
+        ("curl: (56) CONNECT tunnel failed, response 403", False),
+        ("pypi.org:443 is refused: --network-block-all is set; Connection refused", False),
+    ],
+)
+def test_a_network_that_failed_is_known_by_its_words(text: str, network: bool) -> None:
+    assert installing.broken_network(text) is network
 
 
 def test_terminals_are_listed_and_ended(kernel: Kernel) -> None:

@@ -30,6 +30,28 @@ VERBS: tuple[Command, ...] = (
         examples=("%sandbox exec --cwd /tmp ls -la | head -5",),
     ),
     Command(
+        "install",
+        "Install a program: run a command, again after 5 and 10 s if the network failed, and check.",
+        "line_install:install",
+        (Argument("command", "the command, as typed to the end of the line, or in quotes", "?"),),
+        (
+            Option(
+                ("--verify",),
+                "command that succeeds when the program is there (30 s); then nothing else is run",
+                "COMMAND",
+            ),
+            Option(("--fallback",), "command for when that has not brought it", "COMMAND"),
+            Option(("--timeout",), "stop one try after SECONDS (default: 300)", "SECONDS", "seconds"),
+            CWD,
+            ENV,
+        ),
+        raw=True,
+        examples=(
+            '%sandbox install --verify "deno --version" curl -fsSL https://deno.land/install.sh | sh',
+            '%sandbox install "npm i -g tsx" --verify "tsx --version" --fallback "npx -y tsx --version"',
+        ),
+    ),
+    Command(
         "run",
         "Run a file of this machine in the sandbox as a program; words after -- are its arguments.",
         "cell_files:run",
