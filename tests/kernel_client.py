@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
 
-from tests import layers
+from tests import forked_kernels, layers
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -155,6 +156,9 @@ class Kernel:
         self.manager = KernelManager(
             kernel_spec_manager=_ThisInterpreter(),
             connection_file=str(runtime / f"kernel-{os.urandom(6).hex()}.json"),
+        )
+        self.manager.provisioner = forked_kernels.Forking(
+            kernel_id=str(uuid.uuid4()), kernel_spec=self.manager.kernel_spec, parent=self.manager
         )
         work = self.home / "work"
         work.mkdir(exist_ok=True)
@@ -313,7 +317,7 @@ def environment(home: Path, more: dict[str, str | None] | None = None) -> dict[s
         env[name] = str(path)
     # Sandboxes of a root engine run as other users, who must be able to pass through.
     home.chmod(0o711)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH", "")]))
+    env["PYTHONPATH"] = forked_kernels.search_path(env)
     for name, value in (more or {}).items():
         if value is None:
             env.pop(name, None)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_daemon_and_attach_do_not_import_asyncio(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-I", "-S", "-c", code % str(tmp_path)], check=True)
 
 
+@cache
 def other_pythons() -> list[str]:
     found = [shutil.which("python3.%d" % minor) for minor in range(8, 16)]
     found += [str(p) for p in Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3")]
