@@ -5,8 +5,8 @@ A program of its own (standard library only) that a test uploads into a sandbox 
     python3 git_server.py FOLDER [CERTIFICATE]
 
 It reads a user name and a password, a line each, from its standard input, and serves the repositories in
-FOLDER on two ports of 127.0.0.1, which it writes to FOLDER/ports. It appends
-``port path authorization`` of every request to FOLDER/log. The first part of a path says how:
+FOLDER on two ports of 127.0.0.1, or of the address in variable ADDRESS, which it writes to FOLDER/ports. It
+appends ``port path authorization`` of every request to FOLDER/log. The first part of a path says how:
 
     /private/NAME    needs the login
     /public/NAME     reading needs nothing, pushing does
@@ -28,6 +28,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 FOLDER = Path(sys.argv[1])
+ADDRESS = os.environ.get("ADDRESS", "127.0.0.1")
 USER, PASSWORD = sys.stdin.readline().strip(), sys.stdin.readline().strip()
 EXPECTED = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
@@ -69,10 +70,10 @@ class Handler(BaseHTTPRequestHandler):
         _, how, rest = target.path.split("/", 2)
         if how == "elsewhere":
             other = next(p for p in PORTS if p != port)
-            to = f"http://127.0.0.1:{other}/private/{rest}?{target.query}"
+            to = f"http://{ADDRESS}:{other}/private/{rest}?{target.query}"
             self._say(302, "over there", Location=to)
         elif how == "forbidden" and given:
-            self._say(403, f"you said {given}, {PASSWORD}, http://{USER}:{PASSWORD}@127.0.0.1/")
+            self._say(403, f"you said {given}, {PASSWORD}, http://{USER}:{PASSWORD}@{ADDRESS}/")
         elif how == "stalled":
             time.sleep(60)
         elif given != EXPECTED and (how != "public" or "receive-pack" in self.path):
@@ -112,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
 (FOLDER / "log").touch()
 # Where the network is shared, a sandbox has a block of ports that begins at PORT.
 FIRST = int(os.environ.get("PORT") or 0)
-SERVERS = [ThreadingHTTPServer(("127.0.0.1", FIRST and FIRST + n), Handler) for n in range(2)]
+SERVERS = [ThreadingHTTPServer((ADDRESS, FIRST and FIRST + n), Handler) for n in range(2)]
 PORTS = [server.server_address[1] for server in SERVERS]
 if len(sys.argv) > 2:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

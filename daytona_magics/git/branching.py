@@ -26,7 +26,7 @@ from daytona_magics.sandboxes.report import Reporter
 
 PATH, BRANCH = "daytona-magics/git-path", "daytona-magics/git-branch"
 BASE, URL, SYNC = "daytona-magics/git-base", "daytona-magics/git-url", "daytona-magics/git-sync"
-REMOTE = "origin"
+REMOTE = talking.ORIGIN
 #: Seconds the cells may take to go into the folder of the clone.
 WITHIN = 30.0
 
@@ -101,7 +101,6 @@ async def begin(
 
 async def _follow(found: Repository, branch: str) -> None:
     """Let a branch follow the one of its name, which may not be there yet."""
-    await found.run("remote", "set-branches", "--add", REMOTE, branch, doing="following")
     for key, value in (("remote", REMOTE), ("merge", f"refs/heads/{branch}")):
         await found.run("config", f"branch.{branch}.{key}", value, doing="following")
 

@@ -246,6 +246,12 @@ async def delete_branch(repository: Repository, name: str, *, force: bool) -> No
 
 async def checkout(repository: Repository, name: str) -> None:
     """Go to a branch, a branch of a remote (which gets one here that follows it), or any commit."""
+    places = (f"refs/heads/{name}", f"refs/remotes/*/{name}")
+    known = await repository.text("for-each-ref", "--format=%(refname)", *places, doing="looking for it")
+    refs = [ref for ref in known.splitlines() if ref.endswith(f"/{name}")]
+    if len(refs) == 1 and refs[0].startswith("refs/remotes/"):
+        there = refs[0].removeprefix("refs/remotes/")
+        await repository.run("branch", "--quiet", "--track", name, there, doing=f"following {there}")
     await asked(repository.sandbox.git.checkout_branch(repository.path, name), f"going to {name}")
 
 

@@ -11,6 +11,7 @@ typed into the box is kept there until the kernel ends or ``%sandbox_git credent
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import shutil
@@ -28,7 +29,6 @@ TYPED = "what was typed"
 WITHIN = 10
 #: Characters from which on what stands alone before an address's @ is taken for a token.
 SHORTEST_TOKEN = 20
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HOST = re.compile(r"\w[\w.:%-]*|::[\w.:%]*")
 
 
@@ -99,12 +99,19 @@ def check(server: Server) -> None:
     Raises:
         GitError: it would be.
     """
-    if server.scheme == "http" and server.name.strip("[]") not in _LOOPBACK:
+    if server.scheme == "http" and not _is_loopback(server.name.strip("[]")):
         raise GitError(
             f"a login for {server} would cross the network unencrypted, so none was sent",
             code="GIT_AUTH_FAILED",
             hint=f"Use https:  %sandbox_git remote add origin https://{server.host}/...",
         )
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def find(server: Server, username: str = "") -> Login | None:

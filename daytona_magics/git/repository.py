@@ -181,7 +181,7 @@ async def find(tie: Binding, tell: Reporter, path: str | None = None) -> Reposit
     sandbox = await tie.usable(tell)
     if path is not None:
         where = await files.remote_path(sandbox, path)
-        found, why = await _at(tie, sandbox, where)
+        found, why = await around(tie, sandbox, where)
         if found is None:
             raise _none(path, why)
         return found
@@ -198,12 +198,12 @@ async def nearest(tie: Binding, sandbox: Any) -> tuple[Repository | None, str, s
         it or None, the folder of the cells, and what git says of that.
     """
     where, *others = await _folders(tie, sandbox)
-    found, why = await _at(tie, sandbox, where)
+    found, why = await around(tie, sandbox, where)
     if (cloned := _cloned.get(str(sandbox.id))) is not None:
         others.append(cloned)
     for other in others:
         if found is None:
-            found, _ = await _at(tie, sandbox, other)
+            found, _ = await around(tie, sandbox, other)
     return found, where, why
 
 
@@ -224,7 +224,7 @@ async def _folders(tie: Binding, sandbox: Any) -> list[str]:
     return list(dict.fromkeys(ordered)) or [str(await sandbox.get_work_dir())]
 
 
-async def _at(tie: Binding, sandbox: Any, where: str) -> tuple[Repository | None, str]:
+async def around(tie: Binding, sandbox: Any, where: str) -> tuple[Repository | None, str]:
     """The repository at or above a folder; else None and what git says."""
     words = ("rev-parse", "--is-bare-repository", "--absolute-git-dir", "--show-toplevel")
     answer = await run(sandbox, where, *words, doing="looking for the repository", codes=(0, 128))
@@ -256,4 +256,4 @@ def _none(where: str, said: str) -> GitError:
     )
 
 
-__all__ = ["Answer", "Repository", "find", "folder", "nearest", "options", "remember", "run"]
+__all__ = ["Answer", "Repository", "around", "find", "folder", "nearest", "options", "remember", "run"]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from daytona_magics.errors import GitError
-from daytona_magics.git import changing, failures, logins, relay, repository
+from daytona_magics.git import changing, failures, logins, relay, repository, stopping
 from daytona_magics.git.logins import Ask, Login, Server
 from daytona_magics.git.repository import Repository
 from daytona_magics.notebook.status import Teller, note, wait
@@ -25,6 +25,8 @@ from daytona_magics.sandboxes.report import Reporter
 T = TypeVar("T")
 #: One try: called with a reporter and a login or None.
 Try = Callable[[Teller, "Login | None"], Awaitable[T]]
+#: What a clone calls the repository it is of.
+ORIGIN = "origin"
 #: Refusals after which a login is tried.
 _WANTS = ("GIT_AUTH_FAILED", "GIT_REPO_NOT_FOUND", "FORBIDDEN")
 
@@ -48,7 +50,7 @@ def attempt(url: str, label: str, once: Try[T], *, given: Login | None, ask: Ask
         async def make(tell: Teller) -> T:
             return await once(tell, login)
 
-        return wait(make, label, quiet=quiet, cancelled="cancelled; git in the sandbox was told to stop")
+        return wait(make, label, quiet=quiet, cancelled=stopping.STOPPED)
 
     if given is not None:
         if server is None:
@@ -116,6 +118,9 @@ async def clone(
 ) -> Repository:
     """Clone into a folder of the sandbox.
 
+    The API clones one branch. The others are fetched after it, as ``git clone`` has them, but for a clone of
+    the last commits only and for one that does not check the server.
+
     Args:
         more: branch, commit_id, depth, insecure_skip_tls of the SDK's call.
     """
@@ -124,9 +129,37 @@ async def clone(
     if not where.startswith("/"):
         where = f"{(await repository.folder(tie, sandbox)).rstrip('/')}/{where}"
     tell.progress(f"cloning into {path}")
-    await asked(sandbox.git.clone(url=url, path=where, **_words(login), **more), "git clone", login)
+    async with stopping.ended(sandbox, where, "clone"):
+        await asked(sandbox.git.clone(url=url, path=where, **_words(login), **more), "git clone", login)
     repository.remember(sandbox, where)
-    return Repository(tie, sandbox, where)
+    found = Repository(tie, sandbox, where)
+    if not more.get("depth"):
+        await found.run("remote", "set-branches", ORIGIN, "*", doing="following all branches")
+        if not more.get("insecure_skip_tls"):
+            await _others(found, tell, login)
+    return found
+
+
+async def _others(found: Repository, tell: Reporter, login: Login | None) -> None:
+    """Let a new clone know the other branches; it is a whole one also without."""
+    try:
+        await fetch(found, tell, ORIGIN, login, prune=False)
+    except GitError as error:
+        tell.note(f"other branches than this one are not known yet: {error}   (`%sandbox_git fetch`)")
+
+
+async def fetch_branch(
+    found: Repository, tell: Reporter, remote: str, branch: str, login: Login | None
+) -> None:
+    """Learn what a remote has of one branch, also where the repository was told to follow others only."""
+    there = f"refs/remotes/{remote}/{branch}"
+    words = ["fetch", "--no-recurse-submodules", "--", remote, f"+refs/heads/{branch}:{there}"]
+    await transfer(found, tell, remote, login, words, doing=f"fetching {branch} from {remote}")
+    followed = await found.text(
+        "config", "--get-all", f"remote.{remote}.fetch", doing="looking at the remote"
+    )
+    if f"refs/heads/*:refs/remotes/{remote}/*" not in followed and there not in followed:
+        await found.run("remote", "set-branches", "--add", remote, branch, doing=f"following {branch}")
 
 
 async def push(
@@ -137,7 +170,8 @@ async def push(
     call = found.sandbox.git.push(
         found.path, remote=remote, branch=branch, set_upstream=upstream, **_words(login)
     )
-    await asked(call, f"pushing {branch}", login)
+    async with stopping.ended(found.sandbox, found.path, "push"):
+        await asked(call, f"pushing {branch}", login)
 
 
 async def pull(
@@ -147,7 +181,8 @@ async def pull(
     tell.progress("pulling")
     call = found.sandbox.git.pull(found.path, remote=remote, branch=branch, **_words(login))
     try:
-        await asked(call, "git pull", login)
+        async with stopping.ended(found.sandbox, found.path, "fetch", "merge", "rebase"):
+            await asked(call, "git pull", login)
     except GitError as error:
         if "commits of their own" in str(error) or "divergent branches" in str(error):
             raise await _diverged(found, remote, branch) from None
@@ -176,7 +211,8 @@ async def transfer(
 ) -> str:
     """A git command that talks to a remote; returns what git says."""
     if login is None:
-        answer = await found.run(*words, doing=doing, within=relay.WITHIN)
+        async with stopping.ended(found.sandbox, found.path, words[0]):
+            answer = await found.run(*words, doing=doing, within=relay.WITHIN)
         return answer.said or answer.out
     answer = await relay.run(found, tell, login, words, doing=doing)
     return answer.said or answer.out

@@ -8,6 +8,7 @@ never starts anything. In a sandbox cell names of this machine are never offered
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Coroutine, Iterable
@@ -76,7 +77,7 @@ def _for(command: Command, before: list[str], word: str) -> Found:
     by_flag = {flag: option for option in command.options for flag in option.flags}
     if before and before[-1] in by_flag and by_flag[before[-1]].metavar:
         option = by_flag[before[-1]]
-        return _values(option.choices, option.values, word)
+        return _values(option.choices, option.values, word, _folder(before))
     if word.startswith("-"):
         used = {by_flag[w].dest for w in before if w in by_flag and not by_flag[w].repeat}
         flags = [(o.flags[-1], "option") for o in command.options if o.dest not in used]
@@ -88,7 +89,13 @@ def _for(command: Command, before: list[str], word: str) -> Found:
     argument = command.arguments[min(place, len(command.arguments) - 1)]
     if place >= len(command.arguments) and argument.nargs not in ("+", "*"):
         return []
-    return _values(argument.choices, argument.values, word)
+    return _values(argument.choices, argument.values, word, _folder(before))
+
+
+def _folder(before: list[str]) -> str:
+    """The folder that -C of %sandbox_git names; "" where none is named."""
+    named = [value for flag, value in itertools.pairwise(before) if flag in ("-C", "--repository")]
+    return named[-1].strip("'\"") if named else ""
 
 
 def _positionals(before: list[str], by_flag: dict[str, Any]) -> int:
@@ -103,7 +110,7 @@ def _positionals(before: list[str], by_flag: dict[str, Any]) -> int:
     return count
 
 
-def _values(choices: tuple[str, ...], values: str, word: str) -> Found:
+def _values(choices: tuple[str, ...], values: str, word: str, folder: str = "") -> Found:
     if choices:
         return [(choice, "value") for choice in choices]
     if values in (grammar.VERB, grammar.GIT_VERB):
@@ -119,7 +126,7 @@ def _values(choices: tuple[str, ...], values: str, word: str) -> Found:
     if values == grammar.NAME:
         return _variables(word)
     if values in _ASKED:
-        return _remote(values, word)
+        return _remote(values, word, folder)
     return []
 
 
@@ -156,15 +163,16 @@ def _local(word: str) -> Found:
     ]
 
 
-def _remote(kind: str, word: str) -> Found:
+def _remote(kind: str, word: str, folder: str) -> Found:
     from daytona_magics import sandboxes
 
     binding = sandboxes.bound()
     if binding is None or binding.client is None:
         return []
     box = binding.sandbox.id if binding.sandbox is not None else ""
-    key = f"{kind} {box} {word.rpartition('/')[0] if kind == grammar.REMOTE_PATH else ''}"
-    return _asked(key, lambda: _ASKED[kind](binding, word))
+    about = folder if kind == grammar.BRANCH else word
+    key = f"{kind} {box} {word.rpartition('/')[0] if kind == grammar.REMOTE_PATH else folder}"
+    return _asked(key, lambda: _ASKED[kind](binding, about))
 
 
 def _asked(key: str, ask: Callable[[], Coroutine[Any, Any, Found]]) -> Found:
@@ -230,13 +238,18 @@ async def _running(binding: Any, word: str) -> Found:
     return await _jobs(binding, word, running=True)
 
 
-async def _branches(binding: Any, word: str) -> Found:
-    """Branches of the repository the cells are in, and those of its remotes that are known there."""
+async def _branches(binding: Any, named: str) -> Found:
+    """Branches of the repository of a folder, and those of its remotes that are known there."""
     from daytona_magics.git import reading, repository
+    from daytona_magics.sandboxes import files
 
     if binding.sandbox is None:
         return []
-    found, _, _ = await repository.nearest(binding, binding.sandbox)
+    if named:
+        where = await files.remote_path(binding.sandbox, named)
+        found, _ = await repository.around(binding, binding.sandbox, where)
+    else:
+        found, _, _ = await repository.nearest(binding, binding.sandbox)
     names = [one.name for one in await reading.branches(found, remote=True)] if found is not None else []
     # A remote's HEAD is another name for one of its branches.
     good = [one for one in names if one.isprintable() and len(one) <= LONGEST and not one.endswith("/HEAD")]

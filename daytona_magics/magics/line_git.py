@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daytona_magics import sandboxes
-from daytona_magics.errors import SandboxUsageError
+from daytona_magics.errors import GitError, SandboxUsageError
 from daytona_magics.notebook.card import Table
 from daytona_magics.notebook.status import Teller, note, wait
 
@@ -151,7 +151,15 @@ def checkout(shell: Any, options: Any) -> None:
         return (await reading.status(found)).headline()
 
     _no_options([options.name])
-    note(within(options, "checkout", go))
+    try:
+        note(within(options, "checkout", go))
+    except GitError as error:
+        from daytona_magics.magics.line_git_remote import fetch_unknown
+
+        if options.new or error.code != "GIT_BRANCH_NOT_FOUND":
+            raise
+        fetch_unknown(shell, options, error)
+        note(within(options, "checkout", go))
 
 
 def add(shell: Any, options: Any) -> None:
@@ -290,7 +298,6 @@ def _no_secret(key: str, value: str) -> None:
 
 
 def _settings(options: Any) -> list[tuple[str, str, str]]:
-    from daytona_magics.errors import GitError
     from daytona_magics.git import reading, repository
 
     tie = tie_of(options)

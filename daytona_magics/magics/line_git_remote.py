@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daytona_magics.errors import GitError, SandboxInterrupted, SandboxUsageError
@@ -76,6 +78,9 @@ def clone(shell: Any, options: Any) -> None:
         )
     if options.depth is not None and options.depth < 1:
         raise SandboxUsageError(f"--depth {options.depth}: a number of commits, 1 or more")
+    if options.sync:
+        _clone_own(shell, options)
+        return
     path, tie = options.path or talking.folder_of(url), tie_of(options)
     if options.insecure_skip_tls:
         note("the server's certificate is not checked: who is on the way can read a login, and change files")
@@ -97,6 +102,20 @@ def clone(shell: Any, options: Any) -> None:
     status = talk(shell, options, url, f"cloning {path}", once)
     if not options.quiet:
         note(f"cloned into {status.path}. {status.headline()}")
+
+
+def _clone_own(shell: Any, options: Any) -> None:
+    """``%sandbox_git clone --sync URL``"""
+    from daytona_magics import sandboxes
+    from daytona_magics.magics.line_git_sync import begin, source_of
+
+    if any((options.path, options.commit, options.depth, options.insecure_skip_tls, options.sandbox)):
+        raise SandboxUsageError(
+            "--sync is about this notebook's own sandbox: beside it only --branch and a login are named"
+        )
+    source = source_of(options.url, options.branch)
+    source = replace(source, login=given(options) or source.login)
+    begin(shell, sandboxes.current(), source, quiet=options.quiet)
 
 
 async def _target(found: Repository, remote: str | None, branch: str | None) -> tuple[str, str, bool]:
@@ -215,6 +234,36 @@ def fetch(shell: Any, options: Any) -> Any:
     if not options.quiet:
         note(said)
     return None
+
+
+def fetch_unknown(shell: Any, options: Any, unknown: GitError) -> None:
+    """Ask the remote for a branch that nothing here is called like.
+
+    Raises:
+        GitError: there is no such branch over there either, or no remote.
+    """
+    from daytona_magics.git import reading, talking
+
+    name = options.name
+    if re.search(r"[\s:*?\[\\^~@]|\.\.", name):
+        raise unknown
+
+    async def look(found: Repository, tell: Teller) -> tuple[Repository, str, str]:
+        names = [one for one, _ in await reading.remotes(found)]
+        remote = talking.ORIGIN if talking.ORIGIN in names or not names else names[0]
+        return found, remote, await reading.remote_url(found, remote)
+
+    async def once(tell: Teller, login: Login | None) -> None:
+        await talking.fetch_branch(found, tell, remote, name, login)
+
+    try:
+        found, remote, url = within(options, "checkout", look)
+        talking.attempt(url, f"fetching {name}", once, given=None, ask=asking(shell))
+    except GitError as error:
+        if error.code not in ("GIT_BRANCH_NOT_FOUND", "GIT_REMOTE_NOT_FOUND"):
+            raise
+        raise unknown from None
+    note(f"{name} was not known here and came from {remote}")
 
 
 def remote(shell: Any, options: Any) -> Table | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daytona_magics.errors import GitError, SandboxError, SandboxUsageError
+from daytona_magics.errors import GitError, SandboxError, SandboxInterrupted, SandboxUsageError
 from daytona_magics.magics.line_git import no_body, within
 from daytona_magics.notebook.card import Card, counted
 from daytona_magics.notebook.status import Teller, note, wait
@@ -94,8 +94,32 @@ def notebook_folder() -> Path:
     return told.parent if told.is_absolute() and told.parent.is_dir() else Path.cwd()
 
 
+def begin_in_new(shell: Any, binding: Binding, source: Source, *, quiet: bool) -> Own:
+    """As :func:`begin`, in a sandbox that was just made; it is kept whatever comes of the clone."""
+    from daytona_magics.git import branching
+
+    name = binding.bound().name
+    again = f"%sandbox_git clone {source.url} --sync"
+    again += f" --branch {source.branch}" if source.branch else ""
+    try:
+        return begin(shell, binding, source, quiet=quiet)
+    except (GitError, SandboxInterrupted) as error:
+        if branching.own(binding.bound()) is not None:
+            raise
+        if isinstance(error, GitError):
+            raise GitError(
+                f"{name} was created, but has no clone: {error}",
+                code=error.code,
+                hint=f"{again}  tries again;  %sandbox delete  removes it.",
+            ) from None
+        raise SandboxInterrupted(
+            f"{error.message}; {name} was created and has no clone: `{again}` tries again, "
+            "`%sandbox delete` removes it"
+        ) from None
+
+
 def begin(shell: Any, binding: Binding, source: Source, *, quiet: bool) -> Own:
-    """Clone for the notebook, in a sandbox that was just made, and keep its branch pushed."""
+    """Clone for the notebook, and keep its branch pushed."""
     from daytona_magics.git import branching, talking
     from daytona_magics.magics.line_git_remote import asking
 
@@ -106,14 +130,7 @@ def begin(shell: Any, binding: Binding, source: Source, *, quiet: bool) -> Own:
         used.append(login)
         return made
 
-    try:
-        own = talking.attempt(source.url, "cloning", once, given=source.login, ask=asking(shell), quiet=quiet)
-    except GitError as error:
-        raise GitError(
-            f"{binding.bound().name} was created, but has no clone: {error}",
-            code=error.code,
-            hint=f"%sandbox_git clone {source.url}  tries again;  %sandbox delete  removes it.",
-        ) from None
+    own = talking.attempt(source.url, "cloning", once, given=source.login, ask=asking(shell), quiet=quiet)
     _switch(binding, own, used[-1], on=True)
     if not quiet:
         note(f"cells are in {own.path}, on `{own.branch}`, which is pushed after each cell that commits")

@@ -264,7 +264,7 @@ def create(shell: Any, options: Any) -> Handle | Table:
         cancelled="the creation was cancelled; nothing was left behind",
     )
     if options.repo is not None:
-        line_git_sync.begin(shell, binding, source, quiet=options.quiet)
+        line_git_sync.begin_in_new(shell, binding, source, quiet=options.quiet)
     return Handle(binding, made)
 
 

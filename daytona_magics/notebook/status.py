@@ -224,5 +224,6 @@ def _outcome(ended: _Ended, pressed: bool, cancelled: str) -> Any:
             raise SandboxInterrupted("it was already done when the interrupt arrived")
         return ended.value
     if isinstance(ended.error, asyncio.CancelledError):
-        raise SandboxInterrupted(cancelled) from None
+        # What was cancelled may know better what it left behind.
+        raise SandboxInterrupted(str(ended.error) or cancelled) from None
     raise ended.error

@@ -182,6 +182,58 @@ def test_with_a_server(house: House) -> None:
     assert hub.password not in hub.sh("cat .git/config .git/logs/HEAD ~/.gitconfig", "mine")
 
 
+def test_all_branches_of_the_remote(house: House) -> None:
+    """A clone knows all of them, and one that is newer than the clone is asked for."""
+    hub = house.hub
+    house.login()
+    name = hub.served("git branch -m main", "git branch other", "git branch third")
+    house.git(f"clone {hub.url}/private/{name} all")
+    assert hub.sh("git branch -r --format='%(refname:short)'", "all").split("\n")[-3:] == [
+        "origin/main",
+        "origin/other",
+        "origin/third",
+    ]
+    assert "On other, following origin/other: in step" in house.git("checkout other -C all")
+    hub.commit_on_server(
+        name,
+        "git checkout -q -b late",
+        "echo 3 >b",
+        "git add b",
+        "git commit -qm late; git push -q -u origin late",
+    )
+    said = house.git("checkout late -C all")
+    assert "late was not known here and came from origin" in said and "following origin/late: in step" in said
+    assert hub.sh("cat b", "all") == "3"
+    assert "nowhere" in house.refused("checkout nowhere -C all")
+    assert "%sandbox_git branches" in house.refused("checkout 'no*where' -C all")
+    house.git(f"clone --depth 1 {hub.url}/private/{name} one")
+    assert hub.sh("git branch -r --format='%(refname:short)'", "one").split("\n")[-1] == "origin/main"
+    assert "following origin/third: in step" in house.git("checkout third -C one")
+    house.login(False)
+    assert "credentials" in house.refused("checkout unknown -C one"), "no login, no answer"
+
+
+def test_a_push_that_is_interrupted_is_ended_and_made_again(house: House) -> None:
+    hub = house.hub
+    house.login()
+    name = hub.served("git branch -m main")
+    hub.sh("touch served/release")
+    house.git(f"clone {hub.url}/slow/{name} cut")
+    hub.sh("echo 2 >>a; git commit -qam two", "cut")
+    hub.sh("rm served/release; : >served/log")
+    sent = house.kernel.send("%sandbox_git push -C cut", allow_stdin=False)
+    hub.until("grep -q 'receive-pack.* Basic' served/log", "the push has begun")
+    house.kernel.interrupt()
+    cell = house.kernel.finish(sent, timeout=90)
+    assert cell.status == "error" and "git in the sandbox was told to stop" in str(cell), cell
+    hub.until("! pgrep -f 'git push' >/dev/null", "git has ended")
+    hub.sh("touch served/release")
+    there = f"git -C served/{name} log --format=%s main"
+    assert hub.sh(there) == "one" and hub.sh(f"find cut/.git served/{name} -name '*.lock'") == ""
+    assert "pushed main to origin" in house.git("push -C cut")
+    assert hub.sh(there) == "two\none"
+
+
 def test_remotes_and_settings(house: House) -> None:
     path = house.hub.repository()
     assert "No remotes" in house.git(f"remote -C {path}")
@@ -250,9 +302,13 @@ def test_tab_offers_branches(house: House) -> None:
     house.git(f"clone {house.hub.url}/public/{served} tab")
     house.hub.sh("git branch feature", "tab")
     for line in ("checkout ", "diff ", "merge --into "):
-        wait_until(partial(_offers, house, line), f"branches are offered after {line}", 60)
+        wanted = {"main", "feature", "origin/main"}
+        wait_until(partial(_offers, house, line, wanted), f"branches are offered after {line}", 60)
+    path = house.hub.repository("git branch elsewhere")
+    line = f"checkout -C ~/{path} "
+    wait_until(partial(_offers, house, line, {"elsewhere"}), "those of another repository", 60)
+    assert not _offers(house, line, {"feature"})
 
 
-def _offers(house: House, line: str) -> bool:
-    found = house.kernel.complete(f"%sandbox_git {line}", timeout=60)
-    return {"main", "feature", "origin/main"} <= set(found)
+def _offers(house: House, line: str, wanted: set[str]) -> bool:
+    return wanted <= set(house.kernel.complete(f"%sandbox_git {line}", timeout=60))

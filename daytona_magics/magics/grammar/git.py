@@ -63,6 +63,11 @@ VERBS: tuple[_Command, ...] = (
             Option(("--commit",), "check out this commit; HEAD is detached then", "COMMIT"),
             Option(("--depth",), "only the last COUNT commits", "COUNT", "int"),
             Option(("--insecure-skip-tls",), "do not check the server's certificate, for this call only"),
+            Option(
+                ("--sync",),
+                "give the notebook a branch of its own there, pushed after each cell that commits, as "
+                "%sandbox create --repo does",
+            ),
             *LOGIN,
             QUIET,
         ),
