@@ -270,9 +270,9 @@ class _Engine:
         if self._restart is not None:
             await _cancel(self._restart)
 
-    async def _start_launcher(self, sandboxes: Sandboxes) -> None:
+    async def _start_launcher(self, sandboxes: Sandboxes, *, again: bool = False) -> None:
         try:
-            await self._launcher.start()
+            await (self._launcher.restart() if again else self._launcher.start())
             sandboxes.unavailable = ""
         except LaunchError as error:
             sandboxes.unavailable = str(error)
@@ -280,8 +280,7 @@ class _Engine:
 
     async def _restart_launcher(self, sandboxes: Sandboxes) -> None:
         log.error("the zygote died; its sandboxes died with it; starting another")
-        await self._launcher.stop()
-        await self._start_launcher(sandboxes)
+        await self._start_launcher(sandboxes, again=True)
 
     def _facts(self, port: int) -> dict[str, object]:
         return {

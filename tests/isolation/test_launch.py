@@ -1,6 +1,8 @@
 """What sandboxes see of the host, how homes end, and what is said where isolation cannot be had."""
 
+import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 from daytona_magics.engine import daemon
 from daytona_magics.engine.launch import folders, seccomp, tree, visible
+from daytona_magics.engine.launch import launcher as launcher_module
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
 from daytona_magics.engine.proxy.settings import HostNetwork
 from daytona_magics.engine.store.folder import StateFolder
@@ -330,6 +333,32 @@ def test_where_namespaces_are_forbidden(tmp_path: Path) -> None:
     )
     assert "Operation not permitted" in sentence and "\n" not in sentence
     assert (level, zygote) == ("", "None")
+
+
+async def test_a_zygote_is_replaced_though_the_machine_refuses_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher_module, "RESTART_PAUSES", (0.0, 0.0))
+    launcher = Launcher(stderr_dir=tmp_path)
+    await launcher.start()
+    level, open_zygote, refusals = launcher.level, launcher._open_zygote, []
+
+    def refuse(far: socket.socket) -> Any:
+        if len(refusals) < limit:
+            refusals.append(launcher.level)
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        return open_zygote(far)
+
+    monkeypatch.setattr(launcher, "_open_zygote", refuse)
+    limit = 10_000
+    with pytest.raises(LaunchError, match="no more processes"):
+        await launcher.restart()
+    assert launcher.level == "" and launcher.settled.is_set()
+    # Every way was tried three times; in the last of three tries all is well now.
+    limit, tried = len(refusals) + len(refusals) * 2 // 3, list(refusals)
+    await launcher.restart()
+    assert launcher.level == level and len(refusals) == limit and tried.count(level) >= 3
+    await launcher.stop()
 
 
 # -- homes

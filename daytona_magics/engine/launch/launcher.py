@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 #: The host uid of the sandbox in which a root engine tries whether isolation works (nobody).
 PROBE_UID = 65534
+#: Seconds between the tries to replace a zygote that has died.
+RESTART_PAUSES = (0.2, 1.0, 3.0)
 
 
 class Launcher:
@@ -102,6 +104,25 @@ class Launcher:
         """
         self.settled.clear()
         try:
+            await self._start()
+        finally:
+            self.settled.set()
+
+    async def restart(self) -> None:
+        """End what is left of a zygote that has died, and start another, in more than one try.
+
+        A machine that could isolate before can again, once what was in the way (memory, other processes) is
+        gone. Raises LaunchError with the reason of the last try.
+        """
+        self.settled.clear()
+        try:
+            await self.stop()
+            for pause in RESTART_PAUSES:
+                try:
+                    return await self._start()
+                except LaunchError as error:
+                    _log.error("another try in %g s: %s", pause, error)
+                    await asyncio.sleep(pause)
             await self._start()
         finally:
             self.settled.set()
