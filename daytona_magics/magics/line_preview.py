@@ -13,7 +13,7 @@ from daytona_magics.magics.parser import parse
 from daytona_magics.notebook.card import Table
 from daytona_magics.notebook.server import Server, stop
 from daytona_magics.notebook.status import note, wait
-from daytona_magics.sandboxes import jobs, previewing, serving
+from daytona_magics.sandboxes import jobs, previewing, projects, serving
 
 if TYPE_CHECKING:
     from daytona_magics.notebook.card import Card
@@ -35,6 +35,8 @@ def serve(shell: Any, options: Any) -> Server | Table | Preview | None:
         server = stop(binding, options.stop)
         note(f"{server.label} has ended: {server.state}.")
         return None
+    if not (options.command or "").strip():
+        _look(binding, options)
     wanted = _wanted(options)
     timeout = serving.TIMEOUT if options.timeout is None else options.timeout
     known = wait(
@@ -73,12 +75,18 @@ def in_quotes(options: Any, verb: str) -> Any:
     return options
 
 
+def _look(binding: Any, options: Any) -> None:
+    """Without a command: that of the project in the folder."""
+    if options.port is not None:
+        previewing.check_port(options.port)
+    found = wait(
+        lambda tell: projects.look(binding, tell, options.cwd, options.port), "looking at the folder"
+    )
+    note(f"{found.kind}: `{found.command}`")
+    options.command, options.port = found.command, found.port
+
+
 def _wanted(options: Any) -> serving.Wanted:
-    if not (options.command or "").strip():
-        raise SandboxUsageError(
-            "%sandbox serve needs a command",
-            hint="%sandbox serve --port 3000 python -m http.server 3000,  or --list",
-        )
     port = options.port
     if port is None:
         said = {int(one) for one in _PORT.findall(options.command)}

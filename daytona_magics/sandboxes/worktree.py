@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from daytona_magics.errors import SandboxError
+from daytona_magics.runtime.channel import Channel
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.report import state_of
@@ -50,12 +51,7 @@ async def look(binding: Binding) -> Worktree | None:
     if channel is None or channel.closed or box is None or state_of(box) != "started":
         return None
     try:
-        contexts = (await channel.status())["contexts"]
-        found = [one.get("directory") for one in contexts if one.get("name") == binding.context]
-        folder = next((one for one in found if isinstance(one, str) and one), "")
-        if not folder:
-            folder = str(await box.get_work_dir())
-        where = shlex.quote(folder)
+        where = shlex.quote(there := await folder(channel, binding))
         command = (
             f"git -C {where} status --porcelain=v2 --branch 2>/dev/null | head -c {LIMIT}; "
             f"echo; git -C {where} remote get-url origin 2>/dev/null | head -c 1000"
@@ -63,7 +59,15 @@ async def look(binding: Binding) -> Worktree | None:
         answer = await box.process.exec(f"sh -c {shlex.quote(command)}", timeout=WITHIN)
     except (SandboxError, sdk.error_class()):
         return None
-    return parse(folder, str(answer.result or ""))
+    return parse(there, str(answer.result or ""))
+
+
+async def folder(channel: Channel, binding: Binding) -> str:
+    """The folder the notebook's cells are in."""
+    contexts = (await channel.status())["contexts"]
+    found = [one.get("directory") for one in contexts if one.get("name") == binding.context]
+    known = next((one for one in found if isinstance(one, str) and one), "")
+    return known or str(await sdk.asked(binding.bound().get_work_dir(), "asking for the folder"))
 
 
 def parse(folder: str, text: str) -> Worktree:

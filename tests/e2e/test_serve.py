@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from daytona_magics.sandboxes import projects
 from tests.kernel_client import Kernel
 
 pytestmark = pytest.mark.timeout(240)
@@ -63,6 +65,55 @@ def test_it_is_found_again_after_a_restart_and_ends_when_asked(kernel: Kernel) -
     assert kernel.run("%sandbox serve --stop nothing").ename == "SandboxUsageError"
 
 
+def test_a_project_is_served_without_a_command(kernel: Kernel) -> None:
+    kernel.run(
+        "%%sandbox -q bash\nmkdir -p site/public && echo '<title>found</title>' > site/public/index.html"
+    )
+    made = kernel.run("%sandbox serve --cwd ~/site --port 3507")
+    assert "page public/index.html: `python3 -m http.server 3507" in made.notes, made
+    assert "answered  HTTP 200" in str(made.result)
+    assert "found" in str(kernel.run("%sandbox preview 3507 --static").result)
+    # The same is not started twice, also from inside the folder; another project there is another command.
+    assert "running already" in str(kernel.run("%sandbox serve --cwd ~/site --port 3507").result)
+    kernel.run("%%sandbox -q bash\ncp server.py site/manage.py")
+    other = kernel.run("%sandbox serve --cwd ~/site --port 3507")
+    assert "Django: `python3 manage.py runserver 127.0.0.1:3507`" in other.notes, other
+    assert other.ename == "SandboxUsageError" and "--restart" in other.traceback
+    kernel.run("%sandbox serve --stop 3507")
+
+
+@pytest.mark.parametrize(
+    ("said", "port", "command"),
+    [
+        ({"scripts": ["start", "dev"]}, None, "|| npm install; } && npm run dev"),
+        ({"scripts": ["dev"], "packages": ["vite"]}, 4000, "npm run dev -- --port 4000"),
+        (
+            {"scripts": ["dev"], "packages": ["vite"], "files": ["yarn.lock"]},
+            None,
+            "yarn run dev --port 5173",
+        ),
+        ({"scripts": ["build"], "files": ["index.html"]}, None, "http.server 8000"),
+        ({"programs": [["app.py", "flask", "web"]]}, None, "flask --app app:web run --port 5000"),
+        ({"programs": [["main.py", "fastapi", ""]]}, None, "uvicorn main:app --port 8000"),
+        ({"programs": [["app.py", "streamlit", ""]]}, 80, "streamlit run app.py --server.port 80 "),
+        ({}, None, ""),
+    ],
+)
+def test_kinds_of_projects(said: dict[str, list[Any]], port: int | None, command: str) -> None:
+    whole = {"scripts": [], "packages": [], "programs": [], **said}
+    found = projects.told({**whole, "files": ["package.json", *said.get("files", [])]}, port)
+    assert command in found.command if found is not None else not command, found
+
+
+@pytest.mark.parametrize(
+    "programs",
+    [[["x.py", "flask", "app"]], [["app.py", "sh", "a"]], [["app.py", "flask", "a; rm"]], [[1, 2]]],
+)
+def test_what_a_look_would_not_say_is_refused(programs: list[Any]) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        projects.told({"files": [], "scripts": [], "packages": [], "programs": programs}, None)
+
+
 def test_one_that_ends_says_how_with_its_last_lines(kernel: Kernel) -> None:
     made = kernel.run('%sandbox serve "echo first; echo last >&2; exit 7" --port 3502')
     assert made.ename == "SandboxError" and "exit code 7" in made.traceback, made
@@ -86,7 +137,8 @@ def test_one_that_does_not_answer_in_time_says_what_listens(kernel: Kernel) -> N
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("serve", "needs a command"),
+        ("serve", "is no project that is known"),
+        ("serve --cwd ~/nowhere", "there is no folder '~/nowhere'"),
         ("serve python3 app.py", "on which port"),
         ("serve --port 0 true", "from 1 to 65535"),
         ("serve --port 70000 true", "from 1 to 65535"),

@@ -17,11 +17,18 @@ VERBS: tuple[Command, ...] = (
         "Run a server in the background and wait until its port gives any HTTP answer; the same one is not"
         " started twice.",
         "line_preview:serve",
-        (Argument("command", "the command, as typed to the end of the line, or in quotes", "?"),),
+        (
+            Argument(
+                "command",
+                "the command, as typed to the end of the line, or in quotes (default: by the kind of project"
+                " in the folder: package.json, Django, FastAPI, Flask, Streamlit, index.html; it is said)",
+                "?",
+            ),
+        ),
         (
             Option(
                 ("-p", "--port"),
-                "the port it listens on; it gets it as PORT, too (default: what the command says)",
+                "the port it listens on; it gets it as PORT, too (default: what command or project say)",
                 "PORT",
                 "int",
             ),
@@ -49,6 +56,7 @@ VERBS: tuple[Command, ...] = (
         examples=(
             "%sandbox serve --port 3000 python -m http.server 3000",
             '%sandbox serve "npm run dev" --port 5173 --cwd ~/app',
+            "%sandbox serve --cwd ~/app --preview",
             "%sandbox serve --stop 3000",
         ),
     ),
