@@ -18,12 +18,13 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Error, Page
 
 from tests.browser import chromium
 from tests.kernel_client import environment, stop_engine
@@ -68,6 +69,9 @@ class Lab:
             "LabApp.news_url": "",
             "JupyterNotebookApp.expose_app_in_browser": True,
         }
+        #: The page that shows one notebook after the other.
+        self._page: Page | None = None
+        self._dark = False
         self.log = (home / "lab.log").open("wb")
         self._process = subprocess.Popen(
             [*command, *(f"--{name}={value}" for name, value in options.items())],
@@ -103,6 +107,7 @@ class Lab:
         front: str = "lab",
         size: tuple[int, int] = (1200, 4200),
         watch: Callable[[Page], None] = lambda page: None,
+        again: bool = False,
     ) -> Page:
         """A page with the notebook, whose cells have all run.
 
@@ -113,20 +118,32 @@ class Lab:
             dark: with JupyterLab's dark theme.
             front: "lab", or "notebook" for Notebook 7.
             size: of the page, in pixels.
-            watch: called with the page while it is still empty.
+            watch: called with the page while it is still empty, or shows nothing.
+            again: show it in the page of the notebook before, if that is left to it (:meth:`leave`):
+                opening a page takes seconds.
         """
         made = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
         )
         nbformat.write(made, self.work / f"{name}.ipynb")
-        context = browser.new_context(viewport={"width": size[0], "height": size[1]})
-        page = context.new_page()
-        watch(page)
-        self.visit(page, name, front)
-        if dark:
-            page.evaluate(_DARK)
-            page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
+        viewport: Any = {"width": size[0], "height": size[1]}
+        left, self._page = self._page, None
+        if again and front == "lab" and left is not None:
+            page = left
+            page.set_viewport_size(viewport)
+            watch(page)
+            page.evaluate(_OPEN, f"{name}.ipynb")
+            self._ready(page)
+        else:
+            page = browser.new_context(viewport=viewport).new_page()
+            watch(page)
+            self.visit(page, name, front)
+        if dark != self._dark:
+            # The server remembers it.
+            self._dark = dark
+            page.evaluate(_THEME, "JupyterLab Dark" if dark else "JupyterLab Light")
+            page.wait_for_function("dark => document.body.dataset.jpThemeLight === String(!dark)", arg=dark)
         page.wait_for_function(_IDLE, timeout=60_000)
         page.evaluate(f"() => {{ {_RUN} }}")
         page.wait_for_function(_ALL_RAN, arg=len(cells), timeout=120_000)
@@ -138,7 +155,19 @@ class Lab:
         page.goto(f"http://127.0.0.1:{self.port}{self.base}{where}?token={self._token}&reset")
         page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=60_000)
         page.evaluate("() => window.jupyterapp.restored.then(() => true)")
+        self._ready(page)
+
+    def _ready(self, page: Page) -> None:
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
+
+    def leave(self, page: Page, front: str = "lab") -> None:
+        """End the page's notebook and its kernel; the page may show another one then."""
+        if front == "lab" and self._page is None:
+            with suppress(Error):
+                page.evaluate(_LEAVE)
+                self._page = page
+        if self._page is not page:
+            page.context.close()
 
     def close(self) -> None:
         self._process.terminate()
@@ -151,7 +180,17 @@ class Lab:
 
 
 _IDLE = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-_DARK = "() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
+_THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
+#: Opens a notebook in a page that is there; what a reload of it shows is that notebook.
+_OPEN = """async path => {
+  await window.jupyterapp.commands.execute('docmanager:open', {path});
+  while (!window.location.href.includes(path)) await new Promise(done => setTimeout(done, 20));
+}"""
+_LEAVE = """async () => {
+  const { shell } = window.jupyterapp;
+  await shell.currentWidget?.sessionContext?.shutdown();
+  for (const one of [...shell.widgets('main')]) one.dispose();
+}"""
 _RUN = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
 #: Every code cell has a number, and the kernel has nothing to do.
 _ALL_RAN = """count => {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import html
 import tempfile
+import time
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ PIECE, LOOK_WITHIN = 1 << 20, 60.0
 RECORDED = 200
 #: Seconds that a tree which nobody will open waits for its first page.
 FIRST_WITHIN = 10.0
+#: Seconds for which a page that was read for the display is what the folder holds.
+FRESH = 3.0
 PICTURES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
@@ -62,6 +65,8 @@ class FileTree(LiveWidget):
     ) -> None:
         self.path = page.path if page is not None else path
         self._top = page
+        #: Read for this very display: the first view need not wait for another look, if it comes at once.
+        self._known, self._known_until = page, time.monotonic() + FRESH
         self._uploads: dict[str, _Upload] = {}
         self._downloads: dict[str, Any] = {}
         super().__init__(binding, view={"path": self.path})
@@ -82,9 +87,13 @@ class FileTree(LiveWidget):
         offset, limit = _number(given, "offset", 0), min(_number(given, "limit", 200), listing.MAX_PAGE)
         hidden, sort = given.get("hidden") is True, _text(given, "sort", "name")
         channel = await self.channel()
-        page = await listing.page(
-            channel, path, offset=offset, limit=limit, match=match, hidden=hidden, sort=sort
-        )
+        plain = (path, offset, limit, match, hidden, sort) == (self.path, 0, RECORDED, "", False, "name")
+        fresh = plain and time.monotonic() < self._known_until
+        page, self._known = (self._known if fresh else None), None
+        if page is None:
+            page = await listing.page(
+                channel, path, offset=offset, limit=limit, match=match, hidden=hidden, sort=sort
+            )
         if path == self.path and offset == 0:
             self._top = page
         return {
@@ -193,6 +202,7 @@ class FileTree(LiveWidget):
             upload.close()
 
     def cell_ended(self) -> None:
+        self._known = None
         self.emit("cell")
 
     def released(self) -> None:

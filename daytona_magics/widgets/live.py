@@ -46,6 +46,7 @@ import html
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -98,6 +99,7 @@ class LiveWidget(anywidget.AnyWidget):
         kind: which part of the bundle draws it.
         bundle: the file with its code, when that is not the one of all widgets.
         calls: names of coroutine methods ``call_NAME(arguments, buffers)``.
+        prompt: those of them that are answered soon in any case: the answer is the receipt.
         binding: whose sandbox it shows.
         seen_at: when somebody last looked at it, by the monotonic clock.
     """
@@ -105,10 +107,12 @@ class LiveWidget(anywidget.AnyWidget):
     kind: ClassVar[str] = ""
     bundle: ClassVar[str] = "core.js"
     calls: ClassVar[tuple[str, ...]] = ()
+    prompt: ClassVar[tuple[str, ...]] = ()
 
     _kind = traitlets.Unicode().tag(sync=True)
     _assets = traitlets.Unicode().tag(sync=True)
     _control = traitlets.Unicode().tag(sync=True)
+    _self = traitlets.Unicode().tag(sync=True)
     #: How the sandbox stands (`watching.Standing`), and why the widget ended, with its record.
     _sandbox = traitlets.Dict().tag(sync=True)
     _ended = traitlets.Dict().tag(sync=True)
@@ -134,8 +138,10 @@ class LiveWidget(anywidget.AnyWidget):
         if not self._live:
             super().__init__(**traits)
             return
-        self._up = _Control()
+        self._up, own = _Control(), uuid.uuid4().hex
         super().__init__(
+            model_id=own,
+            _self=f"IPY_MODEL_{own}",
             _esm=assets.bundle("loader.js"),
             _kind=self.kind,
             _assets=assets.reference(self.bundle),
@@ -189,7 +195,8 @@ class LiveWidget(anywidget.AnyWidget):
         if isinstance(number, str) and len(number) <= 64 and isinstance(name, str):
             if self._up is None:
                 return
-            self._up.send({"got": number})
+            if name not in self.prompt:
+                self._up.send({"got": number})
             arguments = content.get("with")
             given = arguments if isinstance(arguments, dict) else {}
             loop_thread().submit(self._serve(number, name, given, [bytes(one) for one in buffers]))

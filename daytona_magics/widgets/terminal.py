@@ -7,7 +7,8 @@ its bytes go to all views of the widget in messages of their own, each with the 
     call attach                           -->   the tabs, and what is kept of each
                                           <--   {"tab": 1, "at": 4096} and the bytes
     {"shown": [[1, 69632]]}               -->   more may be sent (no receipt, no answer)
-    call type {"tab": 1} and the bytes    -->   answered when they have left for the sandbox
+    call key {"tab": 1} and the bytes     -->   answered behind the echo, which nothing is to hold up
+    call type {"tab": 1} and more of them -->   answered when they have left for the sandbox
                                           <--   {"tabs": [...], "speaker": view}: something changed
 
 A view that sees a number it does not expect attaches again. With several views one *speaks*: its size is
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 #: Tabs of one widget, characters of a tab's name, and of a side of a terminal.
 MOST_TABS, LONGEST_NAME, LARGEST_SIDE = 16, 60, 1000
-#: Bytes that one message types.
-MOST_TYPED = 64 << 10
+#: Bytes that one message types, and that are a key; seconds that its echo has before it is answered.
+MOST_TYPED, MOST_OF_A_KEY, ECHO = 64 << 10, 256, 0.05
 
 
 @dataclass
@@ -80,9 +81,10 @@ class Terminal(LiveWidget):
     kind = "terminal"
     bundle = "terminal.js"
     calls = (
-        *("attach", "open", "type", "resize", "close_tab", "rename", "restart", "reconnect"),
+        *("attach", "open", "key", "type", "resize", "close_tab", "rename", "restart", "reconnect"),
         *("sessions", "join", "end", "speak", "screen"),
     )
+    prompt = ("key",)
 
     def __init__(
         self, command: str = "", *, cwd: str = "", name: str = "", binding: Binding | None = None
@@ -207,14 +209,24 @@ class Terminal(LiveWidget):
             tab.shell.address = self._address(tab.shell.sandbox)
             await tab.shell.reconnect()
 
+    async def call_key(self, given: dict[str, Any], buffers: list[bytes]) -> None:
+        """A key, or a few."""
+        shell, data = self._typed(given, buffers, MOST_OF_A_KEY)
+        shell.put(data)
+        await asyncio.sleep(ECHO)
+
     async def call_type(self, given: dict[str, Any], buffers: list[bytes]) -> None:
-        """Keys and pastes."""
+        """Pastes."""
+        shell, data = self._typed(given, buffers, MOST_TYPED)
+        await shell.type(data)
+
+    def _typed(self, given: dict[str, Any], buffers: list[bytes], most: int) -> tuple[Shell, bytes]:
         tab, data = self._tab(given), b"".join(buffers)
-        if len(data) > MOST_TYPED:
-            raise CallError("refused", f"more than {MOST_TYPED >> 10} KiB typed at once")
+        if len(data) > most:
+            raise CallError("refused", f"more than {most:,} bytes typed at once")
         if tab.shell is None or tab.shell.state in ("ended", "stopped", "cut"):
             raise CallError("ended", "this shell has ended")
-        await tab.shell.type(data)
+        return tab.shell, data
 
     async def call_speak(self, given: dict[str, Any], _: list[bytes]) -> None:
         """This view is typed into from now on."""

@@ -140,6 +140,12 @@ class Shell:
 
     async def type(self, data: bytes) -> None:
         """Send what a person typed; returns when it has left."""
+        self.put(data)
+        if self._socket is not None:
+            await self._socket.flushed()
+
+    def put(self, data: bytes) -> None:
+        """Send what a person typed; it leaves soon."""
         if INTERRUPT in data and self.stream.waiting > FLUSH_ABOVE:
             self._interrupted = True
             self._added_at = time.monotonic()
@@ -147,8 +153,6 @@ class Shell:
             self._drop()
             self._room.set()
         self._put(data)
-        if self._socket is not None:
-            await self._socket.flushed()
 
     def _put(self, data: bytes) -> None:
         if self._socket is not None:

@@ -13,12 +13,15 @@ bench.mount("file-tree", view={"path": "~"})
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
 
 from daytona_magics.widgets import assets
+from tests.engine_process import wait_until
 from tests.lab import Lab
 from tests.typescript.node_sdk import node_modules
 
@@ -32,10 +35,23 @@ _EXECUTE = """async code => {
 }"""
 
 
-#: What Notebook 7 says of itself when a page is opened, with or without widgets.
-_NOTEBOOKS_OWN = (
+#: What anywidget says of a model that was not ready in two seconds; on a busy machine that is so.
+LATE = "[anywidget] Failed to initialize model."
+#: That, what Notebook 7 says of itself when a page is opened, with or without widgets, and what JupyterLab
+#: says when a page is loaded again, or a kernel ends, before a question of JupyterLab's own was answered.
+_NOT_OURS = (
+    LATE,
+    "Canceled future for create_subshell_request message before replies were done",
     "Cannot read properties of undefined (reading 'schema')",
     "Command 'filebrowser:open-path' not registered.",
+)
+
+
+#: A page of the sandbox in a preview has a name of its own on this machine; the engine is asked whether it is
+#: there, and what does not come from it comes through the notebook's server.
+_PREVIEW = re.compile(
+    r"(http|ws)://(127\.0\.0\.1:\d+/p/[a-z0-9]{26}$|\d+-[a-z0-9]{26}\.localhost:"
+    r"|127\.0\.0\.1:\d+/.*daytona-magics/p/)"
 )
 
 
@@ -43,34 +59,60 @@ class Watched:
     """A notebook in a page, all of whose cells have run, and what went wrong in the page since it was opened.
 
     Attributes:
-        problems: dialogs, errors and console errors.
-        elsewhere: addresses of requests that were not for the server.
+        problems: dialogs, errors and console errors, but for those of the sandbox's own pages in previews:
+            what these load may end with their server.
+        theirs: the console errors of those.
+        elsewhere: addresses of requests that were neither for the server nor of a preview.
+        previews: addresses of requests of previews.
         frames: messages of web sockets, both ways.
+        page: it is JupyterLab's and shows another notebook after :meth:`close`.
     """
 
     def __init__(self, server: Lab, browser: Browser, name: str, *cells: str, **how: Any) -> None:
-        self.server, self.name = server, name
+        self.server, self.name, self._front = server, name, str(how.get("front", "lab"))
         self.problems: list[str] = []
+        self.theirs: list[str] = []
         self.elsewhere: list[str] = []
+        self.previews: list[str] = []
         self.frames: list[str] = []
         self._here = (f"http://127.0.0.1:{server.port}/", f"ws://127.0.0.1:{server.port}/", "blob:", "data:")
-        self.page = server.open(browser, name, *cells, watch=self._watch, **how)
+        self._hears: dict[str, Callable[[Any], object]] = {
+            "dialog": lambda dialog: (self.problems.append(dialog.message), dialog.dismiss()),
+            "pageerror": lambda error: self.problems.append(str(error)),
+            "console": self._said,
+            "request": lambda request: self._asked(request.url),
+            "websocket": self._connected,
+        }
+        self.page = server.open(browser, name, *cells, watch=self._watch, again=True, **how)
 
     def _watch(self, page: Page) -> None:
-        page.on("dialog", lambda dialog: (self.problems.append(dialog.message), dialog.dismiss()))
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and self.problems.append(said.text))
-        page.on("request", lambda request: self._asked(request.url))
-        page.on("websocket", self._connected)
+        for event, act in self._hears.items():
+            page.on(event, act)  # type: ignore[call-overload]
+
+    def _said(self, said: ConsoleMessage) -> None:
+        if said.type == "error":
+            where = said.location.get("url", "")
+            (self.theirs if _PREVIEW.match(where) else self.problems).append(f"{said.text} ({where})")
 
     def _asked(self, url: str) -> None:
-        if not url.startswith(self._here):
+        if _PREVIEW.match(url):
+            self.previews.append(url)
+        elif not url.startswith(self._here):
             self.elsewhere.append(url)
 
     def _connected(self, socket: Any) -> None:
         self._asked(socket.url)
         socket.on("framereceived", lambda data: self.frames.append(str(data)))
         socket.on("framesent", lambda data: self.frames.append(str(data)))
+
+    def reload(self) -> None:
+        """Save the notebook and load the page again."""
+        self.command("docmanager:save")
+        self.page.reload()
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for what messages and events of the page tell: they come in while the page is asked."""
+        wait_until(lambda: self.page.evaluate("() => true") and condition(), what)
 
     def press(self, *keys: str) -> None:
         """Press keys, one after the other, wherever the focus is."""
@@ -105,24 +147,30 @@ class Watched:
         record = next(Path(self.server.env["XDG_RUNTIME_DIR"]).rglob("engine.json"))
         return [json.loads(record.read_text())["api_key"]]
 
-    def nothing_leaks(self, *more: str) -> None:
+    def nothing_leaks(self, signed: str = "") -> None:
         """Nothing went wrong, nothing was asked elsewhere, and no secret is in page, messages or notebook.
 
         Args:
-            more: other texts that must be nowhere (a signed address).
+            signed: the token of a signed address: it is in answers of the kernel and nowhere else.
         """
-        ours = [one for one in self.problems if one not in _NOTEBOOKS_OWN]
+        ours = [one for one in self.problems if not any(said in one for said in _NOT_OURS)]
         assert ours == [], ours
         assert self.elsewhere == []
         assert len(self.frames) > 5
         saved, content = self.saved(), self.page.content()
-        for secret in (*self.secrets(), *more):
+        for secret in self.secrets():
             for place in (content, saved, *self.frames):
                 assert secret not in place
+        if signed:
+            told = [one for one in self.frames if signed in one]
+            assert told and all('"reply"' in one and "comm_msg" in one for one in told)
+            assert signed not in content and signed not in saved
 
     def close(self) -> None:
-        """Close the page; its kernel lives until the server ends."""
-        self.page.context.close()
+        """End the notebook and its kernel, and watch no more."""
+        for event, act in self._hears.items():
+            self.page.remove_listener(event, act)
+        self.server.leave(self.page, self._front)
 
 
 def axe(page: Page, selector: str) -> None:

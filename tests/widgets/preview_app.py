@@ -23,7 +23,6 @@ const base = location.pathname.split("daytona-magics/")[0];
   await attempt("dialog", () => alert("stolen") || "shown");
   parent.postMessage({call: "v-1", name: "start"}, "*");
   document.getElementById("out").textContent = JSON.stringify(tried);
-  document.title = "tried";
 })();
 document.getElementById("go").onclick = () => {
   try { top.location = "about:blank#taken"; } catch (error) { document.title = "refused: " + error.name; }

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, expect
 from tests.engine_process import wait_until
 from tests.widgets.page import Bench, axe
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.shard_group("widgets on a bench")]
 ROWS = [["src", "dir", 0, 0, "rwxr-xr-x", "", True], ["a.txt", "file", 12, 1, "rw-r--r--", "", True]]
 LISTED = {"path": "/home/x", "total": 2, "hidden": 0, "more": False, "offset": 0, "rows": ROWS}
 STOPPED = {

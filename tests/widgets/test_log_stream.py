@@ -21,7 +21,7 @@ from tests.engine_process import wait_until
 from tests.lab import Lab, screenshot
 from tests.widgets.page import Watched, axe, hostile_keys
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.shard_group("files, logs and terminals in JupyterLab")]
 
 JOB = r"""%%sandbox --bg -q
 import os, sys, time
@@ -323,8 +323,7 @@ def test_clearing(log: Log) -> None:
 
 def test_a_reloaded_page_has_it_again(log: Log) -> None:
     path = log.of_file("before the reload")
-    log.saved()
-    log.page.reload()
+    log.reload()
     log.page.wait_for_function(_THERE, timeout=60_000)
     expect(log.line("before the reload")).to_be_visible(timeout=60_000)
     log.append(path, "behind the reload")

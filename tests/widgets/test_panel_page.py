@@ -12,7 +12,7 @@ from tests.engine_process import wait_until
 from tests.widgets import panel_states as states
 from tests.widgets.page import Bench, axe
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.shard_group("widgets on a bench")]
 FULL = {"resources": states.resources(), "inside": states.inside(), "others": states.others(7)}
 
 

@@ -13,10 +13,10 @@ import pytest
 from playwright.sync_api import Browser, Frame, FrameLocator, Locator, Page, Route, expect
 
 from tests.engine_process import wait_until
-from tests.lab import Lab, lab, screenshot
+from tests.lab import Lab, screenshot
 from tests.widgets.page import Watched, axe, hostile_keys
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.shard_group("panels, previews and other front ends")]
 
 APP = (Path(__file__).parent / "preview_app.py").read_text()
 PAGE = (
@@ -97,12 +97,6 @@ def frame_of(box: Locator) -> Frame:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Lab]:
-    with lab("/user/me/") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def shown(server: Lab, browser: Browser) -> Iterator[Shown]:
     made = Shown(server, browser, "preview", *CELLS)
     expect(made.inside.locator("h1")).to_have_text("One", timeout=60_000)
@@ -127,7 +121,7 @@ def test_a_cell_changes_the_page_and_the_frame_shows_it(shown: Shown) -> None:
     shown.frame.evaluate("() => { window.mark = 1 }")
     looks = sum('"look"' in one for one in shown.frames)
     shown.cell("'nothing of the page changes'")
-    wait_until(lambda: sum('"look"' in one for one in shown.frames) > looks + 1, "it has looked")
+    shown.until(lambda: sum('"look"' in one for one in shown.frames) > looks + 1, "it has looked")
     assert shown.frame.evaluate("() => window.mark") == 1
     shown.headed("One", "Uno")
     expect(shown.inside.locator("h1")).to_have_text("Uno", timeout=30_000)
@@ -173,8 +167,7 @@ def test_by_keyboard(shown: Shown) -> None:
 def test_a_reloaded_page_has_it_again(shown: Shown) -> None:
     shown.go("/two.html")
     expect(shown.inside.locator("h1")).to_have_text("Two", timeout=30_000)
-    shown.command("docmanager:save")
-    shown.page.reload()
+    shown.reload()
     expect(shown.inside.locator("h1")).to_have_text("Two", timeout=60_000)
     shown.go("/")
     expect(shown.inside.locator("h1")).to_have_text("Uno", timeout=30_000)
@@ -205,26 +198,30 @@ def outcome(shown: Shown) -> Any:
 
 
 def test_a_hostile_page_reaches_nothing(shown: Shown, browser: Browser) -> None:
-    assert [one for one in shown.problems if "status of 404" not in one] == []
     shown.go("/attack")
     tried = outcome(shown)
     assert tried["parent"].startswith("refused"), tried
     before = shown.page.url
     address = shown.frame.url
-    shown.inside.locator("#go").click()
-    wait_until(lambda: shown.frame.title().startswith("refused"), "it cannot navigate the notebook")
+
+    def refused() -> bool:
+        # A frame that is filled again has forgotten the click before.
+        shown.inside.locator("#go").click()
+        return shown.frame.title().startswith("refused")
+
+    wait_until(refused, "it cannot navigate the notebook")
     assert shown.page.url == before
     assert "stolen" not in shown.problems
-    # What is left is what the browser says of the tries.
-    shown.problems.clear()
     # The control: the same page in a frame without our attributes takes the notebook's place, and asks.
     bare = browser.new_context().new_page()
     dialogs: list[str] = []
     bare.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     bare.set_content(f'<iframe src="{address}"></iframe>')
-    bare.frame_locator("iframe").locator("#go").click()
-    wait_until(lambda: bare.url.endswith("#taken"), "it navigates whoever shows it so")
+    expect(bare.frame_locator("iframe").locator("#out")).not_to_be_empty(timeout=30_000)
     assert dialogs == ["stolen"]
+    bare.frame_locator("iframe").locator("#go").click()
+    # It navigates whoever shows it so.
+    bare.wait_for_url("about:blank#taken")
     bare.context.close()
 
 
@@ -260,7 +257,6 @@ def test_through_the_notebooks_own_server(shown: Shown) -> None:
         tried = outcome(shown)
         assert all(tried[name].startswith("refused") for name in REFUSED), tried
         assert "stolen" not in shown.problems
-        shown.problems.clear()
         _without_protection(shown.page, shown.frame.url)
     finally:
         elsewhere(shown.page, False)
@@ -333,23 +329,11 @@ def test_a_stopped_sandbox_is_said_and_started_when_asked(shown: Shown) -> None:
 
 def test_everybody_can_use_it_and_nothing_leaks(shown: Shown) -> None:
     axe(shown.page, ".dm-preview")
-    hosts = {urlsplit(url).hostname for url in shown.elsewhere}
-    assert hosts and all(host == "127.0.0.1" or str(host).endswith(".localhost") for host in hosts)
-    shown.elsewhere.clear()
-    # A page that is missing was asked for; the rest is what the browser says of what the hostile page tried.
-    tried = (
-        "status of 404",
-        "document is sandboxed",
-        "Unsafe attempt to initiate navigation",
-        "api/contents",
-    )
-    shown.problems[:] = [one for one in shown.problems if not any(words in one for words in tried)]
+    assert shown.previews
+    # What the hostile page tried is all that went wrong outside of the previews.
+    shown.problems[:] = [one for one in shown.problems if "api/contents" not in one]
     token = str(urlsplit(shown.frame.url).hostname).partition(".")[0].partition("-")[2]
     assert len(token) == 26
-    told = [one for one in shown.frames if token in one]
-    # One message each: the answer to one question of one view.
-    assert told and all('"reply"' in one and "comm_msg" in one for one in told)
-    shown.frames[:] = [one for one in shown.frames if one not in told]
     shown.nothing_leaks(token)
     saved: Any = json.loads(shown.saved())
     texts = json.dumps(saved["cells"][3]["outputs"])

@@ -13,7 +13,7 @@ from tests.engine_process import wait_until
 from tests.lab import screenshot
 from tests.widgets.page import Bench, axe
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.shard_group("widgets on a bench")]
 
 TOKEN = "abcdefghijklmnopqrstuvwxyz"
 SEEN: dict[str, Any] = {

@@ -20,7 +20,7 @@ from tests.engine_process import wait_until
 from tests.lab import Lab, screenshot
 from tests.widgets.page import Watched, axe, hostile_keys
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.shard_group("files, logs and terminals in JupyterLab")]
 
 LOAD = "%load_ext daytona_magics"
 #: Two views of one terminal, in two cells.
@@ -203,8 +203,7 @@ def test_an_endless_program_is_interrupted(shells: Shells) -> None:
     shells.clear()
     start = shells.stream.end
     shells.enter("yes flood")
-    # Asking the page for something lets the messages come in here.
-    wait_until(lambda: shells.screen() and shells.stream.end > start + 4_000_000, "it floods")
+    shells.until(lambda: shells.stream.end > start + 4_000_000, "it floods")
     # The page and the kernel are there meanwhile.
     assert shells.kernel("print(1 + 1)") == "2\n"
     shells.press("Control+c")
@@ -283,8 +282,7 @@ def test_a_reloaded_page_has_it_again(shells: Shells) -> None:
     shells.enter(r"printf 'kept\n\033[6n\033[c'; read -t 1 -s -d c; read -t 1 -s -d c; echo answered")
     shells.shows("^answered$")
     shells.at_prompt()
-    shells.command("docmanager:save")
-    shells.page.reload()
+    shells.reload()
     shells.box.wait_for(timeout=60_000)
     shells.shows("^answered$")
     shells.at_prompt()

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, expect
 from tests.engine_process import wait_until
 from tests.widgets.page import Bench, axe
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.shard_group("widgets on a bench")]
 
 TAB = {"id": 1, "name": "shell 1", "state": "running", "said": "", "code": None, "cols": 80, "rows": 20}
 #: Everything a terminal answers, one by one.
@@ -25,7 +25,7 @@ _RECORD = """() => {
   window.dmTyped = []; window.dmOpened = []; window.dmClipboard = 0;
   const send = window.dmControl.send;
   window.dmControl.send = function (content, callbacks, buffers) {
-    if (content.name === 'type') window.dmTyped.push(new TextDecoder().decode(buffers[0]));
+    if (['key', 'type'].includes(content.name)) window.dmTyped.push(new TextDecoder().decode(buffers[0]));
     return send.call(this, content, callbacks, buffers);
   };
   window.open = (...given) => { window.dmOpened.push(given); return null; };
@@ -62,7 +62,7 @@ class Terminal:
         self.tabs, self.at = told, 0
         self.bench.answers |= {"attach": {"tabs": told, "fresh": False, "speaker": "another"}, "speak": {}}
         self.bench.answers |= {
-            name: {} for name in ("type", "resize", "screen", "close_tab", "rename", "restart")
+            name: {} for name in ("key", "type", "resize", "screen", "close_tab", "rename", "restart")
         }
         root = self.bench.mount("terminal", width)
         self.page.evaluate(_RECORD)
@@ -251,11 +251,50 @@ def test_an_interrupt_overtakes_what_has_not_left(terminal: Terminal) -> None:
     terminal.page.evaluate(_PASTE, "x" * 60_000)
     wait_until(lambda: len(terminal.typed()) == 16 << 10, "one piece is under way")
     terminal.page.keyboard.press("Control+c")
-    call = next(one["call"] for one in terminal.bench.sent() if one.get("name") == "type")
-    terminal.bench.answers["type"] = {}
-    terminal.bench.down(reply=call, value={})
     wait_until(lambda: terminal.typed().endswith("\x03"), "the interrupt leaves")
-    assert len(terminal.typed()) == (16 << 10) + 1
+    call = next(one["call"] for one in terminal.bench.sent() if one.get("name") == "type")
+    terminal.bench.down(reply=call, value={})
+    terminal.bench.answers["type"] = {}
+    terminal.page.keyboard.press("a")
+    wait_until(lambda: terminal.typed().endswith("\x03a"), "what is typed next follows")
+    assert len(terminal.typed()) == (16 << 10) + 2
+
+
+def test_finding_in_what_was_printed(terminal: Terminal) -> None:
+    root = terminal.mount()
+    press = terminal.page.keyboard.press
+    lines = "".join(f"line {number} of them\r\n" for number in range(200))
+    terminal.feed(lines + "Needle\r\n$ ")
+    terminal.shows("Needle")
+    press("Control+f")
+    find = root.get_by_role("searchbox", name="Find in the terminal")
+    expect(find).to_be_focused()
+    assert terminal.typed() == ""
+    terminal.page.keyboard.type("line 5")
+    count = root.locator(".dm-find .dm-count")
+    # 5 and 50 to 59; the newest first, and the scrollback goes there.
+    expect(count).to_have_text("11 of 11")
+    terminal.shows("line 59 of them")
+    press("Enter")
+    expect(count).to_have_text("10 of 11")
+    press("Shift+Enter")
+    expect(count).to_have_text("11 of 11")
+    find.fill("needle")
+    expect(count).to_have_text("1 of 1")
+    root.get_by_role("button", name="Aa").click()
+    expect(count).to_have_text("not there")
+    axe(terminal.page, ".dm-find")
+    find.focus()
+    press("Escape")
+    expect(find).to_be_hidden()
+    expect(terminal.area).to_be_focused()
+    # A program that has the whole screen has the key; not with Shift.
+    terminal.feed("\x1b[?1049h")
+    terminal.page.wait_for_function("() => document.querySelector('.xterm-rows').innerText.trim() === ''")
+    press("Control+f")
+    wait_until(lambda: terminal.typed() == "\x06", "it has the key")
+    press("Control+Shift+F")
+    expect(find).to_be_focused()
 
 
 def test_tabs_and_ends(terminal: Terminal) -> None:

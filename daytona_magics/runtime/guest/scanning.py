@@ -1,12 +1,15 @@
 """Listings of folders, a page at a time, for people who look at files.
 
 A folder may hold a hundred thousand files. The kernel's directory entries say what is a folder, so a page
-costs one pass over the names, a sort, and a ``stat`` of those entries only that are on it. That is done in a
-short child process: the daemon serves cells meanwhile, and a file system that hangs holds up nobody else.
+costs one pass over the names, the choice of those that are on it (the first of many are found without a sort
+of all), and a ``stat`` of these only. That is done in a short child process: the daemon serves cells
+meanwhile, and a file system that hangs holds up nobody else.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
 import os
 import signal
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Entries of one page, names looked at in one folder, and seconds one look may take.
 MAX_PAGE, MAX_NAMES, WITHIN = 1000, 1000000, 5.0
+#: The first names are chosen without a sort when all are so many times as many.
+FEW = 8
 SORTS = ("name", "modified", "size")
 _KINDS = ((stat.S_ISDIR, "dir"), (stat.S_ISREG, "file"), (stat.S_ISLNK, "link"))
 
@@ -50,12 +55,12 @@ def page(
     Out: 'dir'
     """
     folder = os.path.realpath(os.path.expanduser(path))
-    wanted, found, left_out, more = match.lower(), [], 0, False
+    wanted, left_out, more = match.lower(), 0, False
+    folders: list[str] = []
+    others: list[str] = []
+    ranks: dict[str, float] = {}
     with os.scandir(folder) as entries:
-        for count, entry in enumerate(entries):
-            if count >= MAX_NAMES:
-                more = True
-                break
+        for entry in itertools.islice(entries, MAX_NAMES):
             name = entry.name
             if wanted and wanted not in name.lower():
                 continue
@@ -63,24 +68,39 @@ def page(
                 left_out += 1
                 continue
             try:
-                last = not entry.is_dir()
+                (folders if entry.is_dir() else others).append(name)
             except OSError:
-                last = True
-            found.append((last, _rank(entry, sort), name.lower(), name))
-    found.sort()
-    shown = found[offset : offset + limit]
+                others.append(name)
+            if sort != "name":
+                ranks[name] = _rank(entry, sort)
+        more = next(entries, None) is not None
+    before = len(folders)
+    first = _sorted(folders, ranks, offset, offset + limit)
+    then = _sorted(others, ranks, max(0, offset - before), max(0, offset + limit - before))
     return {
         "path": _shown(folder),
-        "total": len(found),
+        "total": before + len(others),
         "hidden": left_out,
         "more": more,
-        "entries": [_entry(folder, name, not last) for last, _, _, name in shown],
+        "entries": [_entry(folder, name, True) for name in first]
+        + [_entry(folder, name, False) for name in then],
     }
 
 
+def _sorted(names: list[str], ranks: dict[str, float], begin: int, end: int) -> list[str]:
+    """Some of the names in their order: by rank where there are any, then whatever the case."""
+
+    def place(name: str) -> Any:
+        # No name holds what stands between, so that it sorts as the pair of both would.
+        text = name.lower() + "\0" + name
+        return (ranks[name], text) if ranks else text
+
+    if end * FEW < len(names):
+        return heapq.nsmallest(end, names, place)[begin:]
+    return sorted(names, key=place)[begin:end]
+
+
 def _rank(entry: os.DirEntry[str], sort: str) -> float:
-    if sort == "name":
-        return 0
     try:
         info = entry.stat(follow_symlinks=False)
     except OSError:
@@ -137,13 +157,19 @@ def scan(loop: Loop, fields: dict[str, Any], answer: Callable[[dict[str, Any]], 
 
 
 def beside(
-    loop: Loop, path: str, look: Callable[[], dict[str, Any]], answer: Callable[[dict[str, Any]], Any]
+    loop: Loop,
+    path: str,
+    look: Callable[[], dict[str, Any]],
+    answer: Callable[[dict[str, Any]], Any],
+    *,
+    waits: bool = True,
 ) -> None:
     """Look at a folder in a child process, then call ``answer`` with what ``look`` returns.
 
     Args:
         path: the folder, for the messages.
         look: what is done; an OSError of it becomes ``{"error", "message"}``.
+        waits: somebody waits for it; else it leaves the processor to others.
     """
     read, write = workers.make_pipe()
 
@@ -151,6 +177,8 @@ def beside(
         loop.close_in_child()
         processes.die_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if not waits:
+            os.nice(10)
         try:
             body = look()
         except OSError as error:

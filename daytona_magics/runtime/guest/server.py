@@ -194,7 +194,7 @@ class Server:
             client.send({"op": "reply", "req": request.get("req"), "ok": "error" not in body, **body})
 
         path, since = scanning.wanted(request)["path"], self._last_cell
-        scanning.beside(self._loop, path, lambda: marking.marks(path, since), answer)
+        scanning.beside(self._loop, path, lambda: marking.marks(path, since), answer, waits=False)
 
     def _peek(self, client: Connection, request: dict[str, Any]) -> None:
         def answer(body: dict[str, Any]) -> None:

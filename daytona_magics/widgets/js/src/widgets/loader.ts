@@ -8,6 +8,12 @@ import type { Core, Model, RenderContext } from "./types";
 
 type Cache = Map<string, Promise<Core>>;
 
+/** A model as ipywidgets has it, of which anywidget shows its widgets a part. */
+interface Whole {
+  _handle_comm_msg?: (message: unknown) => unknown;
+  comm?: { on_msg?: (act: (message: unknown) => unknown) => void };
+}
+
 const NAME = "IPY_MODEL_";
 
 function cache(): Cache {
@@ -32,6 +38,18 @@ async function referred(model: Model, reference: unknown): Promise<Model> {
   return model.widget_manager.get_model(String(reference).slice(NAME.length));
 }
 
+/**
+ * Let a model hear the kernel in any case. anywidget gives a model two seconds to be ready, which a page that is loaded
+ * again on a busy machine does not keep; it then drops, without a word, all that the kernel says to that model.
+ */
+function hearing(model: Model): Model {
+  const whole = model as unknown as Whole;
+  const general = Object.getPrototypeOf(Object.getPrototypeOf(whole) ?? null) as Whole | null;
+  const handle = general?._handle_comm_msg;
+  if (handle && handle !== whole._handle_comm_msg) whole.comm?.on_msg?.((message) => handle.call(whole, message));
+  return model;
+}
+
 export default {
   async render(context: RenderContext): Promise<() => void> {
     const { model, el } = context;
@@ -40,7 +58,8 @@ export default {
     try {
       const [core, control] = await Promise.all([
         referred(model, model.get("_assets")).then(load),
-        referred(model, model.get("_control")),
+        referred(model, model.get("_control")).then(hearing),
+        referred(model, model.get("_self")).then(hearing),
       ]);
       core.mount(String(model.get("_kind")), { model, control, el, signal: ending.signal });
     } catch (error) {

@@ -9,8 +9,9 @@ import css from "./terminal.css";
 import { coreOf } from "./mount";
 import { light, onLight } from "./terminal_light";
 import { remembered, remember } from "./terminal_memory";
+import { Find } from "./terminal_find";
 import { Offer } from "./terminal_offer";
-import { type Around, Screen, type Told } from "./terminal_screen";
+import { type Around, bytes, Screen, type Told } from "./terminal_screen";
 import { Sessions } from "./terminal_sessions";
 import { Tabs } from "./terminal_tabs";
 import { Typing } from "./terminal_typing";
@@ -44,6 +45,7 @@ class TerminalView implements Around {
   private readonly stage = h("div", { class: "dm-stage" });
   private readonly where = h("div", { class: "dm-where" });
   private readonly offer: Offer;
+  private readonly finding = new Find();
   private readonly timers = new Map<string, ReturnType<typeof setTimeout>>();
   private fontSize = remembered("font", 13, SMALLEST, LARGEST);
   private spoken = remembered("spoken", 0, 0, 1) === 1;
@@ -61,7 +63,7 @@ class TerminalView implements Around {
     });
     this.sessions = new Sessions(line, (session) => void this.join(session), (error) => this.frame.failed(error));
     this.offer = new Offer(this.frame, () => this.recover());
-    this.frame.build(this.bar(), this.sessions.element, this.stage, this.where, this.offer.element);
+    this.frame.build(this.bar(), this.sessions.element, this.finding.element, this.stage, this.where, this.offer.element);
     this.frame.onStanding = (now) => {
       if (now.state === "started") void this.awake();
     };
@@ -76,6 +78,7 @@ class TerminalView implements Around {
       button("+", "New shell", () => void this.add()),
       h("span", { class: "dm-gap" }),
       button("Copy", "Copy what is selected", () => this.screen?.copy()),
+      button("Find", "Find in what was printed (Ctrl+F)", () => this.find()),
       button("A−", "Smaller letters", () => this.letters(-1)),
       button("A+", "Larger letters", () => this.letters(1)),
       toggle("Screen reader", "Let a screen reader read the screen", this.spoken, (on) => {
@@ -288,6 +291,10 @@ class TerminalView implements Around {
     this.tabs.focus();
   }
 
+  find(): void {
+    if (this.screen) this.finding.open(this.screen);
+  }
+
   askPaste(question: string, act: () => void): void {
     this.frame.ask.confirm(question, "Paste", act);
   }
@@ -318,6 +325,7 @@ class TerminalView implements Around {
   private draw(): void {
     const ids = [...this.screens.keys()];
     if (!this.screens.has(this.active)) this.active = ids[ids.length - 1] ?? 0;
+    if (!this.finding.isOn(this.screen)) this.finding.leave();
     this.tabs.draw([...this.screens.values()].map((one) => one.told), this.active);
     for (const [id, screen] of this.screens) {
       screen.host.hidden = id !== this.active;
@@ -342,8 +350,7 @@ class TerminalView implements Around {
   private recover(): void {
     const state = this.screen?.told.state;
     this.frame.ask.close();
-    if (state === "ended") void this.restart();
-    else if (state === "stopped") void this.restart();
+    if (state === "ended" || state === "stopped") void this.restart();
     else if (state === "cut") void this.call("reconnect", { tab: this.active });
   }
 
@@ -388,11 +395,6 @@ class TerminalView implements Around {
     clearTimeout(this.timers.get(name));
     this.timers.set(name, setTimeout(act, milliseconds));
   }
-}
-
-function bytes(view: DataView | undefined): Uint8Array {
-  if (view === undefined) return new Uint8Array();
-  return new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
 }
 
 export default coreOf({ terminal: (view) => new TerminalView(view) });

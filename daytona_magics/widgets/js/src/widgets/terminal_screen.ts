@@ -5,6 +5,7 @@
  * expected one, or a backlog that only a stalled page can have, makes it start over from what the kernel keeps.
  */
 import { FitAddon } from "@xterm/addon-fit";
+import { SearchAddon } from "@xterm/addon-search";
 import { Terminal } from "@xterm/xterm";
 import { CONTRAST, DARK, FONT, LIGHT } from "../terminal_look";
 import { h, visible } from "./dom";
@@ -29,6 +30,7 @@ export interface Around {
   lostPlace(tab: number): void;
   changed(tab: number): void;
   leave(): void;
+  find(): void;
   askPaste(question: string, act: () => void): void;
   askLink(address: string): void;
   options(): { fontSize: number; screenReaderMode: boolean };
@@ -45,6 +47,7 @@ const encoder = new TextEncoder();
 export class Screen {
   readonly host = h("div", { class: "dm-xterm" });
   readonly terminal: Terminal;
+  readonly search = new SearchAddon();
   title = "";
   private readonly fit = new FitAddon();
   private expected: number | undefined;
@@ -69,6 +72,7 @@ export class Screen {
       linkHandler: { activate: (_, address) => around.askLink(address), allowNonHttpProtocols: false },
     });
     this.terminal.loadAddon(this.fit);
+    this.terminal.loadAddon(this.search);
     guard(this.terminal, () => !this.replaying && around.speaks());
     this.terminal.onData((text) => this.typed(encoder.encode(text)));
     // What is no text, such as the mouse's old reports: each character is one byte.
@@ -136,6 +140,12 @@ export class Screen {
     const key = event.key.toLowerCase();
     if (event.shiftKey && key === "arrowup") {
       if (event.type === "keydown") this.around.leave();
+      event.preventDefault();
+      return false;
+    }
+    // A program that has the whole screen has a use of its own for the key; with Shift it is never the program's.
+    if (key === "f" && (event.shiftKey || this.terminal.buffer.active.type === "normal")) {
+      if (event.type === "keydown") this.around.find();
       event.preventDefault();
       return false;
     }
@@ -222,4 +232,10 @@ export class Screen {
     this.terminal.dispose();
     this.host.remove();
   }
+}
+
+/** A buffer of a message as bytes; none is empty. */
+export function bytes(view: DataView | undefined): Uint8Array {
+  if (view === undefined) return new Uint8Array();
+  return new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
 }
