@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         current,
         get,
         get_async,
+        system_prompt,
         use,
         use_async,
     )
@@ -36,6 +37,7 @@ __all__ = [
     "get",
     "get_async",
     "load_ipython_extension",
+    "system_prompt",
     "unload_ipython_extension",
     "use",
     "use_async",

@@ -31,6 +31,7 @@ __all__ = [
     "current",
     "get",
     "get_async",
+    "system_prompt",
     "use",
     "use_async",
 ]
@@ -43,6 +44,14 @@ def current() -> Sandbox:
     Out: 42
     """
     return Sandbox(sandboxes.current())
+
+
+def system_prompt(base: str = "") -> str:
+    """:meth:`Sandbox.system_prompt` of the current sandbox: instructions for an agent in this process.
+
+    In:  agent = Agent(instructions=dm.system_prompt("You write Python."))
+    """
+    return current().system_prompt(base)
 
 
 def create(

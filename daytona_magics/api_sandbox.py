@@ -374,6 +374,27 @@ class Sandbox:
 
         return await previewing.pattern(await self._tie.usable(Silent()))
 
+    def system_prompt(self, base: str = "") -> str:
+        """Instructions for an agent of this process whose commands run in the sandbox.
+
+        Args:
+            base: its own. The line ``Current working directory:`` is replaced by the sandbox's folder and id;
+                in a repository it is told to commit, and not to push.
+
+        In:  box.system_prompt("You are helpful.\\nCurrent working directory: /home/me")
+        Out: 'You are helpful.\\nCurrent working directory: /home/daytona (in Daytona sandbox 3f9c2a…)\\n'
+        """
+        return now(self._system_prompt(base))
+
+    async def system_prompt_async(self, base: str = "") -> str:
+        """:meth:`system_prompt`, awaitable."""
+        return await soon(self._system_prompt(base))
+
+    async def _system_prompt(self, base: str) -> str:
+        from daytona_magics.git import briefing
+
+        return await briefing.system_prompt(self._tie, base)
+
     def start(self) -> None:
         """Make sure it is there and started; a new one is created when there is none."""
         now(self._start())

@@ -119,6 +119,38 @@ async def enter(tie: Binding, tell: Reporter, path: str) -> None:
             raise outcome.error
 
 
+async def tidy(found: Repository, tell: Reporter, own: Own, login: Login | None) -> str:
+    """Remove a notebook's branch from its remote if other branches over there have all of its commits.
+
+    It is removed only as it was looked at: whoever pushes to it meanwhile keeps it. A branch with commits
+    that are on no other one stays, also when the notebook has dropped them since.
+
+    Returns:
+        what was done, as a sentence; "" where it was not there.
+    """
+    there = f"refs/remotes/{REMOTE}/{own.branch}"
+    doing = f"looking at {own.branch}"
+    if not await found.text("rev-parse", "--verify", "-q", there, doing=doing):
+        return ""
+    await talking.fetch(found, tell, REMOTE, login, prune=True)
+    tip = await found.text("rev-parse", "--verify", "-q", there, doing=doing)
+    if not tip:
+        return ""
+    left_out = (f"--exclude={there}", f"--exclude=refs/remotes/{REMOTE}/HEAD")
+    others = ("--not", *left_out, f"--glob=refs/remotes/{REMOTE}")
+    alone = await found.text("rev-list", "--count", tip, *others, "--", doing=doing)
+    if alone != "0":
+        return (
+            f"{REMOTE} keeps `{own.branch}`: {alone} of its commits are on no other branch there"
+            if alone.isdigit()
+            else ""
+        )
+    name = f"refs/heads/{own.branch}"
+    words = ["push", f"--force-with-lease={name}:{tip}", "--", REMOTE, f":{name}"]
+    await talking.transfer(found, tell, REMOTE, login, words, doing=f"removing {own.branch} from {REMOTE}")
+    return f"`{own.branch}` was removed from {REMOTE}: other branches there have all of its commits"
+
+
 async def unpushed(found: Repository, branch: str) -> int:
     """Commits of a branch that the remote does not have, as far as is known here."""
     words = ("rev-list", "--count", f"refs/heads/{branch}", "--not", f"--remotes={REMOTE}", "--")

@@ -6,8 +6,9 @@ machine by a lock on a file that the system gives back when its holder dies, wha
 was cut off is made again after the next cell; git pushes what is missing and nothing twice.
 
 Only the notebook's own branch is pushed, never with force, and only to the address that was there when
-syncing was switched on: when the repository in the sandbox says another one, syncing ends and says so. What
-goes wrong is said once, after the next cell.
+syncing was switched on: when the repository in the sandbox says another one, or the server takes no login of
+this machine, syncing is off, and says why. Whatever goes wrong is said once, after the next cell; commits
+stay where they are.
 
 When the kernel ends there is one more look, in at most BUDGET seconds, by plain HTTP like the farewell of the
 sandbox, which follows it.
@@ -20,7 +21,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from daytona_magics.engine import places
 from daytona_magics.errors import GitError, SandboxError
 from daytona_magics.git import branching, failures, logins, reading, talking
 from daytona_magics.git.branching import Own
-from daytona_magics.git.logins import Login
+from daytona_magics.git.logins import Login, Server
 from daytona_magics.git.repository import Repository
 from daytona_magics.runtime.loop import loop_thread
 from daytona_magics.sandboxes.binding import Binding
@@ -45,7 +46,7 @@ class Sync:
         own: the branch.
         pushed: how many times it was pushed by this kernel.
         trouble: why the last look did not end well; "" when it did.
-        off: syncing has ended, because of ``trouble``.
+        off: syncing has ended, because of ``trouble``; until it is switched on again.
         login: what the remote wants to hear, once that is known; in this kernel's memory only.
     """
 
@@ -105,7 +106,7 @@ class Sync:
         if failures.clean(url) != self.own.url:
             self.off = True
             raise GitError(
-                f"syncing has ended: {branching.REMOTE} is now {failures.clean(url)}, and was {self.own.url}",
+                f"sync is off: {branching.REMOTE} is now {failures.clean(url)}, and was {self.own.url}",
                 code="REMOTE_CHANGED",
             )
 
@@ -119,12 +120,25 @@ class Sync:
             server = logins.server_of(self.own.url)
             if error.code != "GIT_AUTH_FAILED" or server is None:
                 raise
-            fresh = await asyncio.to_thread(logins.find, server, logins.user_of(self.own.url))
+            await self._again(server, once)
+
+    async def _again(self, server: Server, once: Callable[[], Awaitable[None]]) -> None:
+        """Once more with the login this machine has now; without one, syncing is off."""
+        fresh = await asyncio.to_thread(logins.find, server, logins.user_of(self.own.url))
+        try:
             if fresh is None or fresh == self.login:
-                raise
+                what = "no login for it" if fresh is None else f"only a login it refuses ({fresh.source})"
+                raise GitError(
+                    f"{server} wants one to push, and this machine has {what}", code="GIT_AUTH_FAILED"
+                )
             logins.check(server)
             self.login = fresh
             await once()
+        except GitError as error:
+            if error.code != "GIT_AUTH_FAILED":
+                raise
+            self.off = True
+            raise GitError(f"sync is off: {error}", code=error.code) from None
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

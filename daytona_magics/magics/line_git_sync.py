@@ -218,9 +218,51 @@ def after_cell(binding: Binding, cell: str) -> None:
         return
     news = found.news()
     if news:
-        note(f"`{found.own.branch}` is not pushed: {news}   (`%sandbox_git sync`)")
+        how = "`%sandbox_git sync on` tries again" if found.off else "`%sandbox_git sync`"
+        note(f"`{found.own.branch}` is not pushed: {news}   ({how})")
     if binding.sandbox is not None and not binding.gone and state_of(binding.sandbox) == "started":
         found.mark()
+
+
+def told(binding: Binding) -> str:
+    """Whether the notebook's branch is pushed by itself, and why not; "" where it has none."""
+    from daytona_magics.git import branching
+
+    own = branching.own(binding.sandbox) if binding.sandbox is not None else None
+    if own is None:
+        return ""
+    found = _sync if _sync is not None and _sync.own == own else None
+    if found is not None and found.off:
+        return found.trouble
+    if not own.sync:
+        return "sync is off: `%sandbox_git sync on` pushes after each cell"
+    return f"{own.branch}, after each cell" + (
+        f"; {found.trouble}" if found is not None and found.trouble else ""
+    )
+
+
+def before_delete(binding: Binding, *, sure: bool) -> None:
+    """Push what is not pushed of a sandbox that is about to go.
+
+    Raises:
+        GitError: it has commits that could not be pushed, and ``sure`` is not set.
+    """
+    from daytona_magics.git import branching
+    from daytona_magics.git.repository import Repository
+
+    found = current(binding)
+    if found is None or binding.gone or binding.sandbox is None or state_of(binding.sandbox) != "started":
+        return
+    _flush(binding)
+    there = Repository(binding, binding.bound(), found.own.path)
+    left = wait(lambda tell: branching.unpushed(there, found.own.branch), "looking for commits to push")
+    if left and not sure:
+        raise GitError(
+            f"{binding.bound().name} has {counted(left, 'commit')} on {found.own.branch} that could not be "
+            f"pushed, so it was not deleted: {found.trouble}",
+            code="NOT_PUSHED",
+            hint="%sandbox_git push  shows why;  %sandbox delete --yes  deletes it with them.",
+        )
 
 
 def sync(shell: Any, options: Any) -> Card:
@@ -237,6 +279,7 @@ def sync(shell: Any, options: Any) -> Card:
     elif switch == "off" and own.sync:
         _flush(binding)
         _switch(binding, own, None, on=False)
+        _tidy(binding, own)
     return _card(binding)
 
 
@@ -300,7 +343,29 @@ def _flush(binding: Binding) -> None:
     try:
         wait(last, f"pushing {found.own.branch}")
     except SandboxError as error:
+        found.trouble = str(error)
         note(f"`{found.own.branch}` could not be pushed: {error}")
+
+
+def _tidy(binding: Binding, own: Own) -> None:
+    """Remove the branch from the remote if other branches there have all of it; say what was done."""
+    from daytona_magics.git import branching, talking
+    from daytona_magics.git.repository import Repository
+
+    found = Repository(binding, binding.bound(), own.path)
+    said: list[str] = []
+
+    async def once(tell: Teller, login: Login | None) -> None:
+        said.append(await branching.tidy(found, tell, own, login))
+
+    try:
+        talking.attempt(
+            own.url, f"looking at {own.branch}", once, given=None, ask=lambda *_: None, quiet=True
+        )
+    except GitError as error:
+        said.append(f"`{own.branch}` was left on {branching.REMOTE} as it is: {error}")
+    for one in filter(None, said):
+        note(one)
 
 
 def _card(binding: Binding) -> Card:

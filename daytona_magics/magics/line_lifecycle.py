@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from daytona_magics import sandboxes
 from daytona_magics.errors import SandboxUsageError
-from daytona_magics.magics import secrets
+from daytona_magics.magics import line_git_sync, secrets
 from daytona_magics.notebook.card import Card, Table, duration
 from daytona_magics.notebook.status import Teller, note, wait
 from daytona_magics.sandboxes import actions, labels, reaping, worktree
@@ -114,6 +114,7 @@ def card(binding: Binding, sandbox: Any, tree: worktree.Worktree | None = None) 
             ("folder", tree.folder if tree else ""),
             ("branch", tree.branch if tree else ""),
             ("sync", tree.sync if tree else ""),
+            ("pushed", line_git_sync.told(binding) if bound else ""),
             ("GitHub", tree.page if tree else ""),
             ("stops", stops(sandbox)),
             ("deleted", deletes if auto_delete is not None and auto_delete >= 0 else "never by itself"),
@@ -245,8 +246,6 @@ def create(shell: Any, options: Any) -> Handle | Table:
     if options.include_secrets and not options.include_dirty:
         raise SandboxUsageError("--include-secrets goes with --include-dirty")
     if options.repo is not None:
-        from daytona_magics.magics import line_git_sync
-
         if options.count is not None:
             raise SandboxUsageError("--repo makes a branch for this notebook: leave out --count")
         source = line_git_sync.source_of(

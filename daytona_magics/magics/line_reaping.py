@@ -6,6 +6,7 @@ from typing import Any
 
 from daytona_magics import sandboxes
 from daytona_magics.errors import SandboxError, SandboxUsageError
+from daytona_magics.magics import line_git_sync
 from daytona_magics.magics.line_lifecycle import when
 from daytona_magics.notebook.card import Table, counted, duration
 from daytona_magics.notebook.status import note, wait
@@ -52,6 +53,8 @@ def delete(shell: Any, options: Any) -> Table | None:
     binding = sandboxes.current()
     if options.all:
         return _delete_all(binding, options)
+    if binding.sandbox is not None and {*options.names} <= {binding.sandbox.name, binding.sandbox.id}:
+        line_git_sync.before_delete(binding, sure=options.yes)
     wait(
         lambda tell: actions.delete(binding, tell, options.names, sure=options.yes),
         "deleting the sandbox",
