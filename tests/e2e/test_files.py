@@ -226,26 +226,24 @@ def test_a_long_upload_shows_its_rate_and_can_be_cancelled(kernel: Kernel, work:
 def test_a_program_is_installed_checked_and_tried_again(kernel: Kernel) -> None:
     kernel.run("from daytona_magics.sandboxes import installing\ninstalling.PAUSES = (0.0, 0.0)")
     lost = "{ echo try >> tries; echo 'curl: (6) Could not resolve host: x' >&2; "
-    tool = "echo 'echo tool 7' > tool"
+    tool = "mkdir -p ~/.local/bin && echo 'echo tool 7' > ~/.local/bin/tool && chmod +x ~/.local/bin/tool"
     # The network is there at the third try; what the check finds is not installed again.
-    line = f"%sandbox install --verify 'sh tool' {lost}[ $(wc -l < tries) = 3 ] && {tool}; }}"
+    line = f"%sandbox install --verify 'tool' {lost}[ $(wc -l < tries) = 3 ] && {tool}; }}"
     done = str(kernel.run(line).result)
-    assert re.search("tries +3", done) and "sh tool: tool 7" in done, done
+    assert re.search("tries +3", done) and "tool: tool 7" in done, done
     assert "there already" in str(kernel.run(line).result)
     assert kernel.run("%sandbox exec wc -l < tries").stdout.strip() == "3"
     # Three tries and no more; the other way brings it. What fails otherwise is not tried again.
-    kernel.run("%sandbox exec rm tool tries")
-    other = str(
-        kernel.run(f'%sandbox install "{lost}false; }}" --verify "sh tool" --fallback "{tool}"').result
-    )
+    kernel.run("%sandbox exec rm ~/.local/bin/tool tries")
+    other = str(kernel.run(f'%sandbox install "{lost}false; }}" --verify "tool" --fallback "{tool}"').result)
     assert "tool 7" in other and "tries" not in other.replace("tries;", ""), other
-    assert kernel.run("%sandbox exec wc -l < tries; rm tries tool").stdout.strip() == "3"
+    assert kernel.run("%sandbox exec wc -l < tries; rm tries ~/.local/bin/tool").stdout.strip() == "3"
     failed = kernel.run("%sandbox install { echo try >> tries; echo no such package; false; } | cat")
     assert "failed (exit code 1)" in failed.traceback and "| no such package" in failed.traceback, failed
     assert kernel.run("%sandbox exec wc -l < tries").stdout.strip() == "1"
     # An installer that only says it did is not believed.
-    lied = kernel.run("%sandbox install --verify 'sh tool' --fallback 'exit 3' true")
-    assert "ended well, but `sh tool` still fails" in lied.traceback and "exit code 3" in lied.traceback
+    lied = kernel.run("%sandbox install --verify 'tool' --fallback 'exit 3' true")
+    assert "ended well, but `tool` still fails" in lied.traceback and "exit code 3" in lied.traceback
     assert "stands behind the command" in kernel.run("%sandbox install true --verify true").traceback
     assert "needs a command" in kernel.run("%sandbox install").traceback
 

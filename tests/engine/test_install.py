@@ -106,6 +106,12 @@ def test_npm(box: Any) -> None:
         box, "mkdir -p project && cd project && npm install --no-audit --no-fund is-odd@3 2>&1"
     )
     assert run(box, "cd project && node -e 'console.log(require(\"is-odd\")(3))'").strip() == "true"
+    # What is installed for the whole sandbox is found by its name.
+    package = '{"name": "mine", "version": "1.0.0", "bin": {"mine": "mine.js"}}'
+    script = "#!/usr/bin/env node\nconsole.log('of npm')"
+    run(box, f"mkdir mine && cd mine && echo '{package}' > package.json && echo \"{script}\" > mine.js")
+    assert "added" in run(box, "npm install -g --offline --no-audit ~/mine 2>&1")
+    assert run(box, "mine").strip() == "of npm"
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="this machine has no git")

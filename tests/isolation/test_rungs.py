@@ -224,7 +224,11 @@ def test_the_environment_is_its_own(rung: Rung) -> None:
     names = set(execute(rung, box, "env -0").replace("\n", "").split("\0"))
     names = {entry.partition("=")[0] for entry in names} - {"", "_", "SHLVL", "OLDPWD", "PWD"}
     expected = {"HOME", "SHELL", "DAYTONA_SANDBOX_ID", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"}
-    assert names - {"PORT", "VIRTUAL_ENV"} <= expected | {"GIT_CONFIG_NOSYSTEM", "TMPPREFIX"}, names
+    assert names - {"PORT", "VIRTUAL_ENV"} <= expected | {
+        "GIT_CONFIG_NOSYSTEM",
+        "NPM_CONFIG_PREFIX",
+        "TMPPREFIX",
+    }, names
     if rung.launcher.level != "L3":
         assert execute(rung, box, 'stat -c %a "$TMPDIR"; ls -d "$TMPDIR"').split() == [
             "700",

@@ -86,10 +86,12 @@ def host_packages() -> bool:
 def environment(home: str, path: str) -> dict[str, str]:
     """Variables that make the environment in `home` the one in use; `path` is the PATH so far.
 
-    In : environment("/home/daytona", "/usr/bin")
-    Out: {'PATH': '/home/daytona/.venv/bin:/usr/bin', 'VIRTUAL_ENV': '/home/daytona/.venv'}
+    Most installers for one user put programs into ``~/.local/bin``, so they are found there.
+
+    In : environment("/home/daytona", "/usr/bin")["PATH"]
+    Out: '/home/daytona/.venv/bin:/home/daytona/.local/bin:/usr/bin'
     """
-    return {"PATH": f"{home}/{PROGRAMS}:{path}", "VIRTUAL_ENV": f"{home}/{FOLDER}"}
+    return {"PATH": f"{home}/{PROGRAMS}:{home}/.local/bin:{path}", "VIRTUAL_ENV": f"{home}/{FOLDER}"}
 
 
 def write(home: int, uid: int | None) -> None:

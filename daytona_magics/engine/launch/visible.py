@@ -237,6 +237,8 @@ def base_environment(id: str, home: str) -> Mapping[str, str]:
         "DAYTONA_SANDBOX_ID": id,
         "LANG": "C.UTF-8",
         "LOGNAME": "daytona",
+        # Where `npm install -g` may write; its programs are in ~/.local/bin then.
+        "NPM_CONFIG_PREFIX": f"{home}/.local",
         **venv.environment(home, ":".join(folders)),
         "TMPDIR": "/tmp",
         "USER": "daytona",

@@ -29,7 +29,7 @@ async def test_environment_holds_nothing_of_the_host(
     names = {line.partition(b"=")[0] for line in result.output.splitlines() if b"=" in line}
     assert names == {
         *(b"HOME", b"USER", b"LOGNAME", b"SHELL", b"LANG", b"PATH", b"TMPDIR", b"VIRTUAL_ENV"),
-        *(b"DAYTONA_SANDBOX_ID", b"GREETING", b"MINE"),
+        *(b"DAYTONA_SANDBOX_ID", b"GREETING", b"MINE", b"NPM_CONFIG_PREFIX"),
     }
     assert b"MINE=a b\nc\n" in result.output
 
