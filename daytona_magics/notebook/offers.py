@@ -18,7 +18,10 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 #: Who says one of these speaks of somebody else's server, or of none.
-_NOT = re.compile(r"refused|connect|fail|error|unable|curl |wget |\b(?:GET|POST|HEAD|PUT) ", re.IGNORECASE)
+_NOT = re.compile(
+    r"refused|connect|fail|fatal|error|unable|could not|cannot|curl |wget |\b(?:GET|POST|HEAD|PUT) ",
+    re.IGNORECASE,
+)
 _COLOURS = re.compile(r"\x1b\[[0-9;]{0,20}m")
 _SIGNS = ("://", "isten", "ort ", "unning", "erving", "tarted")
 

@@ -276,11 +276,10 @@ def test_a_creation_that_fails_does_not_lose_the_others(kernel: Kernel) -> None:
 
 
 def test_a_cancelled_creation_of_several_leaves_nothing(kernel: Kernel) -> None:
-    def on(kind: str, content: dict[str, Any], cell: Cell) -> None:
-        if kind == "execute_input":
-            kernel.interrupt()
-
-    kernel.run("%sandbox create -n 40 --name cut-{i}", on=on)
+    # Before a cell has begun, an interrupt would hit the kernel itself, which then never replies.
+    code = "print('go', flush=True)\n%sandbox create -n 40 --name cut-{i}"
+    cell = kernel.run(code, on=kernel.interrupt_when("go"))
+    assert cell.status == "error", cell
     left = str(kernel.run("import time\ntime.sleep(3)\n%sandbox list").result)
     until = 20
     while "cut-" in left and until:
