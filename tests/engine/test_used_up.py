@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from daytona import CreateSandboxFromSnapshotParams
 
+from daytona_magics.engine.errors import ApiError
+from daytona_magics.engine.limits.limiter import Limiter
 from tests.engine_process import ON_DISK, wait_until
 from tests.kernel_client import Kernel
 
@@ -80,3 +84,19 @@ def test_a_command_that_finds_no_process_left_names_the_way_out(daytona: Any) ->
         assert refused.exit_code and "`%sandbox restart` ends them" in refused.result, refused.result
     finally:
         daytona.delete(sandbox)
+
+
+def test_a_large_upload_is_counted_once_also_when_the_disk_is_measured_meanwhile(tmp_path: Path) -> None:
+    watched = SimpleNamespace(full=False, used=1, disk=10, worked=False)
+    limiter = Limiter(tmp_path)
+    limiter._dog = SimpleNamespace(get=lambda sandbox: watched)  # type: ignore[assignment]
+    count = asyncio.run(limiter.room_for("one"))
+    for measured in (1, 4, 7):
+        watched.used = measured
+        count(3)
+    with pytest.raises(ApiError, match="does not fit"):
+        count(1)
+    # What is on the disk besides counts as soon as it is measured.
+    watched.used = 10
+    with pytest.raises(ApiError, match="does not fit"):
+        asyncio.run(limiter.room_for("one"))(1)

@@ -285,15 +285,19 @@ class Limiter:
             await self._dog.recount(watched)
             if watched.full:
                 raise ApiError(507, watched.why_full, "DISK_FULL")
-        sum_ = 0
+        since = 0  # bytes, since what is used was last measured
+        measured = watched.used if watched is not None else 0
 
         def count(size: int) -> None:
-            nonlocal sum_
-            sum_ += size
+            nonlocal since, measured
             if watched is None:
                 return
+            if watched.used != measured:
+                # Measured anew meanwhile: what came before is in it.
+                since, measured = 0, watched.used
+            since += size
             watched.worked = True
-            if watched.used + sum_ > watched.disk:
+            if measured + since > watched.disk:
                 raise ApiError(
                     507,
                     f"the file does not fit into what is left of the sandbox's {watched.disk >> 30} GiB "
