@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from daytona_magics import sandboxes
-from daytona_magics.api_sandbox import LANGUAGES, Sandbox, now, soon
+from daytona_magics.api_sandbox import LANGUAGES, Sandbox
+from daytona_magics.api_waiting import now, soon
 from daytona_magics.sandboxes.report import Silent
 
 __all__ = [

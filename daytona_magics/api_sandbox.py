@@ -7,15 +7,14 @@ method waits for it, the twin awaits it on whatever loop its caller runs.
 from __future__ import annotations
 
 import asyncio
-import threading
 import warnings
 from collections.abc import Coroutine, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daytona_magics import sandboxes
+from daytona_magics.api_waiting import now, soon
 from daytona_magics.errors import SandboxError, SandboxUsageError
-from daytona_magics.runtime.loop import loop_thread
 from daytona_magics.sandboxes.report import Silent, state_of
 
 if TYPE_CHECKING:
@@ -32,32 +31,8 @@ T = TypeVar("T")
 
 #: Languages of :meth:`Sandbox.run`: the first two keep their state from run to run.
 LANGUAGES = ("python", "bash", "fresh", "node", "ts", "ruby", "R", "perl")
-#: Seconds granted to the clean-up after an interrupt.
-CLEAN_UP = 3.0
 #: Bytes of a file that :meth:`Sandbox.read` returns at most, unless told otherwise.
 READ_LIMIT = 64 << 20
-
-
-def now(work: Coroutine[Any, Any, T]) -> T:
-    """Do work on the loop thread and wait for it; interrupted, it is cancelled and may clean up."""
-    ended = threading.Event()
-
-    async def run() -> T:
-        try:
-            return await work
-        finally:
-            ended.set()
-
-    try:
-        return loop_thread().run(run())
-    except KeyboardInterrupt:
-        ended.wait(CLEAN_UP)
-        raise
-
-
-async def soon(work: Coroutine[Any, Any, T]) -> T:
-    """Do work on the loop thread, awaited on the caller's loop."""
-    return await asyncio.wrap_future(loop_thread().submit(work))
 
 
 class Sandbox:

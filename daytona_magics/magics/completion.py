@@ -350,10 +350,10 @@ def make_matcher(shell: Any) -> Any:
             place = place_of(shell, context.full_text, cursor)
             if place is None:
                 return _beside(place_of(shell, context.full_text, cursor, tagged=True))
-            word, texts = in_cell(place)
-            # An empty list would let the others offer names of this machine; the word itself changes nothing.
-            found = word, texts or [(word, "")]
+            found = in_cell(place)
         word, texts = found
+        # An empty list would let the others offer names of this machine; the word itself changes nothing.
+        texts = texts or [(word, "")]
         return {
             "completions": [SimpleCompletion(text=text, type=kind) for text, kind in texts],
             "matched_fragment": word,

@@ -52,11 +52,14 @@ def _readable(message: str, command: Command) -> str:
     unknown = re.match(r"unrecognized arguments: (.*)", message)
     if unknown:
         word = unknown.group(1).split()[0]
-        return f"{spelled(command)} takes no further argument: {word}"
+        below = "; code begins on the next line" if command is grammar.CELL else ""
+        return f"{spelled(command)} takes no further argument: {word}{below}"
     choice = re.match(r"argument (\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
     if choice:
         name, word, known = choice.groups()
         words = [w.strip(" '") for w in known.split(",")]
+        if command is grammar.CELL and not word.isalnum():
+            return f"{name} can be {' or '.join(words)}; code begins on the next line, not with {word!r}"
         return f"{name} can be {' or '.join(words)}, not {word!r}{did_you_mean(word, words)}"
     return message[:1].upper() + message[1:] if message.startswith("the following") else message
 
@@ -182,9 +185,9 @@ _parsed = lru_cache(maxsize=64)(_parse)
 
 
 def _refuse_unknown(command: Command, words: list[str]) -> None:
-    """argparse would complain about the value of an unknown option first."""
+    """argparse would complain about the value of an unknown option first, and take the last of two."""
     by_flag = {flag: option for option in command.options for flag in option.flags}
-    expected = False
+    expected, given = False, set()
     for word in words:
         if expected or not word.startswith("-") or word == "-":
             expected = False
@@ -198,6 +201,10 @@ def _refuse_unknown(command: Command, words: list[str]) -> None:
                 f"{spelled(command)} has no option {name}{did_you_mean(name, flags(command))}",
                 hint=f"usage: {usage(command)}   ({spelled(command)} --help)",
             )
+        if option.metavar and not option.repeat:
+            if option.dest in given:
+                raise SandboxUsageError(f"{spelled(command)}: {name} was given twice")
+            given.add(option.dest)
         expected = bool(option.metavar) and name in by_flag and not equals
 
 

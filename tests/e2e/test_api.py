@@ -205,3 +205,10 @@ def test_in_a_notebook_it_is_the_sandbox_of_the_cells() -> None:
         cell = kernel.run(f"print('begun', flush=True)\ndm.current().run('{loops}')", on=press)
         assert cell.ename == "KeyboardInterrupt", cell
         assert kernel.run("%%sandbox\nover").result == "1"
+        # A kernel whose cell awaits learns of an interrupt only when its loop wakes.
+        press = kernel.interrupt_when("awaiting")
+        sleeps = "import time\\ntry: time.sleep(600)\\nfinally: slept = 1"
+        awaits = f"print('awaiting', flush=True)\nawait dm.current().run_async('{sleeps}')"
+        cell = kernel.run(awaits, on=press)
+        assert cell.status == "error", cell
+        assert kernel.run("%%sandbox\nslept").result == "1"

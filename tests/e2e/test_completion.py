@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,17 @@ def test_names_of_this_machine_are_not_offered(kernel: Kernel) -> None:
         assert set(kernel.complete(f"%%sandbox\n{body}")) <= {body, body.rpartition(".")[2]}
 
 
+def test_files_of_this_machine_are_not_offered_for_paths_of_the_sandbox(kernel: Kernel) -> None:
+    mine = Path(kernel.env["HOME"]) / "only-here.txt"
+    mine.write_text("")
+    try:
+        assert kernel.complete("%sandbox upload ~/only-h") == ["~/only-here.txt"]
+        for line in ("%sandbox cat ~/only-h", f"%sandbox cat {mine.parent}/only-h", "%sandbox exec only-h"):
+            assert not [text for text in kernel.complete(line) if "only-here" in text], line
+    finally:
+        mine.unlink()
+
+
 def test_in_whole_notebook_mode(kernel: Kernel) -> None:
     kernel.run("%sandbox on")
     try:
@@ -134,7 +146,7 @@ def test_ids_of_jobs_and_labels(kernel: Kernel) -> None:
     for verb in ("logs", "wait", "cancel", "interrupt"):
         eventually(kernel, f"%sandbox {verb} {name[:3]}", [name])
     assert kernel.run(f"%sandbox cancel {name}").status == "ok"
-    eventually(kernel, f"%sandbox cancel {name[:3]}", [])
+    eventually(kernel, f"%sandbox cancel {name[:3]}", [name[:3]])
     eventually(kernel, f"%sandbox logs {name[:3]}", [name])
     assert kernel.run("%sandbox labels team=blue").status == "ok"
     eventually(kernel, "%sandbox list --label ", ["team=blue"])

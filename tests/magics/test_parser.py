@@ -91,6 +91,9 @@ def test_cell_lines(line: str, expected: dict[str, object]) -> None:
     ("line", "words"),
     [
         ("--tiemout 3", ["no option --tiemout", "did you mean --timeout?"]),
+        ("--timeout 1 --timeout=2", ["--timeout was given twice"]),
+        ("print(1)", ["code begins on the next line, not with 'print(1)'"]),
+        ("python print(1)", ["no further argument: print(1); code begins on the next line"]),
         ("--time 3", ["no option --time", "--timeout"]),
         ("--quite", ["no option --quite", "--quiet"]),
         ("cobol", ["python or bash", "'cobol'"]),
