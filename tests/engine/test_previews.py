@@ -214,10 +214,14 @@ async def test_the_path_form_takes_nothing_in_and_lets_nothing_out(
     async with anybody.get(signed.url + "x", headers=sent) as answer:
         assert "secret" in await answer.text() and "Set-Cookie" in answer.headers
     # Behind a hub the Host is the hub's; a token in the path is proof, a sandbox's id is none.
-    async with anybody.get(
-        by_path(signed.url, signed.token, 3000), headers={"Host": "hub.example"}
-    ) as answer:
+    hub = {"Host": "hub.example", "X-Forwarded-Host": "lab.example", "X-Forwarded-Proto": "https"}
+    async with anybody.get(by_path(signed.url, signed.token, 3000), headers=hub) as answer:
+        inside = dict((await answer.json())["headers"])
         assert answer.status == 200
+    assert (inside["x-forwarded-host"], inside["x-forwarded-proto"]) == ("lab.example", "https")
+    # Where the Host is the preview's own, nobody else's word for it goes inside.
+    async with anybody.get(signed.url, headers={"X-Forwarded-Host": "evil.example"}) as answer:
+        assert dict((await answer.json())["headers"])["x-forwarded-host"] == urlsplit(signed.url).netloc
     await box.set_public(True)
     async with anybody.get(by_path(signed.url, box.id, 3000), headers={"Host": "evil.example"}) as answer:
         assert answer.status == 403
