@@ -133,6 +133,9 @@ async def branches(repository: Repository, *, remote: bool) -> list[views.Branch
         parts = line.split(_FIELD)
         if len(parts) != len(fields):
             raise SandboxError("git's list of branches makes no sense")
+        if re.fullmatch(r"refs/remotes/[^/]+/HEAD", parts[1]):
+            # Another name for one of the others.
+            continue
         name = re.sub(r"^refs/(heads|remotes)/", "", parts[1])
         found.append(views.Branch(name, parts[0] == "*", *parts[2:]))
     return found

@@ -65,13 +65,22 @@ def attempt(url: str, label: str, once: Try[T], *, given: Login | None, ask: Ask
         refused = error
     login = _login(server, logins.user_of(url), ask if refused.code == "GIT_AUTH_FAILED" else None)
     if login is None:
-        raise refused
+        raise refused if refused.code != "GIT_AUTH_FAILED" else _nobody(server, label)
     found = run(login)
     if not quiet:
         note(f"logged in at {server} with {login.source}")
     if login.source == logins.TYPED:
         logins.remember(server, login)
     return found
+
+
+def _nobody(server: Server, label: str) -> GitError:
+    return GitError(
+        f"{label}: {server} wants a login, and this machine has none for it",
+        code="GIT_AUTH_FAILED",
+        hint="gh auth login,  glab auth login  or git's credential helpers on this machine;  "
+        "--token-env VAR  names a variable that has it;  %sandbox_git credentials  shows what is found.",
+    )
 
 
 def _login(server: Server, username: str, ask: Ask | None) -> Login | None:

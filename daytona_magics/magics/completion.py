@@ -251,8 +251,7 @@ async def _branches(binding: Any, named: str) -> Found:
     else:
         found, _, _ = await repository.nearest(binding, binding.sandbox)
     names = [one.name for one in await reading.branches(found, remote=True)] if found is not None else []
-    # A remote's HEAD is another name for one of its branches.
-    good = [one for one in names if one.isprintable() and len(one) <= LONGEST and not one.endswith("/HEAD")]
+    good = [one for one in names if one.isprintable() and len(one) <= LONGEST]
     return [(name, "branch") for name in good][:MOST]
 
 

@@ -60,6 +60,7 @@ class ForgeHouse:
         url: ``http://127.0.0.1:PORT``; the API is where an Enterprise server has it.
         calls: (method, path, Authorization) of every call.
         faults: of the calls to come.
+        held: calls with the token are not answered as long as it is set.
         checking: how many times GitLab says that it is still looking whether a request can be merged.
     """
 
@@ -68,7 +69,7 @@ class ForgeHouse:
         self.calls: list[tuple[str, str, str]] = []
         self.faults: list[Fault] = []
         self.requests: dict[int, dict[str, Any]] = {}
-        self.checking = 0
+        self.checking, self.held = 0, False
         self.url = ""
 
     # -- git -----------------------------------------------------------------------------------------------
@@ -104,7 +105,10 @@ class ForgeHouse:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
-        self.calls.append((request.method, path, request.headers.get("Authorization", "")))
+        authorization = request.headers.get("Authorization", "")
+        self.calls.append((request.method, path, authorization))
+        while self.held and TOKEN in authorization:
+            await asyncio.sleep(0.02)
         fault = next((f for f in self.faults if f.method == request.method and f.part in path), None)
         if fault is not None:
             fault.times -= 1

@@ -10,6 +10,7 @@ import base64
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from daytona_magics.git import logins
 from daytona_magics.git.logins import Login, Server
 from tests.engine_process import wait_until
 from tests.git.conftest import House
-from tests.git.forge_house import TOKEN
+from tests.git.forge_house import TOKEN, ForgeHouse, forge_house
+from tests.git.test_git_forges import Work
 
 pytestmark = pytest.mark.shard_group("git and this machine")
 
@@ -132,12 +134,13 @@ def slow(house: House, watch: Watch) -> Iterator[Slow]:
         ("git checkout -q -b one; echo 1 >>a; git commit -qam one", "push"),
         ("git checkout -q main", "pull"),
         ("git checkout -q one", "merge --into main --yes"),
+        ("git -C ~/served/{served} branch late main", "checkout late"),
         ("git checkout -q -b nb/mine; echo 2 >>a; git commit -qam two", "sync on"),
     ],
-    ids=["fetch", "push", "pull", "merge", "sync"],
+    ids=["fetch", "push", "pull", "merge", "checkout", "sync"],
 )
 def test_a_login_is_seen_nowhere_while_it_is_used(house: House, slow: Slow, before: str, line: str) -> None:
-    house.hub.sh(before, "slow")
+    house.hub.sh(before.format(served=slow.served), "slow")
     slow.during(f"%sandbox_git {line} -C slow")
     if line == "sync on":
         there = f"git -C served/{slow.served} log -1 --format=%s nb/mine | grep -q three"
@@ -149,6 +152,31 @@ def test_a_login_is_seen_nowhere_while_it_is_used(house: House, slow: Slow, befo
         house.ok("%%sandbox bash\ncd ~")
     logs = house.hub.sh("cat .git/config .git/FETCH_HEAD .git/logs/*", "slow", None)
     assert house.hub.password not in logs
+
+
+def test_a_token_is_seen_nowhere_while_a_forge_is_asked(house: House, watch: Watch, tmp_path: Path) -> None:
+    bare = tmp_path / "forge.git"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(bare)], check=True)
+    with forge_house("github", bare) as forge:
+        host = forge.url.partition("://")[2]
+        house.ok(f"import os\nos.environ['GH_HOST'] = {host!r}")
+        (house.secrets / "credentials").write_text(f"http://x:{TOKEN}@{host}\n")
+        work = Work(house, forge)
+        for line in ("compare", "pr -t Two", "merge --into main --yes"):
+            forge.held, forge.calls[:] = True, []
+            sent = house.kernel.send(f"%sandbox_git {line} -C {work.path}", allow_stdin=False)
+            wait_until(partial(_has_token, forge), f"the forge has the token of {line}", 60)
+            assert watch.found() == ([], []), line
+            forge.held = False
+            done = house.kernel.finish(sent, timeout=90)
+            assert done.status == "ok" and TOKEN not in str(done.messages), done
+        house.ok("del os.environ['GH_HOST']")
+        house.login(False)
+    assert watch.found() == ([], [])
+
+
+def _has_token(forge: ForgeHouse) -> bool:
+    return any(TOKEN in authorization for _, _, authorization in forge.calls)
 
 
 def test_the_careless_way_is_seen(house: House) -> None:
