@@ -234,7 +234,7 @@ def create(shell: Any, options: Any) -> Handle | Table:
         "public": options.public or None,
         "network_block_all": options.network_block_all or None,
         "network_allow_list": options.network_allow_list,
-        "domain_allow_list": options.domain_allow_list,
+        "domain_allow_list": _domains(options.domain_allow_list),
     }
     chosen = {name: value for name, value in params.items() if value is not None}
     sizes = {name: getattr(options, name) for name in ("cpu", "memory", "disk")}
@@ -265,6 +265,14 @@ def create(shell: Any, options: Any) -> Handle | Table:
     if options.repo is not None:
         line_git_sync.begin_in_new(shell, binding, source, quiet=options.quiet)
     return Handle(binding, made)
+
+
+def _domains(typed: str | None) -> str | None:
+    if typed is None:
+        return None
+    from daytona_magics.sandboxes.network import spelled_out
+
+    return ",".join(spelled_out([word.strip() for word in typed.split(",") if word.strip()]))
 
 
 def pairs(items: list[str] | None, option: str) -> dict[str, str]:

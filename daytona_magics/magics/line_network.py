@@ -70,6 +70,7 @@ def sort_entries(entries: list[str]) -> tuple[list[str], list[str]]:
         if re.fullmatch(r"[0-9.]+", word):
             raise SandboxUsageError(f"{word!r} has no mask", hint=f"One address alone is {word}/32.")
         (cidrs if "/" in word else domains).append(word)
+    domains = settings.spelled_out(domains)
     for cidr in cidrs:
         try:
             ipaddress.IPv4Network(cidr, strict=False)

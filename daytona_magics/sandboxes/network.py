@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from daytona_magics.errors import SandboxError
+from daytona_magics.errors import SandboxError, SandboxUsageError
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import files
 from daytona_magics.sandboxes.actions import refresh
@@ -19,6 +20,45 @@ if TYPE_CHECKING:
 
 #: Seconds the test of one destination may take.
 PATIENCE = 15
+
+#: Short words for names in an allow list: where packages come from, and where repositories are.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "python": ("pypi.org", "pypi.python.org", "files.pythonhosted.org", "bootstrap.pypa.io", "astral.sh"),
+    "npm": (
+        *("registry.npmjs.org", "registry.npmjs.com", "npm.pkg.github.com", "nodejs.org", "nodesource.com"),
+        *("yarnpkg.com", "*.yarnpkg.com", "bun.sh", "*.bun.sh", "unpkg.com", "jsdelivr.net"),
+    ),
+    "debian": ("*.debian.org", "*.ubuntu.com"),
+    "git": (
+        *("github.com", "*.github.com", "*.githubusercontent.com", "gitlab.com", "*.gitlab.com"),
+        *("bitbucket.org", "dev.azure.com", "*.dev.azure.com", "*.visualstudio.com"),
+    ),
+    "maven": ("repo1.maven.org", "repo.maven.apache.org"),
+    "composer": ("*.packagist.org", "packagist.com"),
+}
+#: The word for all of them.
+ESSENTIAL = "essential"
+
+
+def spelled_out(words: list[str]) -> list[str]:
+    """An allow list with the names that its short words stand for, each once.
+
+    In:  spelled_out(["debian", "example.org"])
+    Out: ['*.debian.org', '*.ubuntu.com', 'example.org']
+
+    Raises:
+        SandboxUsageError: a word without a dot is nearly one of the short ones.
+    """
+    found: list[str] = []
+    for word in words:
+        groups = tuple(GROUPS) if word == ESSENTIAL else (word,)
+        near = get_close_matches(word, [*GROUPS, ESSENTIAL], 1, 0.8) if "." not in word else []
+        if near and near[0] != word:
+            raise SandboxUsageError(f"{word!r} is no name: did you mean {near[0]}?")
+        for group in groups:
+            found += GROUPS.get(group, (group,))
+    return list(dict.fromkeys(found))
+
 
 # Runs in the sandbox, by whatever Python is there: one JSON line for each URL, with what a client would see.
 _PROBE = """

@@ -50,6 +50,10 @@ def test_network_of_a_notebooks_sandbox(url: str) -> None:
         tested = kernel.run(f"%sandbox network test {url} http://203.0.113.80/")
         assert "answers 200" in str(tested.result) and "may reach only 127.0.0.2/32" in str(tested.result)
 
+        essential = kernel.run("%sandbox network allow essential").notes
+        assert "pypi.org" in essential and "*.github.com" in essential
+        elsewhere = kernel.run("%sandbox network test http://203.0.113.80/")
+        assert "may reach only pypi.org" in str(elsewhere.result), elsewhere
         kernel.run("%sandbox network open")
         again = kernel.run(fetch)
         assert "the address is not public" in again.traceback

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from daytona_magics.engine.proxy.policy import parse_domains
 from daytona_magics.errors import SandboxUsageError
 from daytona_magics.magics import grammar
 from daytona_magics.magics.line_lifecycle import network
 from daytona_magics.magics.line_network import reach, sort_entries
 from daytona_magics.magics.parser import parse
+from daytona_magics.sandboxes.network import GROUPS, spelled_out
 
 
 class Settings:
@@ -44,6 +46,20 @@ def test_the_line() -> None:
 def test_entries_that_are_refused(typed: list[str], says: str) -> None:
     with pytest.raises(SandboxUsageError, match=says):
         sort_entries(typed)
+
+
+def test_short_words_stand_for_names() -> None:
+    assert sort_entries(["debian,10.0.0.0/8", "*.debian.org"]) == (
+        ["10.0.0.0/8"],
+        ["*.debian.org", "*.ubuntu.com"],
+    )
+    everything = spelled_out(["essential"])
+    assert {name for group in GROUPS.values() for name in group} == set(everything)
+    # What the engine takes: names that are names, and not too many of them.
+    assert parse_domains(",".join(everything)) == tuple(everything)
+    assert spelled_out(["registry", "python.org"]) == ["registry", "python.org"]
+    with pytest.raises(SandboxUsageError, match="did you mean python"):
+        sort_entries(["pyhton"])
 
 
 def test_what_a_sandbox_reaches_in_words() -> None:

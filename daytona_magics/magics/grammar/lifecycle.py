@@ -80,14 +80,18 @@ VERBS: tuple[Command, ...] = (
                 "only these IPv4 networks, at most 10, with commas between",
                 "CIDR[,CIDR...]",
             ),
-            Option(("--domain-allow-list",), "only these hosts, with commas between", "NAME[,*.NAME...]"),
+            Option(
+                ("--domain-allow-list",),
+                "only these hosts, with commas between; also python, npm, debian, git, or essential for all",
+                "NAME[,*.NAME...]",
+            ),
             QUIET,
         ),
         examples=(
             "%sandbox create --name lab --auto-stop 60",
             "%sandbox create -n 4 --name agent-{i}",
             "%sandbox create --repo .",
-            "%sandbox create --domain-allow-list pypi.org,files.pythonhosted.org",
+            "%sandbox create --domain-allow-list python,api.example.org",
         ),
     ),
     Command(

@@ -17,8 +17,13 @@ VERBS: tuple[Command, ...] = (
                 ("show", "block", "open", "allow", "test"),
                 default="show",
             ),
-            Argument("entries", "allow: networks like 10.0.0.0/8 and names like *.pypi.org; test: URLs", "*"),
+            Argument(
+                "entries",
+                "allow: networks like 10.0.0.0/8, names like *.pypi.org, and python, npm, debian, git, maven,"
+                " composer for where these get packages and code, or essential for all; test: URLs",
+                "*",
+            ),
         ),
-        examples=("%sandbox network allow pypi.org,files.pythonhosted.org", "%sandbox network test"),
+        examples=("%sandbox network allow python,api.example.org", "%sandbox network test"),
     ),
 )
