@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from daytona_magics.errors import GitError, SandboxUsageError
-from daytona_magics.git import failures, reading, staged
+from daytona_magics.git import failures, host, reading, staged
 from daytona_magics.git.repository import Repository
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.report import Reporter
-
-#: Seconds the host's git may take to say who the person is.
-WHO_WITHIN = 5
 
 
 @dataclass(frozen=True)
@@ -53,9 +47,9 @@ async def who(repository: Repository) -> Person:
     ]
     if all(found):
         return Person(*found)
-    host = await asyncio.to_thread(_of_host)
-    if host is not None:
-        return host
+    person = await asyncio.to_thread(_of_host)
+    if person is not None:
+        return person
     raise GitError(
         "git does not know who commits",
         code="NO_IDENTITY",
@@ -66,26 +60,8 @@ async def who(repository: Repository) -> Person:
 
 def _of_host() -> Person | None:
     """The person as this machine's git knows them."""
-    program = shutil.which("git")
-    if program is None:
-        return None
-    found = []
-    for part in ("name", "email"):
-        try:
-            done = subprocess.run(
-                [program, "config", "--global", "--get", f"user.{part}"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=WHO_WITHIN,
-                cwd=Path.home() if Path.home().is_dir() else "/",
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        found.append(done.stdout.strip())
-    return Person(found[0], found[1], "this machine's git settings") if all(found) else None
+    name, email = host.setting("user.name"), host.setting("user.email")
+    return Person(name, email, "this machine's git settings") if name and email else None
 
 
 async def asked(call: Any, doing: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from daytona_magics.errors import SandboxUsageError
-from daytona_magics.git.forges import Compared, Forge, Merged, Request, count, rows, sha_of, title_of
+from daytona_magics.git.forges import Compared, Forge, Merged, Request, count, rows, sha_of
 from daytona_magics.git.logins import Login
 from daytona_magics.git.projects import Project
 
@@ -20,6 +20,7 @@ class GitHub(Forge):
     """GitHub, and GitHub Enterprise (``/api/v3``)."""
 
     name, sign, noun = "GitHub", "#", "pull request"
+    number_field, page_field, page_path = "number", "html_url", "pull"
 
     def _headers(self, login: Login | None) -> dict[str, str]:
         headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
@@ -63,18 +64,12 @@ class GitHub(Forge):
             raise self._nonsense("saying that it merged")
         return Merged(sha_of(answer.value.get("sha")))
 
-    def _request(self, value: Any, head: str, base: str) -> Request:
-        number = count(value, "number")
-        if not number:
-            raise self._nonsense("the number of the pull request")
-        page = self._page(value.get("html_url"), f"{self.project.web}/pull/{number}")
-        return Request(number, page, title_of(value), base, head, value.get("draft") is True)
-
 
 class GitLab(Forge):
     """GitLab, gitlab.com or one's own."""
 
     name, sign, noun = "GitLab", "!", "merge request"
+    number_field, page_field, page_path = "iid", "web_url", "-/merge_requests"
 
     def _headers(self, login: Login | None) -> dict[str, str]:
         # Personal and project tokens and those of `glab auth login` are all taken like this.
@@ -132,13 +127,6 @@ class GitLab(Forge):
             if state not in ("unchecked", "checking", "preparing", "approvals_syncing"):
                 return
             await asyncio.sleep(0.5)
-
-    def _request(self, value: Any, head: str, base: str) -> Request:
-        number = count(value, "iid")
-        if not number:
-            raise self._nonsense("the number of the merge request")
-        page = self._page(value.get("web_url"), f"{self.project.web}/-/merge_requests/{number}")
-        return Request(number, page, title_of(value), base, head, value.get("draft") is True)
 
 
 def _ref(end: Any) -> Any:

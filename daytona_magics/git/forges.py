@@ -111,6 +111,10 @@ class Forge(abc.ABC):
     #: What people write before a request's number, and what they call it.
     sign: ClassVar[str]
     noun: ClassVar[str]
+    #: Where an answer has a request's number and its page, and how the page's address goes on before it.
+    number_field: ClassVar[str]
+    page_field: ClassVar[str]
+    page_path: ClassVar[str]
 
     def __init__(self, project: Project, login: Login | None) -> None:
         self.project, self._login = project, login
@@ -295,6 +299,14 @@ class Forge(abc.ABC):
 
     def _nonsense(self, what: str) -> GitError:
         return GitError(f"{self.name} answered without {what}", code="FORGE_FAILED")
+
+    def _request(self, value: Any, head: str, base: str) -> Request:
+        """A request as an answer describes it."""
+        number = count(value, self.number_field)
+        if not number:
+            raise self._nonsense(f"the number of the {self.noun}")
+        page = self._page(value.get(self.page_field), f"{self.project.web}/{self.page_path}/{number}")
+        return Request(number, page, title_of(value), base, head, value.get("draft") is True)
 
     def _page(self, value: Any, otherwise: str) -> str:
         """An address the forge gave, if it lies on the forge."""

@@ -14,7 +14,9 @@ from daytona_magics.git.logins import Login
 
 #: Seconds one question may take.
 WITHIN = 10
-_SSH = re.compile(r"(?:ssh://)?(?:[\w.-]+@)(?P<host>[\w.-]+)(?::(?P<port>\d+)/|[:/])(?P<path>[^:].*)")
+_SSH = re.compile(
+    r"(?:ssh://(?:[\w.-]+@)?(?P<host>[\w.-]+)(?::\d+)?/|(?:[\w.-]+@)?(?P<short>[\w.-]{2,}):(?!//))(?P<path>[^:].*)"
+)
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,15 @@ class Origin:
     login: Login | None = None
 
 
+def setting(key: str) -> str:
+    """A setting of the person at this machine; "" when it is not set or there is no git."""
+    return _git(Path("/"), "config", "--global", "--get", key)
+
+
 def _git(folder: Path, *words: str) -> str:
     program = shutil.which("git")
     if program is None:
-        raise GitError("this machine has no git to ask about the notebook's repository", hint="Name its URL.")
+        return ""
     quiet = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
     try:
         done = subprocess.run(
@@ -67,13 +74,23 @@ def reachable(url: str) -> str:
     """
     if re.match(r"https?://", url, re.IGNORECASE):
         return url
-    found = _SSH.fullmatch(url)
-    if found is None:
+    found = over_https(url)
+    if not found:
         raise GitError(
             f"{url} is on this machine, where a sandbox cannot reach it",
             hint="--repo URL  names one it can;  %sandbox upload  copies files.",
         )
-    return f"https://{found['host']}/{found['path'].lstrip('/')}"
+    return found
+
+
+def over_https(url: str) -> str:
+    """The https address of an ssh one, in either way of writing it; "" for any other.
+
+    In:  over_https("ssh://git@git.example.org:2222/me/tool")
+    Out: 'https://git.example.org/me/tool'
+    """
+    found = _SSH.fullmatch(url)
+    return f"https://{found['host'] or found['short']}/{found['path'].lstrip('/')}" if found else ""
 
 
 def origin(folder: Path) -> Origin:
@@ -82,6 +99,8 @@ def origin(folder: Path) -> Origin:
     Raises:
         GitError: it is in none, or in one without a remote.
     """
+    if shutil.which("git") is None:
+        raise GitError("this machine has no git to ask about the notebook's repository", hint="Name its URL.")
     if not _git(folder, "rev-parse", "--git-dir"):
         raise GitError(f"{folder} is in no git repository", hint="--repo URL  clones one by its address.")
     url = _git(folder, "remote", "get-url", "origin")

@@ -10,11 +10,11 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode, urlsplit
 
+from daytona_magics.git.host import over_https
 from daytona_magics.git.logins import Server, server_of
 
 KINDS = ("github", "gitlab")
 
-_SSH = re.compile(r"^(?:ssh://)?(?:[\w.-]+@)?(?P<host>[\w.-]+)(?::\d+/|[:/])(?P<path>[\w./~+-]+)$")
 _PATH = re.compile(r"^[\w.~+-]+(?:/[\w.~+-]+)+$")
 
 
@@ -77,15 +77,11 @@ def project_of(url: str, kind: str = "") -> Project | None:
     In:  project_of("git@gitlab.com:group/sub/project.git").path
     Out: 'group/sub/project'
     """
-    server = server_of(url)
-    if server is not None:
-        path = urlsplit(url).path
-    else:
-        match = _SSH.match(url)
-        if match is None or "://" in url.removeprefix("ssh://"):
-            return None
-        server, path = Server("https", match["host"]), match["path"]
-    path = path.strip("/").removesuffix(".git")
+    address = over_https(url) or url
+    server = server_of(address)
+    if server is None:
+        return None
+    path = urlsplit(address).path.strip("/").removesuffix(".git")
     kind = kind or _kind_of(server)
     if kind not in KINDS or not _PATH.match(path) or ".." in path.split("/"):
         return None

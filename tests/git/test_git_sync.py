@@ -371,6 +371,8 @@ def test_where_the_notebooks_repository_comes_from(here: Path) -> None:
         ("git@github.com:me/x.git", "https://github.com/me/x.git"),
         ("ssh://git@git.example.org:2222/me/x", "https://git.example.org/me/x"),
         ("https://example.org/x", "https://example.org/x"),
+        ("ssh://git.example.org/me/x", "https://git.example.org/me/x"),
+        ("work:me/x.git", "https://work/me/x.git"),
     ],
 )
 def test_ssh_becomes_https(url: str, reached: str) -> None:
