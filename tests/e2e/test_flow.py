@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import time
 from collections.abc import Iterator
@@ -116,15 +118,17 @@ def test_ten_thousand_displays(kernel: Kernel) -> None:
 
 def test_a_large_image_is_not_shown_and_can_be_fetched(kernel: Kernel) -> None:
     image = (
-        "%%sandbox\nfrom IPython.display import Image, display\nimport os\nprint('before')\n"
-        "display(Image(data=b'\\x89PNG\\r\\n\\x1a\\n' + os.urandom({}), format='png'))\nprint('after')"
+        "%%sandbox\nfrom IPython.display import Image, display\nimport hashlib, os\nprint('before')\n"
+        "drawn = b'\\x89PNG\\r\\n\\x1a\\n' + os.urandom({})\n"
+        "display(Image(data=drawn, format='png'))\nprint('after')"
     )
     cell = kernel.run(image.format(9_000_000), timeout=120)
     assert cell.status == "ok" and cell.stdout == "before\nafter\n"
     assert "1 display was not shown (11.4 MiB; the limit is 8.0 MiB)" in cell.notes, cell.notes
     name = LOGS.search(cell.notes)[1]  # type: ignore[index]
     whole = kernel.run(f"%sandbox logs {name} --all", timeout=120)
-    assert len(whole.bundles()[0]["image/png"]) > 12_000_000
+    came = hashlib.sha256(base64.b64decode(whole.bundles()[0]["image/png"])).hexdigest()
+    assert came in kernel.run("%%sandbox\nprint(hashlib.sha256(drawn).hexdigest())").stdout
     largest = kernel.run(image.format(50_000_000), timeout=120)
     assert largest.status == "ok" and "1 display was not shown" in largest.notes, largest.notes
     beyond = kernel.run(image.format(60_000_000), timeout=120)
