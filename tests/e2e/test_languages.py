@@ -67,6 +67,30 @@ def test_node_cells(kernel: Kernel) -> None:
     assert cell.stdout == "42\n" and cell.ename == "ExitCodeError" and "[eval]:3\nnope()" in cell.stderr
 
 
+#: A language: its program, a cell that prints 42 and asks, what it prints; a cell that fails, what names why.
+HEAVY = {
+    "ruby": ("ruby", 'puts 6 * 7\nputs "hi #{gets}"', "42\nhi Ada\n", "\nraise 'bad'", "rb:3:in"),
+    "R": (
+        "Rscript",
+        "cat(6 * 7, '\\n')\ncat('hi', readLines(file('stdin'), 1), '\\n')\ninvisible(median(1:3))",
+        "42 \nhi Ada \n",
+        "f <- function() stop('bad')\nf()",
+        "Error in f() : bad",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", HEAVY)
+def test_ruby_and_r_where_they_are_installed(kernel: Kernel, language: str) -> None:
+    program, good, said, bad, why = HEAVY[language]
+    if shutil.which(program) is None:
+        pytest.skip(f"there is no {program} on this machine")
+    cell, seen = ask(kernel, f"%%sandbox {language}\n{good}", "Ada")
+    assert (cell.status, cell.stdout, len(seen)) == ("ok", said, 1), cell
+    cell = kernel.run(f"%%sandbox {language}\n{bad}")
+    assert cell.ename == "ExitCodeError" and why in cell.stderr, cell
+
+
 def test_wrong_words_run_nothing(kernel: Kernel) -> None:
     for line, said in (
         ("rubby", "did you mean ruby"),

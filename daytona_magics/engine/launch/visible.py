@@ -24,7 +24,12 @@ IMPORT_PROBE = ("-I", "-c", "import ssl, sqlite3, ctypes")
 
 _ROOTS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 #: Of /etc only what programs need to start, to speak TLS and to know the time; never all of it.
+#: Of R's folder what Debian's R cannot start without; what an administrator adds (*.site) may hold tokens.
 _ETC = (
+    "R/Makeconf",
+    "R/Renviron",
+    "R/ldpaths",
+    "R/repositories",
     "alternatives",
     "ca-certificates",
     "ca-certificates.conf",
