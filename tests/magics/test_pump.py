@@ -61,9 +61,13 @@ class Cell:
         self.error: Exception | None = None
         self.delay = 0.0
         self.window: FlowWindow | None = None
+        self.started, self.told = threading.Event(), False
 
     async def start(self, sink: Sink, window: FlowWindow) -> Done:
         self.over, self.window = asyncio.Event(), window
+        if self.told:
+            self.over.set()
+        self.started.set()
         for event in self.events:
             window.handed(event)
             sink(event)
@@ -76,15 +80,23 @@ class Cell:
         if self.error is not None:
             raise self.error
         self.levels.append(level)
-        if level >= self.obeys and self.over is not None:
-            self.over.set()
+        if level >= self.obeys:
+            self.obey()
         return f"did step {level}."
+
+    def obey(self) -> None:
+        """End it; of several cells one may be told to before it has begun."""
+        self.told = True
+        if self.over is not None:
+            self.over.set()
 
     def run(self, **options: Any) -> Any:
         return Pump(self.start, self.interrupt, owner="box", **options).run()
 
     def press_soon(self, *delays: float) -> None:
         def later() -> None:
+            # Before, an interrupt would be the test's own.
+            self.started.wait(60)
             for delay in delays:
                 time.sleep(delay)
                 press()
@@ -97,8 +109,7 @@ class Overtaking(Cell):
 
     async def interrupt(self, level: int) -> str:
         self.levels.append(level)
-        assert self.over is not None
-        self.over.set()
+        self.obey()
         await asyncio.sleep(self.delay)
         return f"did step {level}."
 
