@@ -137,7 +137,10 @@ class Shells(Watched):
         expect(self.box.get_by_role("tab")).to_have_count(1)
         expect(self.box.get_by_role("tab")).to_have_text("first", timeout=60_000)
         self.focus()
+        begun = self.stream.end
         self.page.keyboard.press("Control+c")
+        # The prompt before it may still be there; what is typed at that one may go with the interrupted line.
+        self.until(lambda: b"$ " in self.stream.since(begun), "the next prompt")
         self.at_prompt()
 
     def clear(self) -> None:
