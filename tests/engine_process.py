@@ -7,6 +7,7 @@ and open enough that sandbox uids can pass through to their homes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from daytona_magics import __version__
+from daytona_magics.engine import places
 from tests import layers, scraps
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,8 +118,17 @@ class IsolatedEngine:
         """A ``DaytonaConfig`` for this engine; starts the engine if needed."""
         from daytona import DaytonaConfig
 
-        env = self.client_env()
-        return DaytonaConfig(api_key=env["DAYTONA_API_KEY"], api_url=env["DAYTONA_API_URL"], target="local")
+        if not self._runs():
+            self.client_env()
+        return DaytonaConfig(api_key=self.key, api_url=f"{self.url}/api", target="local")
+
+    def _runs(self) -> bool:
+        """Whether an engine of this very version does, which then needs no command to be found."""
+        with contextlib.suppress(OSError):
+            found = self.record
+            same = places.process_start_time(found["pid"]) == found["start_time"]
+            return same and found["version"] == __version__
+        return False
 
     def kill(self) -> None:
         """SIGKILL the engine and wait until it is gone."""
