@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import aiohttp
 from aiohttp.helpers import get_env_proxy_for_url
 from yarl import URL
+
+from daytona_magics.engine.loopback import is_loopback
 
 
 async def through(url: str) -> dict[str, Any]:
@@ -25,3 +28,13 @@ async def through(url: str) -> dict[str, Any]:
     except LookupError:
         return {}
     return {"proxy": proxy, **({"proxy_auth": auth} if auth is not None else {})}
+
+
+def proxy_only(session: aiohttp.ClientSession, url: str) -> None:
+    """Have a session of somebody else's, that trusts the environment, take only its proxy for ``url``."""
+    session._trust_env = False
+    if not is_loopback(URL(url).host):
+        try:
+            session._default_proxy, session._default_proxy_auth = get_env_proxy_for_url(URL(url))
+        except LookupError:
+            return

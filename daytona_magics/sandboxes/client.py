@@ -1,8 +1,9 @@
 """The Daytona SDK as we use it: one ``AsyncDaytona`` living on the loop thread.
 
-Three of the SDK's habits are turned off, because they would act on things nobody typed:
+Four of the SDK's habits are turned off, because they would act on things nobody typed:
 
 - values missing from its configuration are filled in from ``.env`` files of the working directory;
+- logins are taken from ``~/.netrc`` (:mod:`daytona_magics.runtime.proxies`);
 - OpenTelemetry is switched on by an environment variable, for the whole process;
 - a warning about ``.env`` is printed into the notebook.
 
@@ -68,9 +69,26 @@ def open_client(endpoint: Endpoint) -> AsyncDaytona:
                 otel_enabled=False,
             )
         )
+    _without_netrc(client, endpoint.api_url)
     # Left empty above, the SDK fills the region from .env files; ours is the only word.
     client._target = endpoint.target or None
     return client
+
+
+def _without_netrc(client: AsyncDaytona, url: str) -> None:
+    """A login for everybody in ~/.netrc, beside the key, would be an error with every call."""
+    from daytona_magics.runtime import proxies
+
+    shared: Any = client._shared_session
+    make = shared._ensure_session
+
+    def ensure(rest_client: Any) -> None:
+        before = shared.session
+        make(rest_client)
+        if shared.session is not before:
+            proxies.proxy_only(shared.session, url)
+
+    shared._ensure_session = ensure
 
 
 def _proof(endpoint: Endpoint) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp import test_utils, web
+from daytona import AsyncDaytona, DaytonaConfig, DaytonaError
 
 from daytona_magics.git.forge_kinds import forge_of
 from daytona_magics.git.logins import Login, Server
@@ -17,7 +19,9 @@ from daytona_magics.git.projects import Project
 from daytona_magics.runtime import transport
 from daytona_magics.runtime.proxies import through
 from daytona_magics.runtime.transport import PtyAddress, PtyError, PtySocket
+from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import previewing
+from daytona_magics.sandboxes.endpoint import Endpoint
 
 PAGE = "<title>Hello</title><link href=a.css><p>Some text.</p>"
 
@@ -32,7 +36,9 @@ class House:
         self.server = test_utils.TestServer(app)
 
     async def _answer(self, request: web.Request) -> web.Response:
-        self.heard.append(request.headers.get("Authorization"))
+        # The SDK's events have a greeting of their own.
+        if "socket.io" not in request.path:
+            self.heard.append(request.headers.get("Authorization"))
         if request.path == "/page":
             return web.Response(text=PAGE, content_type="text/html")
         return web.json_response({"default_branch": "main"})
@@ -90,6 +96,29 @@ async def test_a_server_in_a_sandbox_hears_none(house: House) -> None:
     seen = await eye.look("/page", files=True)
     await eye.close()
     assert seen.title == "Hello" and house.heard == [None, None]
+
+
+async def test_the_sdk_sends_its_key(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = Endpoint("cloud", f"{house.url}/api", "the test", "meant")
+    client = sdk.open_client(endpoint)
+    for call in (client.get("box"), client.volume.list()):
+        with suppress(Exception):  # what comes back is no sandbox
+            await call
+    await client.close()
+    assert house.heard == ["Bearer meant"] * 2
+    # Also through a proxy, which is asked for an address that is nowhere.
+    monkeypatch.setenv("http_proxy", house.url)
+    client = sdk.open_client(Endpoint("cloud", "http://daytona.example/api", "the test", "meant"))
+    with suppress(Exception):
+        await client.get("box")
+    await client.close()
+    assert house.heard == ["Bearer meant"] * 3
+    # The control: left to itself it sends nothing at all.
+    plain = AsyncDaytona(DaytonaConfig(api_key="meant", api_url=f"{house.url}/api"))
+    with pytest.raises(DaytonaError, match="Cannot combine"):
+        await plain.get("box")
+    await plain.close()
+    assert len(house.heard) == 3
 
 
 async def test_the_proxy_of_the_environment_is_used(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
