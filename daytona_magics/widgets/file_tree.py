@@ -23,14 +23,13 @@ from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import files
 from daytona_magics.sandboxes.report import Reporter
 from daytona_magics.widgets.live import CallError, LiveWidget
+from daytona_magics.widgets.pieces import LIMIT, Pieces
 
 if TYPE_CHECKING:
     from daytona_magics.sandboxes.binding import Binding
 
-#: Bytes of a text and of a picture that are shown, and of a file that is downloaded through the page.
-TEXT_LIMIT, PICTURE_LIMIT, DOWNLOAD_LIMIT = 256 << 10, 8 << 20, 512 << 20
-#: Bytes of one piece of a transfer; seconds within which a file must show its beginning.
-PIECE, LOOK_WITHIN = 1 << 20, 60.0
+#: Bytes of a text and of a picture that are shown; seconds within which a file must show its beginning.
+TEXT_LIMIT, PICTURE_LIMIT, LOOK_WITHIN = 256 << 10, 8 << 20, 60.0
 #: Entries in the record that stays in the notebook.
 RECORDED = 200
 #: Seconds that a tree which nobody will open waits for its first page.
@@ -68,7 +67,7 @@ class FileTree(LiveWidget):
         #: Read for this very display: the first view need not wait for another look, if it comes at once.
         self._known, self._known_until = page, time.monotonic() + FRESH
         self._uploads: dict[str, _Upload] = {}
-        self._downloads: dict[str, Any] = {}
+        self._downloads: dict[str, Pieces] = {}
         super().__init__(binding, view={"path": self.path})
         if page is None and not self._live:
             # No page will ask for it, and the record is all that is shown.
@@ -171,7 +170,7 @@ class FileTree(LiveWidget):
         path, key = _text(given, "path"), _text(given, "id")
         sandbox = await self.sandbox()
         info = await files.info_of(sandbox, path)
-        if info.size > DOWNLOAD_LIMIT:
+        if info.size > LIMIT:
             raise CallError(
                 "refused",
                 f"{size(int(info.size))} are more than a page can hold",
@@ -179,7 +178,7 @@ class FileTree(LiveWidget):
             )
         if len(self._downloads) > 8:
             raise CallError("refused", "too many downloads at once")
-        self._downloads[key] = _Pieces(files.content(sandbox, path, path))
+        self._downloads[key] = Pieces(files.content(sandbox, path, path), _grew)
         return {"size": int(info.size)}
 
     async def call_piece(self, given: dict[str, Any], _: list[bytes]) -> Any:
@@ -262,31 +261,8 @@ class _Upload:
         Path(self.name).unlink(missing_ok=True)
 
 
-class _Pieces:
-    """A stream of bytes of any sizes as pieces of one size."""
-
-    def __init__(self, source: Any) -> None:
-        self._source = source
-        self._left = bytearray()
-        self._taken = 0
-
-    async def next(self) -> bytes:
-        """The next piece; empty at the end."""
-        while len(self._left) < PIECE:
-            try:
-                self._left += await anext(self._source)
-            except StopAsyncIteration:
-                break
-        piece = bytes(self._left[:PIECE])
-        del self._left[: len(piece)]
-        self._taken += len(piece)
-        if self._taken > DOWNLOAD_LIMIT:
-            await self.close()
-            raise SandboxError("the file grew while it was read, to more than a page can hold")
-        return piece
-
-    async def close(self) -> None:
-        await self._source.aclose()
+def _grew() -> SandboxError:
+    return SandboxError("the file grew while it was read, to more than a page can hold")
 
 
 async def _head(sandbox: Any, path: str) -> bytes:

@@ -16,38 +16,20 @@ from daytona_magics.notebook.card import size
 from daytona_magics.widgets import log_text
 from daytona_magics.widgets.live import CallError
 from daytona_magics.widgets.log_store import NOTE, LogStore
+from daytona_magics.widgets.pieces import LIMIT, Pieces
 
 if TYPE_CHECKING:
     from daytona_magics.widgets.log_sources import Source
     from daytona_magics.widgets.log_way import Way
 
-#: Bytes of a piece and of all that a page can hold; downloads at once; rows read at once.
-PIECE, LIMIT, MOST, ROWS = 1 << 20, 512 << 20, 4, 4096
+#: Downloads at once; rows read at once.
+MOST, ROWS = 4, 4096
 
 
-class _Download:
-    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
-        self._pieces, self._left, self._taken = pieces, bytearray(), 0
-
-    async def next(self) -> bytes:
-        while len(self._left) < PIECE:
-            try:
-                self._left += await anext(self._pieces)
-            except StopAsyncIteration:
-                break
-        piece = bytes(self._left[:PIECE])
-        del self._left[: len(piece)]
-        self._taken += len(piece)
-        if self._taken > LIMIT:
-            raise CallError(
-                "refused",
-                f"more than {size(LIMIT)} are more than a page can hold",
-                "%sandbox logs ID --to FILE",
-            )
-        return piece
-
-    async def close(self) -> None:
-        await self._pieces.aclose()
+def _too_much() -> CallError:
+    return CallError(
+        "refused", f"more than {size(LIMIT)} are more than a page can hold", "%sandbox logs ID --to FILE"
+    )
 
 
 class Downloads:
@@ -61,7 +43,7 @@ class Downloads:
 
     def __init__(self, store: LogStore, sources: Callable[[], list[Source]], way: Way) -> None:
         self._store, self._sources, self._way = store, sources, way
-        self._running: dict[str, _Download] = {}
+        self._running: dict[str, Pieces] = {}
 
     async def begin(self, key: str, number: int | None) -> None:
         """Begin one.
@@ -78,7 +60,7 @@ class Downloads:
             number = 0
         if number is not None and 0 <= number < len(sources):
             whole = sources[number].whole(self._way)
-        self._running[key] = _Download(whole if whole is not None else self._shown(number))
+        self._running[key] = Pieces(whole if whole is not None else self._shown(number), _too_much)
 
     async def piece(self, key: str) -> bytes:
         """The next piece; empty at the end."""

@@ -47,9 +47,6 @@ def _verb(
     return _Command(name, summary, run, args, (*options, *WHERE), magic="sandbox_git", **more)
 
 
-_BASE = Argument(
-    "base", "the branch it belongs in (default: where it began, else the server's)", "?", values=BRANCH
-)
 _PATHS = "paths from the repository's top"
 VERBS: tuple[_Command, ...] = (
     _verb(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-RED, GREEN, CYAN, BLUE, BOLD, OFF = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[34m", "\x1b[1m", "\x1b[0m"
+RED, GREEN, CYAN, BOLD, OFF = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[1m", "\x1b[0m"
 #: Frames shown of one traceback; of a longer one (a deep recursion) the first and the last half.
 MAX_FRAMES = 40
 _RULE = "-" * 75
