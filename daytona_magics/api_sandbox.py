@@ -7,19 +7,16 @@ method waits for it, the twin awaits it on whatever loop its caller runs.
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Coroutine, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from daytona_magics import sandboxes
+from daytona_magics.api_life import Life
 from daytona_magics.api_waiting import now, soon
 from daytona_magics.errors import SandboxError, SandboxUsageError
 from daytona_magics.sandboxes.report import Silent, state_of
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from daytona import AsyncSandbox
 
     from daytona_magics.notebook.collecting import OnOutput
@@ -35,7 +32,7 @@ LANGUAGES = ("python", "bash", "fresh", "node", "ts", "ruby", "R", "perl")
 READ_LIMIT = 64 << 20
 
 
-class Sandbox:
+class Sandbox(Life):
     """A sandbox. Made by :func:`current`, :func:`create`, :func:`use` and :func:`get`.
 
     Args:
@@ -369,77 +366,3 @@ class Sandbox:
         from daytona_magics.git import briefing
 
         return await briefing.system_prompt(self._tie, base)
-
-    def start(self) -> None:
-        """Make sure it is there and started; a new one is created when there is none."""
-        now(self._start())
-
-    async def start_async(self) -> None:
-        """:meth:`start`, awaitable."""
-        await soon(self._start())
-
-    async def _start(self) -> None:
-        await self._tie.ready(Silent())
-
-    def stop(self) -> None:
-        """Stop it: variables are lost, files kept. The next use starts it again."""
-        now(self._stop())
-
-    async def stop_async(self) -> None:
-        """:meth:`stop`, awaitable."""
-        await soon(self._stop())
-
-    async def _stop(self) -> None:
-        async with self._tie.locked():
-            await self._tie.stop(Silent())
-
-    def delete(self) -> None:
-        """Delete it with all its files; nothing happens when it is gone."""
-        now(self._delete())
-
-    async def delete_async(self) -> None:
-        """:meth:`delete`, awaitable."""
-        await soon(self._delete())
-
-    async def _delete(self) -> None:
-        from daytona_magics.sandboxes import client as sdk
-
-        async with self._tie.locked():
-            box = self._tie.sandbox
-            if box is None:
-                return
-            await self._tie.unbind()
-            sandboxes.current().beside.pop(box.id, None)
-            try:
-                await box.delete(timeout=self._tie.config.create_timeout, wait=True)
-            except sdk.error_class() as error:
-                if not sdk.not_found(error):
-                    raise sdk.translate(error, f"deleting {box.name}") from None
-
-    def __enter__(self) -> Sandbox:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.delete()
-        except SandboxError as failed:
-            self._kept(failed, error)
-
-    async def __aenter__(self) -> Sandbox:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self.delete_async()
-        except SandboxError as failed:
-            self._kept(failed, error)
-
-    def _kept(self, failed: SandboxError, error: BaseException | None) -> None:
-        """It could not be deleted; what went wrong in the block is more important than that."""
-        if error is None:
-            raise failed
-        warnings.warn(f"the sandbox was not deleted: {failed}", ResourceWarning, stacklevel=3)
