@@ -84,7 +84,14 @@ class Forked:
         return 0
 
     def send_signal(self, number: int) -> None:
+        """Raises ProcessLookupError when it has ended."""
         signal.pidfd_send_signal(self._handle, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class KernelNursery:

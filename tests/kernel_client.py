@@ -29,7 +29,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
 
-from tests import forked_kernels, layers
+from tests import engine_process, forked_kernels, layers
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -330,7 +330,9 @@ def environment(home: Path, more: dict[str, str | None] | None = None) -> dict[s
 
 def stop_engine(env: dict[str, str]) -> None:
     """End the embedded engine that kernels with this environment started."""
-    command = [sys.executable, "-m", "daytona_magics.engine", "stop"]
-    subprocess.run(command, env=env, cwd=ROOT, capture_output=True, timeout=60, check=False)
-    if "DAYTONA_MAGICS_HOME" in env:
-        layers.take_back(Path(env["DAYTONA_MAGICS_HOME"]))
+    state = env.get("DAYTONA_MAGICS_HOME")
+    if state is None or not engine_process.end(Path(state)):
+        command = [sys.executable, "-m", "daytona_magics.engine", "stop"]
+        subprocess.run(command, env=env, cwd=ROOT, capture_output=True, timeout=60, check=False)
+    if state is not None:
+        layers.take_back(Path(state))
