@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from daytona import (
     AsyncDaytona,
+    CreateSandboxBaseParams,
     CreateSandboxFromImageParams,
     CreateSandboxFromSnapshotParams,
     Daytona,
@@ -135,6 +136,10 @@ def test_every_parameter_is_accepted_and_remembered(daytona: Any) -> None:
         7,
         43200,
     )
+    # Guides pass the class that the SDK's own two are made of.
+    plain = daytona.create(CreateSandboxBaseParams(auto_stop_interval=9))
+    assert plain.auto_stop_interval == 9 and plain.process.code_run("print(1 + 1)").result == "2\n"
+    plain.delete()
     # Auto-delete 0: deleted as soon as it stops.
     sandbox.stop()
     with pytest.raises(DaytonaNotFoundError):

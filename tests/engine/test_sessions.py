@@ -91,7 +91,9 @@ def test_asynchronous_commands_take_input_and_run_one_after_another(shared: Any)
     process = shared.process
     process.create_session("s")
     first = run(shared, 'read a; read -r b; echo "got $a and $b"', run_async=True)
-    second = run(shared, "echo second", run_async=True)
+    # As older examples spell it; the SDK sends it on.
+    with pytest.warns(DeprecationWarning, match="var_async"):
+        second = run(shared, "echo second", var_async=True)
     assert first.exit_code is None and process.get_session_command("s", second.cmd_id).exit_code is None
     process.send_session_command_input("s", first.cmd_id, "y")
     process.send_session_command_input("s", first.cmd_id, "n o\\\n")
