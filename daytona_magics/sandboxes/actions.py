@@ -190,6 +190,12 @@ async def delete(binding: Binding, tell: Reporter, names: Sequence[str], *, sure
                 hint=f"To delete it all the same:  %sandbox delete --yes {shlex.join(names)}",
             )
 
+        if not sure and (used := [box.name for box in targets if states.of_another(binding, box)]):
+            raise SandboxUsageError(
+                f"{used[0]} is in use by another kernel, which would lose its variables and files",
+                hint=f"To delete it all the same:  %sandbox delete --yes {shlex.quote(used[0])}",
+            )
+
         async def one(box: AsyncSandbox) -> None:
             if bound is not None and box.id == bound.id:
                 await binding.unbind()

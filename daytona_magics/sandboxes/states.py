@@ -29,10 +29,13 @@ def theirs(binding: Binding, box: Any) -> str:
         return ""
     if not several.ours(binding, box):
         return "was not made by these magics on this machine"
+    return "is in use by another kernel" if of_another(binding, box) else ""
+
+
+def of_another(binding: Binding, box: Any) -> bool:
+    """Whether a sandbox was made by another kernel of this machine that lives, whoever is bound to it."""
     owner = box.labels.get(labels.KERNEL, "")
-    if owner != binding.who().kernel and identity.alive(owner):
-        return "is in use by another kernel"
-    return ""
+    return bool(owner != binding.who().kernel and identity.alive(owner))
 
 
 async def chosen(

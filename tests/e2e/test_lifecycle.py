@@ -269,6 +269,10 @@ def test_a_living_kernel_keeps_its_variables_to_itself(home: Path) -> None:
         assert second.run("%%sandbox\nx").ename == "NameError"
         assert second.run("%%sandbox\nopen('shared.txt').read()").result == "'s'"
         assert first.run("%%sandbox\nx").result == "'first'"
+        refused = second.run("%sandbox delete")
+        assert refused.ename == "SandboxUsageError" and "is in use by another kernel" in refused.traceback
+        assert first.run("%%sandbox\nx").result == "'first'"
+        assert first.run("%sandbox delete").status == "ok", "who made it may delete it"
 
 
 def test_the_sandbox_stops_when_the_kernel_is_shut_down(home: Path) -> None:
