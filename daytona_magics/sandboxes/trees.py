@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from daytona_magics.errors import SandboxError
-from daytona_magics.sandboxes import archives, files
+from daytona_magics.runtime import straight
+from daytona_magics.sandboxes import archives, files, transfers
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.archives import Unpacked
 from daytona_magics.sandboxes.binding import Binding
@@ -181,7 +182,7 @@ async def _receive(sandbox: Any, tell: Reporter, remote: str, archive: str, part
     free = shutil.disk_usage(part).free
     if info.size > free:
         raise SandboxError(f"{remote!r} has {info.size:,} bytes, and this disk has {free:,} free")
-    meter, limit = Meter(tell, f"downloading {remote}", int(info.size)), int(info.size) + files.GROWTH
+    meter = Meter(tell, f"downloading {remote}", int(info.size))
     source, sink = os.pipe()
     _widen(sink)
 
@@ -191,13 +192,8 @@ async def _receive(sandbox: Any, tell: Reporter, remote: str, archive: str, part
 
     unpacking = asyncio.ensure_future(asyncio.to_thread(run))
     try:
-        async with aclosing(files.content(sandbox, remote, archive)) as pieces:
-            async for piece in pieces:
-                meter.add(len(piece))
-                if meter.count > limit:
-                    raise SandboxError(f"{remote!r} was said to have {info.size:,} bytes, and more came")
-                await _settled(asyncio.to_thread(_write_all, sink, piece))
-    except BrokenPipeError:
+        await transfers.receive(sandbox, archive, remote, _Pipe(sink, remote, int(info.size)), meter)
+    except _Closed:
         await unpacking  # says why it stopped reading
         raise
     except OSError as error:
@@ -212,10 +208,44 @@ async def _receive(sandbox: Any, tell: Reporter, remote: str, archive: str, part
         raise SandboxError(f"{remote!r} cannot be written to this disk: {error.strerror}") from None
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+class _Closed(Exception):
+    """Nobody reads the pipe any more."""
+
+
+class _Pipe:
+    """Gives what comes to whoever reads a pipe.
+
+    Args:
+        fd: the pipe's end to write to, blocking.
+        shown: what messages call it.
+        said: its size, as the sandbox has said it.
+    """
+
+    def __init__(self, fd: int, shown: str, said: int) -> None:
+        self._fd, self._shown, self._said = fd, shown, said
+        self._room = memoryview(bytearray(straight.PIECE))
+
+    def expect(self, count: int) -> None:
+        if count > self._said + files.GROWTH:
+            raise SandboxError(f"{self._shown!r} was said to have {self._said:,} bytes, and more came")
+
+    def room(self) -> memoryview:
+        return self._room
+
+    def took(self, count: int) -> None:
+        view = self._room[:count]
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except BrokenPipeError:
+            raise _Closed from None
+
+    def pull(self, pipe: int, count: int) -> None:
+        try:
+            while count:
+                count -= os.splice(pipe, self._fd, count)
+        except BrokenPipeError:
+            raise _Closed from None
 
 
 async def export(binding: Binding, tell: Reporter, remote: str, target: Path) -> int:
