@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from daytona_magics.errors import GitError
-from daytona_magics.git import changing, failures, reading, talking
+from daytona_magics.git import carrying, changing, failures, reading, talking
+from daytona_magics.git.home import Home
 from daytona_magics.git.logins import Login
 from daytona_magics.git.repository import Repository
 from daytona_magics.notebook.collecting import collect
@@ -27,6 +28,8 @@ from daytona_magics.sandboxes.report import Reporter
 PATH, BRANCH = "daytona-magics/git-path", "daytona-magics/git-branch"
 BASE, URL, SYNC = "daytona-magics/git-base", "daytona-magics/git-url", "daytona-magics/git-sync"
 REMOTE = talking.ORIGIN
+#: The label URL of a branch that is pushed nowhere.
+NOWHERE = "none"
 #: Seconds the cells may take to go into the folder of the clone.
 WITHIN = 30.0
 
@@ -39,7 +42,7 @@ class Own:
         path: of the repository in the sandbox.
         branch: its name.
         base: the branch it began at.
-        url: where it is pushed.
+        url: where it is pushed; "" where there is no such place.
         sync: it is pushed after each cell.
     """
 
@@ -51,7 +54,7 @@ class Own:
 
     def labels(self) -> dict[str, str]:
         sync = "on" if self.sync else "off"
-        return {PATH: self.path, BRANCH: self.branch, BASE: self.base, URL: self.url, SYNC: sync}
+        return {PATH: self.path, BRANCH: self.branch, BASE: self.base, URL: self.url or NOWHERE, SYNC: sync}
 
 
 def own(sandbox: Any) -> Own | None:
@@ -59,7 +62,8 @@ def own(sandbox: Any) -> Own | None:
     told = dict(getattr(sandbox, "labels", None) or {})
     if not all(told.get(name) for name in (PATH, BRANCH, URL)):
         return None
-    return Own(told[PATH], told[BRANCH], told.get(BASE, ""), told[URL], told.get(SYNC) == "on")
+    url = "" if told[URL] == NOWHERE else told[URL]
+    return Own(told[PATH], told[BRANCH], told.get(BASE, ""), url, told.get(SYNC) == "on")
 
 
 async def keep(sandbox: Any, found: Own) -> None:
@@ -84,6 +88,17 @@ async def begin(
     """
     path = talking.folder_of(url)
     found = await talking.clone(tie, tell, url, path, login, branch=branch, **more)
+    return await _settle(tie, tell, found, failures.clean(url), branch)
+
+
+async def begin_here(tie: Binding, tell: Reporter, there: Home, branch: str) -> Own:
+    """As :func:`begin`, with a copy of a repository of this machine, which is pushed nowhere."""
+    found = await carrying.copy(tie, tell, there, branch)
+    return await _settle(tie, tell, found, "", branch)
+
+
+async def _settle(tie: Binding, tell: Reporter, found: Repository, url: str, branch: str | None) -> Own:
+    """Give a new clone the notebook's branch, write it down, and let the notebook's cells begin there."""
     status = await reading.status(found)
     if status.detached:
         raise GitError(f"{branch} is no branch, and a branch of the notebook's own begins at one")
@@ -92,8 +107,9 @@ async def begin(
         await changing.branch(found, mine)
     else:
         await found.run("symbolic-ref", "HEAD", f"refs/heads/{mine}", doing=f"making branch {mine}")
-    await _follow(found, mine)
-    made = Own(found.path, mine, status.branch, failures.clean(url))
+    if url:
+        await _follow(found, mine)
+    made = Own(found.path, mine, status.branch, url)
     await keep(found.sandbox, made)
     await enter(tie, tell, found.path)
     return made

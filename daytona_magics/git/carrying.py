@@ -1,9 +1,10 @@
 """What is only on this machine, carried into the notebook's clone: ``--repo . --include-dirty``.
 
-One patch has it all: commits that are not pushed, changes that are not committed, and files git does not
-track, for which a copy of the index is told of them. It begins at the newest commit both sides have, and is
-applied in the sandbox to the files alone. Ignored files stay here, and so do files whose names say that they
-hold keys, unless that is asked for; they are named.
+A repository with a remote is cloned from there; one without is copied, as a bundle of one branch. One patch
+has the rest: commits that are not pushed, changes that are not committed, and files git does not track, for
+which a copy of the index is told of them. It begins at the newest commit both sides have, and is applied in
+the sandbox to the files alone. Ignored files stay here, and so do files whose names say that they hold keys,
+unless that is asked for; they are named.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daytona_magics.errors import GitError
+from daytona_magics.git import repository
 from daytona_magics.git.home import Home
 from daytona_magics.git.repository import Repository
 from daytona_magics.git.views import line_of
 from daytona_magics.notebook.card import counted
 from daytona_magics.sandboxes import files, trees
+from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.report import Reporter
 
 #: Bytes of the patch, files git does not track, and names that are listed.
@@ -95,7 +98,8 @@ def changes(there: Home, base: str, *, secrets: bool) -> Changes:
         index = Path(folder) / "index"
         own = Path(there.text("rev-parse", "--path-format=absolute", "--git-path", "index"))
         if own.is_file():
-            shutil.copyfile(own, index)
+            # With its time: by that git knows which files may have changed since without looking different.
+            shutil.copy2(own, index)
         aside = {"GIT_INDEX_FILE": str(index)}
         for start in range(0, len(wanted), 200):
             _ran(there, aside, "add", "--intent-to-add", "--", *_literal(wanted[start : start + 200]))
@@ -127,6 +131,39 @@ def _ran(there: Home, env: dict[str, str], *words: str) -> bytes:
     if done.code:
         raise GitError(f"git {words[0]} on this machine: {done.said.strip()[:500]}")
     return done.out
+
+
+async def copy(tie: Binding, tell: Reporter, there: Home, branch: str) -> Repository:
+    """A clone in the sandbox of one branch of a repository of this machine, without a remote.
+
+    Raises:
+        GitError: nothing is committed on it, or it is too much.
+    """
+    sandbox = await tie.usable(tell)
+    tell.progress(f"packing {branch}")
+    with tempfile.TemporaryDirectory(prefix="daytona-magics-") as folder:
+        bundle = Path(folder) / "bundle"
+        words = ("bundle", "create", "-q", str(bundle), f"refs/heads/{branch}")
+        done = await asyncio.to_thread(there.git, *words)
+        if done.code:
+            raise GitError(f"packing {branch} of {there.top}: {done.said.strip()[:500]}", hint="git commit")
+        if (size := bundle.stat().st_size) > MOST:
+            raise GitError(
+                f"{branch} has {size >> 20:,} MiB, more than the {MOST >> 20} MiB that are copied at once",
+                code="TOO_MUCH",
+                hint="--repo URL  clones it from a server.",
+            )
+        data = bundle.read_bytes()
+    top = f"{(await repository.folder(tie, sandbox)).rstrip('/')}/{there.top.name}"
+    async with await trees.resting_place(sandbox) as place:
+        tell.progress(f"copying {branch}")
+        await files.asked("the repository", sandbox.fs.upload_file(data, place.path))
+        clone = ("clone", "-q", "--branch", branch, "--", place.path, top)
+        await repository.run(sandbox, "/", *clone, doing=f"copying {branch}")
+    found = Repository(tie, sandbox, top)
+    await found.run("remote", "remove", "origin", doing="leaving the copy without a remote")
+    repository.remember(sandbox, top)
+    return found
 
 
 async def carry(found: Repository, tell: Reporter, there: Home, *, secrets: bool) -> Changes:

@@ -12,6 +12,8 @@ from daytona_magics.errors import GitError
 from daytona_magics.git import logins
 from daytona_magics.git.logins import Login
 
+#: The code of the error about a repository that has no remote a sandbox could reach.
+NO_REMOTE = "NO_REMOTE"
 #: Seconds one question may take.
 WITHIN = 10
 _SSH = re.compile(
@@ -78,6 +80,7 @@ def reachable(url: str) -> str:
     if not found:
         raise GitError(
             f"{url} is on this machine, where a sandbox cannot reach it",
+            code=NO_REMOTE,
             hint="--repo URL  names one it can;  %sandbox upload  copies files.",
         )
     return found
@@ -91,6 +94,11 @@ def over_https(url: str) -> str:
     """
     found = _SSH.fullmatch(url)
     return f"https://{found['host'] or found['short']}/{found['path'].lstrip('/')}" if found else ""
+
+
+def current(folder: Path) -> str:
+    """The branch that is checked out; "" when HEAD is detached."""
+    return _git(folder, "symbolic-ref", "--short", "-q", "HEAD")
 
 
 def origin(folder: Path) -> Origin:
@@ -107,9 +115,10 @@ def origin(folder: Path) -> Origin:
     if not url:
         raise GitError(
             f"the repository of {folder} has no remote named origin",
+            code=NO_REMOTE,
             hint="--repo URL  clones one by its address.",
         )
-    branch = _git(folder, "symbolic-ref", "--short", "-q", "HEAD")
+    branch = current(folder)
     ahead = _git(folder, "rev-list", "--count", f"refs/remotes/origin/{branch}..HEAD") if branch else ""
     changed = _git(folder, "status", "--porcelain", "--untracked-files=normal")
     url, login = logins.apart(reachable(url))

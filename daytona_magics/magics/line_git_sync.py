@@ -32,7 +32,8 @@ class Source:
     """What ``--repo`` means.
 
     Attributes:
-        url: the address.
+        url: the address; "" for a repository of this machine that has none a sandbox can reach.
+        here: that repository.
         branch: to begin at; None for the remote's own.
         said: a warning.
         folder: of this machine, whose changes are carried along; None for none.
@@ -46,6 +47,7 @@ class Source:
     folder: Path | None = None
     secrets: bool = False
     login: Login | None = None
+    here: Path | None = None
 
 
 def source_of(repo: str, branch: str | None, *, carry: bool = False, secrets: bool = False) -> Source:
@@ -67,7 +69,13 @@ def source_of(repo: str, branch: str | None, *, carry: bool = False, secrets: bo
             raise SandboxUsageError("--include-dirty goes with --repo . or a folder of this machine")
         return Source(repo, branch)
     folder = notebook_folder() if repo == "." else folder
-    found = host.origin(folder)
+    try:
+        found = host.origin(folder)
+    except GitError as error:
+        if error.code != host.NO_REMOTE or not (branch or host.current(folder)):
+            raise
+        branch = branch or host.current(folder)
+        return Source("", branch, f"sync is off: {error}", folder if carry else None, secrets, here=folder)
     if branch is None and not found.branch:
         raise GitError("HEAD is detached here, so there is no current branch", hint="--branch BRANCH")
     if carry:
@@ -99,8 +107,8 @@ def begin_in_new(shell: Any, binding: Binding, source: Source, *, quiet: bool) -
     from daytona_magics.git import branching
 
     name = binding.bound().name
-    again = f"%sandbox_git clone {source.url} --sync"
-    again += f" --branch {source.branch}" if source.branch else ""
+    again = f"%sandbox_git clone {source.url} --sync" if source.url else "%sandbox create"
+    again += f" --branch {source.branch}" if source.branch and source.url else ""
     try:
         return begin(shell, binding, source, quiet=quiet)
     except (GitError, SandboxInterrupted) as error:
@@ -124,6 +132,8 @@ def begin(shell: Any, binding: Binding, source: Source, *, quiet: bool) -> Own:
     from daytona_magics.magics.line_git_remote import asking
 
     used: list[Login | None] = []
+    if source.here is not None:
+        return _begin_here(binding, source, quiet=quiet)
 
     async def once(tell: Teller, login: Login | None) -> Own:
         made = await branching.begin(binding, tell, source.url, source.branch, login)
@@ -136,6 +146,21 @@ def begin(shell: Any, binding: Binding, source: Source, *, quiet: bool) -> Own:
         note(f"cells are in {own.path}, on `{own.branch}`, which is pushed after each cell that commits")
         if source.said:
             note(source.said)
+    if source.folder is not None:
+        _carry(binding, own, source)
+    return own
+
+
+def _begin_here(binding: Binding, source: Source, *, quiet: bool) -> Own:
+    """A copy of a repository of this machine, whose branch is pushed nowhere."""
+    from daytona_magics.git import branching, home
+
+    there, branch = home.of(source.here or Path.cwd()), source.branch or ""
+    own = wait(lambda tell: branching.begin_here(binding, tell, there, branch), "copying the repository")
+    _switch(binding, own, None, on=False)
+    if not quiet:
+        note(f"cells are in {own.path}, on `{own.branch}`, a copy of {branch}")
+        note(f"{source.said}   (`%sandbox_git fetch --to {there.top}` brings commits back)")
     if source.folder is not None:
         _carry(binding, own, source)
     return own
@@ -234,6 +259,8 @@ def told(binding: Binding) -> str:
     found = _sync if _sync is not None and _sync.own == own else None
     if found is not None and found.off:
         return found.trouble
+    if not own.url:
+        return "sync is off: the repository has no remote"
     if not own.sync:
         return "sync is off: `%sandbox_git sync on` pushes after each cell"
     return f"{own.branch}, after each cell" + (
@@ -292,7 +319,7 @@ async def _own(found: Repository, *, make: bool) -> Own:
     from daytona_magics.git import branching, failures, reading
 
     own = branching.own(found.sandbox)
-    if own is not None and not (make and own.path != found.path):
+    if own is not None and not (make and (own.path != found.path or not own.url)):
         return own
     status = await reading.status(found)
     mine = status.branch.startswith("nb/")
@@ -387,9 +414,9 @@ def _card(binding: Binding) -> Card:
         own.branch,
         [
             ("began at", own.base),
-            ("pushed to", own.url),
+            ("pushed to", own.url or "nowhere: the repository has no remote"),
             ("repository", own.path),
-            ("to push", counted(left, "commit") if left else "nothing"),
+            ("to push", (counted(left, "commit") if left else "nothing") if own.url else ""),
             ("pushed", f"{counted(found.pushed, 'time')} by this kernel" if found is not None else ""),
             ("trouble", trouble),
         ],

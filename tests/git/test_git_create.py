@@ -150,6 +150,31 @@ def test_a_clone_that_is_interrupted_can_be_tried_again(house: House, away: Away
     assert "tool" in house.ok("%%sandbox bash\npwd").stdout
 
 
+def test_a_repository_without_a_remote_is_copied(
+    house: House, alone: None, tmp_path: Path, away: Away
+) -> None:
+    """Commits are allowed, nothing is pushed, and that is said; they come back as a branch."""
+    mine = tmp_path / "local"
+    away.git("init", "-q", "-b", "main", str(mine), at=tmp_path)
+    (mine / "a").write_text("one\n")
+    refused = house.kernel.run(f"%sandbox create --auto-stop 0 --repo {mine}", timeout=90)
+    assert refused.ename == "GitError" and "packing main" in refused.traceback, "nothing is committed"
+    house.ok("%sandbox delete -q")
+    away.git("add", ".", at=mine)
+    away.git("commit", "-qm", "one", at=mine)
+    (mine / "a").write_text("two\n")
+    made = house.ok(f"%sandbox create --auto-stop 0 --repo {mine} --include-dirty")
+    assert "sync is off" in made.notes and "has no remote named origin" in made.notes, made
+    assert house.ok("%%sandbox bash\ncat a; git remote").stdout == "two\n", made.notes
+    house.ok("%%sandbox_git commit -a --author 'Ada <a@b.c>'\nIn the sandbox")
+    assert "sync is off: the repository has no remote" in str(house.ok("%sandbox status").result)
+    assert "nowhere" in house.git("sync")
+    assert "no remote" in house.refused("sync on")
+    assert "1 commit →" in house.git(f"fetch --to {mine}")
+    assert "In the sandbox" in away.git("log", "--all", "--format=%s", at=mine)
+    assert away.git("status", "--porcelain", at=mine) == "M a", "the checkout is as it was"
+
+
 def test_a_clone_that_cannot_be(house: House, away: Away, alone: None) -> None:
     house.login(False)
     cell = house.kernel.run(f"{CREATE} {away.url}", timeout=90, allow_stdin=False)

@@ -298,6 +298,27 @@ def test_a_secret_with_a_name_that_is_no_text_stays(dirty: Path) -> None:
     assert "pass\ufffdword.key" in made.said()
 
 
+def test_a_change_within_the_second_of_the_commit_goes_along(project: Path) -> None:
+    """Of the same size and time as what was committed: git has to look into the file to see it."""
+    then = 1_700_000_000
+    for name in ("a", ".git/index"):
+        os.utime(project / name, (then, then))
+    git(project, "update-index", "--really-refresh")
+    index = project / ".git/index"
+    os.utime(index, (then, then))
+    (project / "a").write_text("one\nTWO\nthree\n")
+    os.utime(project / "a", (then, then))
+    where = home.of(project)
+    # The time of the last change of its entry cannot be set, so git is told not to look at it.
+    git(project, "config", "core.trustctime", "false")
+    os.utime(index, (then, then))
+    assert b"+TWO" in carrying.changes(where, "HEAD", secrets=False).patch
+    os.utime(index, (then + 9, then + 9))
+    assert carrying.changes(where, "HEAD", secrets=False).patch == b"", (
+        "the control: an index that is younger"
+    )
+
+
 def test_too_much_does_not_go_along(dirty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where, base = home.of(dirty), git(dirty, "rev-parse", "HEAD~1")
     monkeypatch.setattr(carrying, "MOST", 100)
