@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import SandboxUsageError
 from daytona_magics.magics.line_git import no_body, within
-from daytona_magics.magics.line_git_sync import notebook_folder
+from daytona_magics.magics.line_git_source import notebook_folder
 from daytona_magics.notebook.status import note
 
 if TYPE_CHECKING:

@@ -107,7 +107,8 @@ def clone(shell: Any, options: Any) -> None:
 def _clone_own(shell: Any, options: Any) -> None:
     """``%sandbox_git clone --sync URL``"""
     from daytona_magics import sandboxes
-    from daytona_magics.magics.line_git_sync import begin, source_of
+    from daytona_magics.magics.line_git_source import source_of
+    from daytona_magics.magics.line_git_sync import begin
 
     if any((options.path, options.commit, options.depth, options.insecure_skip_tls, options.sandbox)):
         raise SandboxUsageError(

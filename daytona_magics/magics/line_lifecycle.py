@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from daytona_magics import sandboxes
 from daytona_magics.errors import SandboxUsageError
-from daytona_magics.magics import line_git_sync, secrets
+from daytona_magics.magics import line_git_source, line_git_sync, secrets
 from daytona_magics.notebook.card import Card, Table, duration
 from daytona_magics.notebook.status import Teller, note, wait
 from daytona_magics.sandboxes import actions, labels, reaping, worktree
@@ -248,7 +248,7 @@ def create(shell: Any, options: Any) -> Handle | Table:
     if options.repo is not None:
         if options.count is not None:
             raise SandboxUsageError("--repo makes a branch for this notebook: leave out --count")
-        source = line_git_sync.source_of(
+        source = line_git_source.source_of(
             options.repo, options.branch, carry=options.include_dirty, secrets=options.include_secrets
         )
     if options.count is not None:

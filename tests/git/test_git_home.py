@@ -241,9 +241,9 @@ def test_git_and_the_page_know_the_same_files(project: Path) -> None:
 
 
 BEGIN = """from daytona_magics import sandboxes
-from daytona_magics.magics import line_git_sync
+from daytona_magics.magics import line_git_source, line_git_sync
 from pathlib import Path
-source = line_git_sync.Source({url!r}, 'main', folder=Path({folder!r}), secrets={secrets})
+source = line_git_source.Source({url!r}, 'main', folder=Path({folder!r}), secrets={secrets})
 line_git_sync.begin(get_ipython(), sandboxes.current(), source, quiet=False).path"""
 
 

@@ -20,12 +20,12 @@ from tests.kernel_client import Kernel
 pytestmark = pytest.mark.shard_group("git and this machine")
 
 BEGIN = """from daytona_magics import sandboxes
-from daytona_magics.magics import line_git_sync
-source = line_git_sync.Source({url!r}, None)
+from daytona_magics.magics import line_git_source, line_git_sync
+source = line_git_source.Source({url!r}, None)
 own = line_git_sync.begin(get_ipython(), sandboxes.current(), source, quiet=False)
 own.branch"""
 FROM_FOLDER = BEGIN.replace(
-    "line_git_sync.Source({url!r}, None)", "line_git_sync.source_of({folder!r}, 'main')"
+    "line_git_source.Source({url!r}, None)", "line_git_source.source_of({folder!r}, 'main')"
 )
 
 
