@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from daytona_magics.errors import GitError, SandboxError
 from daytona_magics.git import failures
 from daytona_magics.sandboxes import client as sdk
-from daytona_magics.sandboxes import files
+from daytona_magics.sandboxes import files, worktree
 from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.report import Reporter
 
@@ -213,15 +213,11 @@ async def folder(tie: Binding, sandbox: Any) -> str:
 
 
 async def _folders(tie: Binding, sandbox: Any) -> list[str]:
-    """The folders the notebook's cells are in: those in Python, then those in bash."""
-    found: dict[str, str] = {}
+    """The folders the notebook's cells are in, that of the newest cell first."""
+    found: list[str] = []
     if tie.channel is not None and not tie.channel.closed:
-        for one in (await tie.channel.status())["contexts"]:
-            where = one.get("directory")
-            if one.get("name") == tie.context and isinstance(where, str) and where:
-                found[str(one.get("language"))] = where
-    ordered = [found[language] for language in sorted(found, key=lambda one: one != "python")]
-    return list(dict.fromkeys(ordered)) or [str(await sandbox.get_work_dir())]
+        found = await worktree.folders(tie.channel, tie.context)
+    return found or [str(await sandbox.get_work_dir())]
 
 
 async def around(tie: Binding, sandbox: Any, where: str) -> tuple[Repository | None, str]:

@@ -64,10 +64,20 @@ async def look(binding: Binding) -> Worktree | None:
 
 async def folder(channel: Channel, binding: Binding) -> str:
     """The folder the notebook's cells are in."""
-    contexts = (await channel.status())["contexts"]
-    found = [one.get("directory") for one in contexts if one.get("name") == binding.context]
-    known = next((one for one in found if isinstance(one, str) and one), "")
-    return known or str(await sdk.asked(binding.bound().get_work_dir(), "asking for the folder"))
+    if found := await folders(channel, binding.context):
+        return found[0]
+    return str(await sdk.asked(binding.bound().get_work_dir(), "asking for the folder"))
+
+
+async def folders(channel: Channel, context: str) -> list[str]:
+    """The folders the cells of a context are in, Python's and the shell's: that of the newest cell first."""
+    found: list[tuple[int, str]] = []
+    for one in (await channel.status())["contexts"]:
+        where, last = one.get("directory"), one.get("last")
+        keeps = one.get("name") == context and one.get("language") in ("python", "bash")
+        if keeps and isinstance(where, str) and where:
+            found.append((last if isinstance(last, int) else 0, where))
+    return list(dict.fromkeys(where for _, where in sorted(found, key=lambda one: -one[0])))
 
 
 def parse(folder: str, text: str) -> Worktree:

@@ -133,7 +133,12 @@ def test_the_repository_is_the_one_around_the_cells(house: House) -> None:
     house.ok("%%sandbox\n%cd ~")
     house.ok(f"%%sandbox bash\ncd ~/{outer}/deep")
     assert f"/{outer})" in house.git("status"), "bash cells are cells, too"
+    house.ok(f"%%sandbox\n%cd ~/{outer}/deep/nested")
+    assert "deep/nested)" in house.git("status")
+    house.ok("%%sandbox bash\ntrue")
+    assert f"/{outer})" in house.git("status"), "the newest cell decides"
     house.ok("%%sandbox bash\ncd ~")
+    house.ok("%%sandbox\n%cd ~")
     assert "there is no folder" in house.refused("status -C nowhere")
     assert "is in no git repository" in house.refused("status -C /tmp")
     assert "inside of git's own folder" in house.refused(f"status -C {outer}/.git")

@@ -73,7 +73,7 @@ class Context(Pressing):
         self._fresh = False
         self._ending = False
         self._timers: list[Timer] = []
-        self._last_name = ""
+        self._last_name, self._last = "", 0  # name and number of the newest cell that began
         self._news = ""  # told at the start of the next cell
         self._last_pid = 0
         self._doomed = False  # the worker was told to die and has not; the next cell waits for that
@@ -100,6 +100,7 @@ class Context(Pressing):
             "queued": [e.id for e in self._queue],
             "late_output": self._late_log.path,
             "directory": self.directory or "",
+            "last": self._last,
         }
 
     # -- running -------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ class Context(Pressing):
         if self.current is not None or not self._queue or self._doomed:
             return
         execution = self.current = self._queue.popleft()
-        self._last_name = execution.request.name
+        self._last_name, self._last = execution.request.name, execution.stream
         self._ending = False
         self._asked = 0
         self._since = processes.now_ticks()
