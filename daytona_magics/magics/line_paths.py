@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from daytona_magics import sandboxes
-from daytona_magics.errors import SandboxUsageError
+from daytona_magics.errors import SandboxError, SandboxUsageError
 from daytona_magics.magics.line_files import amount, left_out, local_target
-from daytona_magics.notebook.card import Card, Table, size
+from daytona_magics.notebook.card import Card, Table, counted, size
+from daytona_magics.notebook.results import show
 from daytona_magics.notebook.status import note, wait
 from daytona_magics.sandboxes import paths, trees
 
@@ -100,7 +101,11 @@ def replace(shell: Any, options: Any) -> Table:
         cancelled="stopped waiting; some files may have been changed",
     )
     rows = [(one.file, "done" if one.success else f"failed: {one.error}") for one in found]
-    return Table(("file", "result"), rows, found)
+    table = Table(("file", "result"), rows, found)
+    if failed := [one for one in found if not one.success]:
+        show(table)
+        raise SandboxError(f"{len(failed)} of {counted(len(found), 'file')} could not be changed")
+    return table
 
 
 def find(shell: Any, options: Any) -> Table:

@@ -136,7 +136,11 @@ def test_verbs_inside_the_sandbox(kernel: Kernel) -> None:
     assert "0640" in str(ok(kernel, "%sandbox stat verbs/src/a.txt").result)
     assert "done" in str(ok(kernel, "%sandbox replace TODO DONE verbs/src/a.txt").result)
     assert ok(kernel, "%sandbox exec cat verbs/src/a.txt").stdout == "x DONE y\n"
-    assert "failed" in str(ok(kernel, "%sandbox replace a b verbs/none").result)
+    some = kernel.run("%sandbox replace DONE READY verbs/none verbs/src/a.txt")
+    assert some.ename == "SandboxError" and "1 of 2 files could not be changed" in some.traceback
+    shown = str(some.bundles())
+    assert "No such file" in shown and "done" in shown
+    ok(kernel, "%sandbox replace READY DONE verbs/src/a.txt")
     ok(kernel, "%sandbox chown daytona:daytona verbs/src/a.txt")
     ok(kernel, "%sandbox mkdir --mode 700 verbs/new/deep verbs/other")
     assert "drwx------" in str(ok(kernel, "%sandbox stat verbs/other").result)
