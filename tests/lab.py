@@ -139,15 +139,19 @@ class Lab:
             page = browser.new_context(viewport=viewport).new_page()
             watch(page)
             self.visit(page, name, front)
+        self.dress(page, dark)
+        page.wait_for_function(_IDLE, timeout=60_000)
+        page.evaluate(f"() => {{ {_RUN} }}")
+        page.wait_for_function(_ALL_RAN, arg=len(cells), timeout=120_000)
+        return page
+
+    def dress(self, page: Page, dark: bool) -> None:
+        """Give the page the dark theme, or the light one."""
         if dark != self._dark:
             # The server remembers it.
             self._dark = dark
             page.evaluate(_THEME, "JupyterLab Dark" if dark else "JupyterLab Light")
             page.wait_for_function("dark => document.body.dataset.jpThemeLight === String(!dark)", arg=dark)
-        page.wait_for_function(_IDLE, timeout=60_000)
-        page.evaluate(f"() => {{ {_RUN} }}")
-        page.wait_for_function(_ALL_RAN, arg=len(cells), timeout=120_000)
-        return page
 
     def visit(self, page: Page, name: str, front: str = "lab") -> None:
         """Open a notebook that is there, in the page; nothing is run."""

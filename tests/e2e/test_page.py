@@ -223,15 +223,22 @@ HONEST = {
 }
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_honest_output_looks_right(server: Lab, browser: Browser, dark: bool) -> None:
-    name = "dark" if dark else "light"
+@pytest.fixture(scope="module")
+def honest(server: Lab, browser: Browser) -> Iterator[Page]:
+    """A page in which all of them were shown."""
     cells = [f"%%sandbox -q\n{cell}" for cell, _ in HONEST.values()]
-    shown = server.open(browser, name, "%load_ext daytona_magics", *cells, dark=dark)
+    made = server.open(browser, "honest", "%load_ext daytona_magics", *cells)
+    yield made
+    made.context.close()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_honest_output_looks_right(server: Lab, honest: Page, dark: bool) -> None:
+    server.dress(honest, dark)
     try:
         # Cells below the fold are drawn when they come into sight.
         for at, (kind, (_, found)) in enumerate(HONEST.items(), start=1):
-            area = shown.locator(".jp-CodeCell").nth(at)
+            area = honest.locator(".jp-CodeCell").nth(at)
             area.scroll_into_view_if_needed()
             inside = area.locator(".jp-Cell-outputArea")
             if found.startswith("frame: "):
@@ -243,5 +250,4 @@ def test_honest_output_looks_right(server: Lab, browser: Browser, dark: bool) ->
                 width = target.evaluate("image => image.decode().then(() => image.naturalWidth)")
                 assert width > 0, kind
     finally:
-        screenshot(shown, name)
-        shown.context.close()
+        screenshot(honest, "dark" if dark else "light")
