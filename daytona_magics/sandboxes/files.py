@@ -29,6 +29,8 @@ from daytona_magics.sandboxes.transfers import put_stream as put_stream
 
 #: Bytes a file may grow while it is downloaded (a log does); beyond them the sandbox only fills the disk.
 GROWTH = 64 << 20
+#: Bytes that are read of a file of this machine which says that it has none.
+UNSAID = 64 << 20
 #: Bytes that are read or written at once.
 PIECE = 1 << 20
 #: Bytes of the log of what was printed between cells that are shown.
@@ -162,8 +164,14 @@ async def upload(binding: Binding, tell: Reporter, local: list[Path], target: st
     return sent
 
 
-def _pieces(file: BinaryIO) -> list[bytes]:
-    return list(iter(lambda: file.read(PIECE), b""))
+def _pieces(file: BinaryIO, path: Path) -> list[bytes]:
+    """All of a file that does not say how large it is. Raises SandboxError when it does not end."""
+    pieces: list[bytes] = []
+    while piece := file.read(PIECE):
+        pieces.append(piece)
+        if len(pieces) * PIECE > UNSAID:
+            raise SandboxError(f"{str(path)!r} says that it is empty, and has more than {UNSAID >> 20} MiB")
+    return pieces
 
 
 async def put_file(sandbox: Any, tell: Reporter, path: Path, where: str) -> int:
@@ -183,7 +191,7 @@ async def put_file(sandbox: Any, tell: Reporter, path: Path, where: str) -> int:
         size = info.st_size
         if not size:
             # A file of /proc says that it is empty.
-            pieces = await asyncio.to_thread(_pieces, file)
+            pieces = await asyncio.to_thread(_pieces, file, path)
             source, size = (lambda: pieces), sum(len(piece) for piece in pieces)
         try:
             await transfers.send(sandbox, source, size, where, where, meter)

@@ -29,6 +29,7 @@ from daytona_magics.runtime.variables import pack
 from daytona_magics.sandboxes import files, transfers, variables
 from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.meter import Meter
+from daytona_magics.sandboxes.report import Silent
 from tests.engine_process import IsolatedEngine, isolated_engine
 from tests.fault_proxy import FaultProxy
 
@@ -365,3 +366,13 @@ async def started_again(engine: IsolatedEngine, daytona: AsyncDaytona, sandbox: 
         except Exception:
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.2)
+
+
+async def test_a_file_of_this_machine_that_says_nothing_of_its_size_and_does_not_end(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = Path("/proc/self/status")
+    assert await files.put_file(way.sandbox, Silent(), status, "status") > 500, "the control: one that ends"
+    monkeypatch.setattr(files, "UNSAID", files.PIECE)
+    with pytest.raises(SandboxError, match="says that it is empty, and has more than"):
+        await files.put_file(way.sandbox, Silent(), Path("/dev/zero"), "zero")
