@@ -17,6 +17,12 @@ pytestmark = pytest.mark.shard_group("verbs and awkward repositories")
 ATTACK = "<img src=x onerror=alert(1)>\x1b[2J"
 
 
+def was_interrupted(cell: Cell) -> bool:
+    """It says that git was told to end; on a busy machine that it still is being told."""
+    said = str(cell)
+    return "git in the sandbox was told to stop" in said or "clean-up goes on in the background" in said
+
+
 def html_of(cell: Cell) -> str:
     return str(cell.bundles("execute_result")[-1]["text/html"])
 
@@ -230,8 +236,8 @@ def test_a_push_that_is_interrupted_is_ended_and_made_again(house: House) -> Non
     hub.until("grep -q 'receive-pack.* Basic' served/log", "the push has begun")
     house.kernel.interrupt()
     cell = house.kernel.finish(sent, timeout=90)
-    assert cell.status == "error" and "git in the sandbox was told to stop" in str(cell), cell
-    hub.until("! pgrep -f 'git push' >/dev/null", "git has ended")
+    assert was_interrupted(cell), cell
+    hub.until("! grep -sqzx '[p]ush' /proc/[0-9]*/cmdline", "git has ended")
     hub.sh("touch served/release")
     there = f"git -C served/{name} log --format=%s main"
     assert hub.sh(there) == "one" and hub.sh(f"find cut/.git served/{name} -name '*.lock'") == ""
