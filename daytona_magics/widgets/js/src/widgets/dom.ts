@@ -18,6 +18,19 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
+/** The same act at the next frame, once however often it is asked for until then. */
+export function oncePerFrame(act: () => void): () => void {
+  let waits = false;
+  return () => {
+    if (waits) return;
+    waits = true;
+    requestAnimationFrame(() => {
+      waits = false;
+      act();
+    });
+  };
+}
+
 /** A style sheet for the page, once. Every class in it begins with `dm-`. */
 export function style(id: string, text: string, root: Node): void {
   const place = root.getRootNode();

@@ -9,7 +9,7 @@
  * Whoever scrolls up stops following: the list then ends where it ended, so that nothing moves under the eyes, and
  * tells how much has come since.
  */
-import { h } from "./dom";
+import { h, oncePerFrame } from "./dom";
 import { element, empty, type Row } from "./log_rows";
 
 export const LINE = 18;
@@ -37,7 +37,6 @@ export class LogList {
   /** Where the list ends for who does not follow. */
   private frozen = 0;
   private top = 0;
-  private drawing = false;
   following = true;
   current = -1;
   /** The name of a source, or "" where it need not be shown. */
@@ -209,15 +208,10 @@ export class LogList {
 
   // -- drawing ---------------------------------------------------------------------------------------------------
 
-  draw(): void {
-    if (this.drawing) return;
-    this.drawing = true;
-    requestAnimationFrame(() => {
-      this.drawing = false;
-      this.paint();
-      this.onPainted();
-    });
-  }
+  readonly draw = oncePerFrame(() => {
+    this.paint();
+    this.onPainted();
+  });
 
   private size(): void {
     this.space.style.height = `${Math.min(TALLEST, this.count * LINE)}px`;

@@ -4,7 +4,7 @@
  * The focus stays on the list itself and `aria-activedescendant` names the row, so rows may come and go under the
  * reader's cursor.
  */
-import { h, size, visible } from "./dom";
+import { h, oncePerFrame, size, visible } from "./dom";
 import type { Folder, Row } from "./folders";
 
 const ROW = 24;
@@ -27,7 +27,6 @@ export class Rows {
   empty: () => string = () => "";
   private readonly id = `dm-tree-${++trees}`;
   private readonly space = h("div", { role: "presentation" });
-  private drawing = false;
 
   constructor(
     private readonly root: () => Folder,
@@ -79,14 +78,7 @@ export class Rows {
   }
 
   /** Draw soon, once. */
-  draw(): void {
-    if (this.drawing) return;
-    this.drawing = true;
-    requestAnimationFrame(() => {
-      this.drawing = false;
-      this.paint();
-    });
-  }
+  readonly draw = oncePerFrame(() => this.paint());
 
   private paint(): void {
     const { element, space } = this;
