@@ -159,9 +159,9 @@ def live(order: dict[str, Any]) -> None:
     os.dup2(2, 1)
     os.chdir(order["cwd"])
     os.environ.clear()
-    # A kernel ends when this is no longer its parent.
-    os.environ.update(order["env"], JPY_PARENT_PID=str(os.getppid()))
-    sys.argv = ["ipykernel_launcher", *order["argv"]]
+    os.environ.update(order["env"])
+    # A kernel ends when this is no longer its parent; of the environment that is read at the import only.
+    sys.argv = ["ipykernel_launcher", *order["argv"], f"--IPKernelApp.parent_handle={os.getppid()}"]
     from ipykernel import kernelapp
 
     kernelapp.launch_new_instance()
