@@ -1,4 +1,6 @@
-"""A way to previews of the embedded engine through the notebook's own server, for browsers elsewhere.
+"""What the notebook's own server does for us: a way to previews, and messages of kernels without delay.
+
+Previews of the embedded engine, for browsers elsewhere:
 
     {base url}daytona-magics/p/TOKEN/3000/…      goes to the engine's preview listener as /p/TOKEN/3000/…
     {base url}daytona-magics/p/TOKEN             204 when the listener knows the token
@@ -9,7 +11,11 @@ as jupyter-server-proxy does, refuses its scripts and sockets therefore. Here no
 token in the path is the proof, for one port of one sandbox, and nothing but previews can be reached by it.
 Neither cookies nor other credentials of the notebook go in, and no cookie comes out.
 
-Jupyter Server loads this where daytona-magics is installed beside it; it does nothing until it is asked.
+A kernel answers a key in a terminal, or a cell, with several small messages in a row. Jupyter Server leaves
+Nagle's algorithm on for them: all but the first wait until the browser's system acknowledges that one, which
+it puts off for 40 ms. So the connections of kernels get TCP_NODELAY.
+
+Jupyter Server loads this where daytona-magics is installed beside it.
 """
 
 from __future__ import annotations
@@ -40,6 +46,8 @@ _NOT_OUT = {
 }
 #: Bytes of one message of a web socket; pieces of a request's body that wait to be sent.
 MAX_MESSAGE, WAITING = 16 << 20, 8
+#: Jupyter Server's setting: the class of browsers' connections to kernels.
+_CONNECTIONS = "kernel_websocket_connection_class"
 _TOKEN = r"/daytona-magics(/p/[a-z0-9]{26}(?:/[0-9]{1,5}(?:/.*)?)?)"
 
 
@@ -48,8 +56,21 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
-    base = server.web_app.settings["base_url"]
-    server.web_app.add_handlers(".*$", [(url_path_join(base, _TOKEN), PreviewHandler)])
+    settings = server.web_app.settings
+    server.web_app.add_handlers(".*$", [(url_path_join(settings["base_url"], _TOKEN), PreviewHandler)])
+    if (connections := settings.get(_CONNECTIONS)) is not None:
+        settings[_CONNECTIONS] = without_delay(connections)
+
+
+def without_delay(connections: type[Any]) -> type[Any]:
+    """The server's class for browsers' connections to kernels, with TCP_NODELAY on each."""
+
+    async def connect(self: Any) -> Any:
+        self.websocket_handler.set_nodelay(True)
+        return await super(made, self).connect()
+
+    made: type[Any] = type(connections.__name__, (connections,), {"connect": connect})
+    return made
 
 
 def _listener() -> int:
@@ -194,6 +215,7 @@ class PreviewHandler(websocket.WebSocketHandler):
 
     def open(self, *_: str) -> None:
         """Both ends are there."""
+        self.set_nodelay(True)
         self._reading = asyncio.ensure_future(self._read())
 
     async def _read(self) -> None:

@@ -29,13 +29,27 @@ async def again(w: Walk, box: Any = None) -> Any:
     return await w(w.client.get, (box or w.box).id)
 
 
+async def reaches(w: Walk, box: Any, state: str) -> Any:
+    """Wait until this object and one that is asked for now tell this state; returns the latter.
+
+    The SDK's objects hear of changes by events as well, also of the last change but one, and late.
+    """
+
+    async def told() -> Any:
+        found = await again(w, box)
+        return found if box.state == found.state == state else None
+
+    return await w.until(told, f"it is {state}")
+
+
 @walks("Daytona.create", "Daytona.get", "Daytona.list", "Daytona.delete")
 async def creating(w: Walk) -> None:
     """a program inside sees its environment; it is found by name, id and label, and gone once deleted"""
     name = f"walk-{w.flavour}"
     box = await made(w, name=name, env_vars={"WALK": "ed"}, labels={"walk": w.flavour}, auto_stop_interval=7)
     assert await w.sh("echo $WALK", box) == "ed"
-    assert (box.state, box.name, box.auto_stop_interval) == ("started", name, 7)
+    found = await reaches(w, box, "started")
+    assert (found.name, found.auto_stop_interval) == (box.name, box.auto_stop_interval) == (name, 7)
     assert (await w(w.client.get, name)).id == (await w(w.client.get, box.id)).id == box.id
     wanted = ListSandboxesQuery(labels={"walk": w.flavour}, limit=1)
     assert [one.id for one in await w.all(w.client.list, wanted)] == [box.id]

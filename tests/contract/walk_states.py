@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.contract.walk import Walk, walks
-from tests.contract.walk_sandbox import again, made
+from tests.contract.walk_sandbox import again, made, reaches
 
 COUNT = b"""
 import time
@@ -37,19 +37,6 @@ async def _kept(w: Walk, box: Any) -> None:
     """The file is there and the process is not."""
     assert await w.sh("cat file", box) == "kept"
     assert not await runs(w, box)
-
-
-async def reaches(w: Walk, box: Any, state: str) -> Any:
-    """Wait until this object and one that is asked for now tell this state; returns the latter.
-
-    The SDK's objects hear of changes by events as well, also of the last change but one, and late.
-    """
-
-    async def told() -> Any:
-        found = await again(w, box)
-        return found if box.state == found.state == state else None
-
-    return await w.until(told, f"it is {state}")
 
 
 @walks("Daytona.stop", "Daytona.start", "Sandbox.stop", "Sandbox.start")

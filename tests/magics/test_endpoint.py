@@ -221,12 +221,14 @@ def test_the_card_says_how_far_a_limit_holds_and_what_can_be_reached() -> None:
     assert line_lifecycle._size(box, limits) == (
         "2 CPU (approximated), 1 GiB memory (enforced), 3 GiB disk (advisory)"
     )
-    assert "public addresses" in line_lifecycle._network(box, {"way_out": "x"}, embedded=True)
-    assert line_lifecycle._network(box, None, embedded=False) == ""
+    assert "public addresses" in line_lifecycle.network(box, {"way_out": "x"}, "embedded")
+    assert line_lifecycle.network(box, None, "embedded") == "none"
+    assert line_lifecycle.network(box, None, "self-hosted") == ""
+    assert "tiers 1 and 2" in line_lifecycle.network(box, None, "cloud")
     box.domain_allow_list = "pypi.org"
-    assert line_lifecycle._network(box, None, embedded=False) == "only pypi.org"
+    assert line_lifecycle.network(box, None, "cloud") == "only pypi.org"
     box.network_block_all = True
-    assert line_lifecycle._network(box, {"way_out": "x"}, embedded=True) == "blocked"
+    assert line_lifecycle.network(box, {"way_out": "x"}, "embedded") == "blocked"
 
 
 def test_titles() -> None:
