@@ -19,6 +19,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -56,6 +57,8 @@ IMPORTS = (
     "daytona_magics.sandboxes.several",
     "daytona_magics.sandboxes.transfers",
 )
+#: Kernels are started in threads, too.
+_MAKING = threading.Lock()
 
 
 class Forked:
@@ -108,14 +111,16 @@ class KernelNursery:
             # A key that interrupts the tests is not for it.
             start_new_session=True,
         )
+        self._one = threading.Lock()
         atexit.register(self._process.kill)
 
     def fork(self, argv: list[str], env: dict[str, str], cwd: str) -> Forked:
         """A kernel that was told `argv`, ``-m ipykernel_launcher`` left out."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps({"argv": argv, "env": env, "cwd": cwd}) + "\n")
-        self._process.stdin.flush()
-        return Forked(int(self._process.stdout.readline()))
+        with self._one:
+            self._process.stdin.write(json.dumps({"argv": argv, "env": env, "cwd": cwd}) + "\n")
+            self._process.stdin.flush()
+            return Forked(int(self._process.stdout.readline()))
 
 
 def early(env: dict[str, str]) -> dict[str, str]:
@@ -134,9 +139,14 @@ def search_path(env: Mapping[str, str]) -> str:
 
 
 @cache
-def nursery(pid: int) -> KernelNursery:
-    """That of the process `pid`, which is this one."""
+def _nursery(pid: int) -> KernelNursery:
     return KernelNursery()
+
+
+def nursery() -> KernelNursery:
+    """That of this process."""
+    with _MAKING:
+        return _nursery(os.getpid())
 
 
 class Forking(LocalProvisioner):  # type: ignore[misc]
@@ -146,7 +156,7 @@ class Forking(LocalProvisioner):  # type: ignore[misc]
         env = kwargs["env"]
         if cmd[1:3] != ["-m", "ipykernel_launcher"] or early(env) != usual():
             return await super().launch_kernel(cmd, **kwargs)
-        made = nursery(os.getpid()).fork(cmd[3:], env, kwargs["cwd"])
+        made = nursery().fork(cmd[3:], env, kwargs["cwd"])
         self.process, self.pid, self.pgid = made, made.pid, made.pid
         return self.connection_info
 
