@@ -38,7 +38,7 @@ CONTROL_HOST = "nothing-leaves.invalid"
 
 PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.shards", "-rfEsxX", "--durations=40")
 #: A shard waits for half of its time, so a few more of them than cores.
-SHARDS = (os.cpu_count() or 1) + 1
+SHARDS = (os.cpu_count() or 1) + 2
 
 
 def main(arguments: list[str]) -> int:
@@ -115,17 +115,17 @@ def in_shards(count: int, command: list[str]) -> int:
 
     for _ in range(count):
         start()
+    teller = subprocess.Popen([*PYTEST, "-p", "no:cacheprovider"], env=environment)
     try:
-        with subprocess.Popen([*PYTEST, "-p", "no:cacheprovider"], env=environment) as teller:
-            while teller.poll() is None:
-                time.sleep(0.2)
-                if len(shards) == count and (folder / AGAIN).exists():
-                    start(**{AGAIN_VARIABLE: (folder / AGAIN).read_text()})
-        return teller.returncode
+        while (status := teller.poll()) is None:
+            time.sleep(0.2)
+            if len(shards) == count and (folder / AGAIN).exists():
+                start(**{AGAIN_VARIABLE: (folder / AGAIN).read_text()})
+        return status
     finally:
-        for shard in shards:
-            shard.kill()
-            shard.wait()
+        for process in (*shards, teller):
+            process.kill()
+            process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
