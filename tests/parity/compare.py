@@ -52,6 +52,8 @@ _SAME = (
     (re.compile(r"\b\d+\.py, line"), "Cell In[#], line"),
     (re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)? (?:ns|[µμu]s|ms|s)\b"), "TIME"),
     (re.compile(r"(?:\d+ h )?\d+min TIME"), "TIME"),
+    # What %timeit adds when the machine was busy in one of its runs.
+    (re.compile(r"The slowest run took [\d.]+ times longer[^\n]*\n"), ""),
     (re.compile(r"(?<![\w./~-])[\w./~-]*/(site-packages|lib/python3\.\d+)/"), r"\1/"),
     (re.compile(r"line \d+ in run_code"), "line # in run_code"),
     # A terminal's line ends: a local command has a terminal.
