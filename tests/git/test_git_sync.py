@@ -372,7 +372,7 @@ def test_where_the_notebooks_repository_comes_from(here: Path) -> None:
         ("ssh://git@git.example.org:2222/me/x", "https://git.example.org/me/x"),
         ("https://example.org/x", "https://example.org/x"),
         ("ssh://git.example.org/me/x", "https://git.example.org/me/x"),
-        ("work:me/x.git", "https://work/me/x.git"),
+        ("nickname:me/x.git", "https://nickname/me/x.git"),
     ],
 )
 def test_ssh_becomes_https(url: str, reached: str) -> None:
