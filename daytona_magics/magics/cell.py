@@ -143,12 +143,13 @@ def _run(
 ) -> tuple[CellOutput, Pump]:
     from daytona_magics.notebook import flow, spool
     from daytona_magics.notebook.pump import Pump
+    from daytona_magics.sandboxes import executing
 
     if carried and not options.quiet:
         whole.mark(whole.called(binding.bound().name))
     pump = Pump(
-        lambda sink, window: binding.run(
-            channel, request, carrier.watched(sink, window), window, keep_above=flow.KEEP_ABOVE
+        lambda sink, window: executing.execute(
+            binding, channel, request, carrier.watched(sink, window), window, keep_above=flow.KEEP_ABOVE
         ),
         lambda level: channel.interrupt(request.id, level),
         lambda number, answer: channel.answer(

@@ -128,12 +128,15 @@ def _given(ties: Ties, carriers: list[Carrier], results: Results) -> dict[str, d
 
 def _run(own: ExecRequest, carrier: Carrier, tie: Binding, channel: Channel) -> Run:
     from daytona_magics.notebook.several import Run
+    from daytona_magics.sandboxes import executing
 
     sandbox = tie.bound()
     return Run(
         name=sandbox.name,
         owner=sandbox.id,
-        start=lambda sink, window: tie.run(channel, own, carrier.watched(sink, window), window),
+        start=lambda sink, window: executing.execute(
+            tie, channel, own, carrier.watched(sink, window), window
+        ),
         interrupt=lambda level: channel.interrupt(own.id, level),
         answer=lambda number, answer: channel.answer(
             own.id, number, answer.text, error=answer.error, end=answer.end

@@ -275,6 +275,7 @@ def run_empty(binding: Binding, made: Carrier) -> dict[str, Any]:
     from daytona_magics.notebook.status import wait
     from daytona_magics.runtime.events import Done, Error, FlowWindow
     from daytona_magics.runtime.records import ExecRequest
+    from daytona_magics.sandboxes import executing
 
     quiet = made._quiet
     channel = binding.open_channel() or wait(binding.ready, "getting a sandbox", quiet=quiet)
@@ -294,7 +295,7 @@ def run_empty(binding: Binding, made: Carrier) -> dict[str, Any]:
 
     async def run(tell: Any) -> Done:
         try:
-            return await binding.run(channel, request, made.watched(keep, window), window)
+            return await executing.execute(binding, channel, request, made.watched(keep, window), window)
         except BaseException:
             # Whether cancelled or broken: nothing of it is to go on.
             if not channel.closed:

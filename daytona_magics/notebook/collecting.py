@@ -20,6 +20,7 @@ from daytona_magics.notebook.terminal import clean
 from daytona_magics.runtime import events
 from daytona_magics.runtime.channel import Channel
 from daytona_magics.runtime.records import ExecRequest
+from daytona_magics.sandboxes import executing
 from daytona_magics.sandboxes.binding import Binding
 
 #: Called with "stdout" or "stderr" and a piece of text, as it comes, on the loop thread.
@@ -130,7 +131,7 @@ async def collect(
             broken.append(error)
             running.cancel()
 
-    running = asyncio.ensure_future(tie.run(channel, request, sink, collector.window))
+    running = asyncio.ensure_future(executing.execute(tie, channel, request, sink, collector.window))
     try:
         done = await asyncio.shield(running)
     except asyncio.CancelledError:

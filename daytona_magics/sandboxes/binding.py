@@ -14,15 +14,13 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from daytona_magics.config import SandboxConfig
 from daytona_magics.engine import loopback, places
-from daytona_magics.errors import SandboxError, SandboxGone, SandboxUnreachable
-from daytona_magics.runtime.channel import Channel, ExecRequest
-from daytona_magics.runtime.events import Done, Event, FlowWindow, Reconnecting
+from daytona_magics.errors import SandboxError, SandboxGone
+from daytona_magics.runtime.channel import Channel
 from daytona_magics.sandboxes import attaching, identity, keys, labels, making
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint as endpoints
@@ -39,8 +37,6 @@ TRUSTED_FOR = 10.0
 HINT_WITHIN = 0.5
 #: States that become another by themselves, soon.
 PASSING = ("creating", "starting", "stopping", "pausing", "resuming", "archiving", "restoring", "resizing")
-#: Seconds one sign of activity may take.
-BEAT_WITHIN = 10.0
 
 
 class Binding:
@@ -84,7 +80,6 @@ class Binding:
         self._choice: tuple[str, ...] = ()
         self._lock: asyncio.Lock | None = None
         self._sweeping: asyncio.Future[int] | None = None
-        self._reviving: asyncio.Future[str] | None = None
 
     # -- the way to a channel --------------------------------------------------------------------------
 
@@ -318,6 +313,11 @@ class Binding:
         """When a cell last ran in the bound sandbox, by the monotonic clock; 0 before."""
         return self._used
 
+    def ended(self) -> None:
+        """A cell has ended in the bound sandbox, or in its connection."""
+        self._used = time.monotonic()
+        self.ran += 1
+
     @property
     def gone(self) -> bool:
         """The bound sandbox was found deleted, and nobody has decided yet what comes next."""
@@ -368,88 +368,3 @@ class Binding:
         self._boot = info.boot
         self._used = time.monotonic()
         return self.channel
-
-    # -- running a cell --------------------------------------------------------------------------------
-
-    async def run(
-        self,
-        channel: Channel,
-        request: ExecRequest,
-        sink: Callable[[Event], None],
-        window: FlowWindow,
-        *,
-        keep_above: float = float("inf"),
-    ) -> Done:
-        """Execute on the channel, with signs of activity while it runs; errors name the real cause."""
-        box = self.sandbox
-        beating: list[asyncio.Task[None]] = []
-
-        def begin() -> None:
-            beating.append(asyncio.ensure_future(self._heartbeat()))
-
-        # Most cells have ended before their first beat.
-        first = asyncio.get_running_loop().call_later(self.config.heartbeat, begin)
-
-        def watched(event: Event) -> None:
-            if isinstance(event, Reconnecting) and event.attempt == 2:
-                self._revive()
-            sink(event)
-
-        try:
-            return await channel.execute(request, watched, window, keep_above=keep_above)
-        except SandboxUnreachable as error:
-            raise await self._why(error, box) from None
-        finally:
-            first.cancel()
-            for task in beating:
-                task.cancel()
-            self._used = time.monotonic()
-            self.ran += 1
-
-    def _revive(self) -> None:
-        """A connection to the embedded engine is lost: if the engine died, nobody else will start it."""
-        if self.endpoint is not None and self.endpoint.kind == "embedded":
-            self._reviving = asyncio.ensure_future(asyncio.to_thread(endpoints.revive))
-
-    async def _heartbeat(self) -> None:
-        """A running process does not reset auto-stop; this does. A missed beat is made up by the next."""
-        while self.config.heartbeat > 0:
-            if self.sandbox is not None:
-                with suppress(asyncio.TimeoutError, sdk.error_class()):
-                    # Cancelled with this task and when it takes too long: no request outlives its cell.
-                    await asyncio.wait_for(self.sandbox.refresh_activity(), BEAT_WITHIN)
-            await asyncio.sleep(self.config.heartbeat)
-
-    async def _why(self, error: SandboxUnreachable, box: AsyncSandbox | None) -> SandboxError:
-        """A channel broke for good: ask the endpoint whether its sandbox stopped or is gone."""
-        # Who closed it (a panel, say) may be changing the sandbox: what became of it is known afterwards.
-        changing = self.channel is None and self.locked().locked()
-        async with self.locked():
-            mine = box is not None and self.sandbox is box
-            if mine:
-                await self.close_channel()
-        if box is None:
-            return error
-        before = state_of(box)
-        try:
-            await box.refresh_data(request_timeout=5)
-        except sdk.error_class() as second:
-            if not sdk.not_found(second):
-                return error
-            return self.lost() if mine else sdk.gone(box, "started" if before == "destroyed" else before)
-        state = state_of(box)
-        if state in ("destroyed", "destroying"):
-            return self.lost() if mine else sdk.gone(box, "started")
-        if changing and mine and state == "started":
-            return SandboxUnreachable(f"sandbox {box.name} was stopped and started while the cell ran in it")
-        if state == "paused":
-            return SandboxUnreachable(
-                f"sandbox {box.name} is paused: the cell stands still with it and goes on when it wakes",
-                hint="%sandbox start  wakes it; then  %sandbox jobs  shows the cell.",
-            )
-        if state != "started":
-            return SandboxUnreachable(
-                f"sandbox {box.name} is {state}: the cell was ended, variables were lost, files kept",
-                hint="The next cell starts it again.",
-            )
-        return error

@@ -23,7 +23,7 @@ from daytona_magics.config import SandboxConfig
 from daytona_magics.errors import EndpointError, SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime.channel import ExecRequest
 from daytona_magics.runtime.events import Done, FlowWindow
-from daytona_magics.sandboxes import attaching, labels, making
+from daytona_magics.sandboxes import attaching, executing, labels, making
 from daytona_magics.sandboxes import binding as bindings
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.binding import Binding
@@ -88,7 +88,7 @@ def binding(sandbox: Sandbox, channel: Channel, **settings: Any) -> Any:
 
 
 async def run(made: Any) -> Done:
-    return await made.run(made.channel, REQUEST, lambda event: None, FlowWindow())
+    return await executing.execute(made, made.channel, REQUEST, lambda event: None, FlowWindow())
 
 
 async def test_a_long_cell_gives_signs_of_activity_and_a_missed_one_does_no_harm() -> None:
@@ -101,7 +101,7 @@ async def test_a_long_cell_gives_signs_of_activity_and_a_missed_one_does_no_harm
 
 
 async def test_a_sign_that_hangs_is_given_up_and_ends_with_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bindings, "BEAT_WITHIN", 0.05)
+    monkeypatch.setattr(executing, "BEAT_WITHIN", 0.05)
     box = Sandbox()
     box.hangs = True
     most: list[int] = []
