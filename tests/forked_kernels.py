@@ -12,6 +12,7 @@ run in it before. An order whose environment a running Python cannot take over i
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import json
 import os
@@ -87,8 +88,9 @@ class Forked:
         return 0
 
     def send_signal(self, number: int) -> None:
-        """Raises ProcessLookupError when it has ended."""
-        signal.pidfd_send_signal(self._handle, number)
+        """To one that has ended nothing is sent, as by a ``Popen``."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)

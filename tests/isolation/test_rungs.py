@@ -5,6 +5,7 @@ Run as root the whole file is run once more as an ordinary user that exists nowh
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -259,6 +260,36 @@ def test_configuration_in_a_prefix_is_hidden(rung: Rung, monkeypatch: pytest.Mon
         assert ("password" in found) == (rung.launcher.level == "L3")
         second = rung.spawn()
         assert "password" not in execute(rung, second, read)
+    finally:
+        rung.run(launcher.stop())
+        rung.launcher = former
+        trees.remove_tree(prefix)
+
+
+@pytest.mark.parametrize("rung", ["L3 by bubblewrap"], indirect=True)
+def test_what_is_to_be_covered_may_go_while_bubblewrap_starts(
+    rung: Rung, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody removes a pip.conf between the look at the prefix and the mount over it."""
+    prefix, tools = rung.folder / "prefix", rung.folder / "tools"
+    for folder in (prefix / "lib", tools):
+        folder.mkdir(parents=True)
+    (tools / "bwrap").write_text(
+        f"#!/bin/sh\n[ -e {prefix}/pip.conf ] && rm {prefix}/pip.conf && echo >>{prefix}/lib/tries\n"
+        f'exec {shutil.which("bwrap")} "$@"\n'
+    )
+    (tools / "bwrap").chmod(0o755)
+    monkeypatch.setattr(sys, "exec_prefix", str(prefix))
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    launcher = Launcher(stderr_dir=rung.folder / "err-going", **rung.asked)
+    (prefix / "pip.conf").write_text("password ")
+    rung.run(launcher.start())
+    former, rung.launcher = rung.launcher, launcher
+    try:
+        (prefix / "pip.conf").write_text("password ")
+        box = rung.spawn()
+        assert "password" not in execute(rung, box, f"cat {prefix}/pip.conf 2>&1; true")
+        assert (prefix / "lib/tries").read_text() == "\n\n"
     finally:
         rung.run(launcher.stop())
         rung.launcher = former

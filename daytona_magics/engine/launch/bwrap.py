@@ -29,6 +29,8 @@ from .fence import hidden_places
 from .namespaces import INSIDE_UID
 
 HOME = "/home/daytona"
+#: How its complaints begin.
+FAILED = "bubblewrap failed"
 
 #: Rooms of the package whose code runs inside.
 _ROOMS = ("launch", "toolbox")
@@ -107,7 +109,7 @@ def start(
         os.close(info_read)
     if first is None:
         os.waitpid(pid, 0)
-        raise OSError(0, complaint(said_read) or "bubblewrap failed and said nothing")
+        raise OSError(0, complaint(said_read) or f"{FAILED} and said nothing")
     return pid, first, said_read
 
 
@@ -116,7 +118,7 @@ def complaint(said: int) -> str:
     os.set_blocking(said, False)
     with contextlib.suppress(BlockingIOError):
         if text := os.read(said, 4000).decode("utf-8", "replace").strip():
-            return f"bubblewrap failed: {text}".replace("\n", "; ")
+            return f"{FAILED}: {text}".replace("\n", "; ")
     return ""
 
 

@@ -366,6 +366,17 @@ class Launcher:
         `on_process` is called on the loop as soon as the sandbox has a first process: that still closes the
         sandbox around itself and runs nothing of the user, so what bounds it from outside can be done beside.
         """
+        try:
+            return await self._spawn(spec, on_process)
+        except LaunchError as error:
+            if not str(error).startswith(bwrap.FAILED):
+                raise
+            _log.warning("%s: once more: a file that was to be covered may have gone meanwhile", error)
+            return await self._spawn(spec, on_process)
+
+    async def _spawn(
+        self, spec: SandboxSpec, on_process: Callable[[SandboxProcess], None] | None
+    ) -> SandboxProcess:
         control = self._control
         if control is None:
             raise LaunchError("the embedded engine is not ready to start sandboxes")
