@@ -146,10 +146,14 @@ class ScriptedServer:
         if not upgraded:
             # A client may hang up when it has seen the head of a refusal.
             self.played.add(found.name)
-        await self._say(writer, head + b"\r\n\r\n" + body)
+        talk, greeting = found.steps[2:], b""
+        if upgraded and talk and talk[0].kind.startswith("<"):
+            # The SDK's synchronous client takes an upgrade for failed that nothing follows within 0.1 s.
+            greeting = self._framed(talk.pop(0))
+        await self._say(writer, head + b"\r\n\r\n" + body, greeting)
         if not upgraded:
             return True
-        await self._talk(found.steps[2:], reader, writer)
+        await self._talk(talk, reader, writer)
         self.played.add(found.name)
         while (await self._frame(reader, writer))[0] != CLOSE:
             pass
@@ -223,7 +227,7 @@ class ScriptedServer:
                 break
             elif step.kind.startswith("<"):
                 try:
-                    await self._say(writer, frame(OPCODES[step.kind[1:]], self._filled(step.data)))
+                    await self._say(writer, self._framed(step))
                 except ConnectionError:
                     # A client hangs up when it has what it wants; not before it has said its part.
                     if any(later.kind.startswith(">") and later.kind != ">close" for later in steps[number:]):
@@ -248,12 +252,20 @@ class ScriptedServer:
             elif first & 15 != PONG:
                 return first & 15, payload
 
-    async def _say(self, writer: asyncio.StreamWriter, data: bytes) -> None:
-        """One byte at a time: what a client makes of it must not depend on how it arrives."""
-        for byte in data:
+    def _framed(self, step: Step) -> bytes:
+        return frame(OPCODES[step.kind[1:]], self._filled(step.data))
+
+    async def _say(self, writer: asyncio.StreamWriter, data: bytes, at_once: bytes = b"") -> None:
+        """One byte at a time: what a client makes of it must not depend on how it arrives.
+
+        Args:
+            data: what is said.
+            at_once: what the last byte of it brings with it.
+        """
+        for at in range(len(data)):
             if writer.is_closing():
                 raise ConnectionError("the client went away")
-            writer.write(bytes([byte]))
+            writer.write(data[at : at + 1] + (at_once if at + 1 == len(data) else b""))
             await asyncio.sleep(0)
         await writer.drain()
 
