@@ -224,6 +224,18 @@ def test_a_file_beside_it_is_followed_through_rotation(log: Log) -> None:
 
 
 def test_the_whole_log_is_saved(log: Log) -> None:
+    # Whichever tests ran before this one: the job has printed all it will, and a file is followed beside it.
+    log.sandbox("exec touch go")
+    log.counts(re.compile(r"^80[4-9] lines$"))
+    path = f"~/{unique('saved')}.log"
+    log.append(path, "to be saved")
+    log.box.get_by_role("button", name="Add …").click()
+    log.box.get_by_role("menuitem", name="A file …").click()
+    log.box.get_by_role("textbox", name="Path of the file").fill(path)
+    log.press("Enter")
+    log.list.focus()
+    log.press("End")
+    log.shows("to be saved")
     log.box.get_by_role("button", name="Download").click()
     with log.page.expect_download() as download:
         log.box.get_by_role("menuitem", name="Cell In[2]").click()
@@ -235,7 +247,7 @@ def test_the_whole_log_is_saved(log: Log) -> None:
     with log.page.expect_download() as download:
         log.box.get_by_role("menuitem", name="All, as they").click()
     shown = Path(download.value.path()).read_text()
-    assert "later 299" in shown and "~/app.log: new file\n" in shown
+    assert "later 299" in shown and f"{path}: to be saved\n" in shown
 
 
 def test_an_end_and_a_line_of_8_mib_are_shown(log: Log) -> None:
