@@ -8,6 +8,9 @@ The browser is told nothing of what happens in a frame of another origin. So thi
 itself (:mod:`daytona_magics.sandboxes.previewing`): whether the server answers, whether the page may be
 framed, and whether it changed since a cell ran. Looking is no activity, so an open preview keeps no sandbox
 awake.
+
+A widget may be in several views (two tabs of a browser), each at a port and a path of its own. What is known
+of a port, its address above all, is one thing for all of them (:class:`_Door`).
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 #: A signed address that ends sooner, in seconds or as a part of its whole time, is not given to another view.
 FRESH, PART = 300.0, 0.5
+#: Ports that one widget knows the addresses of; of more, the one that was asked for longest ago ends.
+MOST_DOORS = 8
 #: Bytes of a server's output that are shown beside a preview.
 LOG_BYTES = 8192
 #: Characters of the page's text in the record.
@@ -70,45 +75,42 @@ class Preview(LiveWidget):
             raise SandboxUsageError(f"an address is good for 10 to 86,400 seconds, not {seconds}")
         self.port, self.path = previewing.check_port(port), previewing.check_path(path)
         self._seconds, self._seen = seconds, seen
-        self._signed: Signed | None = None
-        self._signed_for: Any = None
-        self._signing, self._over = asyncio.Lock(), False
-        self._eye: previewing.Eye | None = None
-        self._eye_for: tuple[Any, ...] = ()
+        self._seen_at = self.port, self.path
+        self._doors: dict[tuple[str, int, str], _Door] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._over = False
         self._unfollow: Callable[[], None] = lambda: None
         super().__init__(binding, view={"port": self.port, "path": self.path})
         if self._live:
             self._unfollow = _follow_cells(self)
 
     def released(self) -> None:
-        """Its address stops working."""
+        """Its addresses stop working."""
         self._unfollow()
         self._over = True
-        self._ending = asyncio.ensure_future(self._end())
-
-    async def _end(self) -> None:
-        # One that is being made is taken back, too.
-        async with self._signing:
-            with suppress(SandboxError):
-                await self._take_back()
-        if self._eye is not None:
-            await self._eye.close()
+        for key in list(self._doors):
+            self._close(key)
 
     # -- what the page asks for ----------------------------------------------------------------------------
 
     async def call_open(self, given: dict[str, Any], _: list[bytes]) -> dict[str, Any]:
-        """An address for a frame, and how the page looks; with ``renew`` a new one, the old one ends."""
-        sandbox, seen = await self._look(given, files=True)
-        said = self._told(sandbox, seen)
-        if seen.answered:
-            signed = await self._address(sandbox, anew=given.get("renew") is True)
+        """An address for a frame, and how the page looks; ``renew``: the number of one that is to end."""
+        door, told = await self._look(given, files=True)
+        if told["status"]:
+            renew = given.get("renew")
+            before = door.number
+            signed = await door.address(self._seconds, renew if isinstance(renew, int) else 0)
+            if 0 < before < door.number:
+                # Other views may have the one that has ended.
+                self.emit("renewed", port=door.port, number=door.number)
             left = max(0.0, signed.expires - time.time())
-            said.update(url=signed.url, listener=signed.listener, below=signed.path, left=left)
-        return said
+            told.update(url=signed.url, listener=signed.listener, below=signed.path)
+            told.update(left=left, number=door.number)
+        return told
 
     async def call_look(self, given: dict[str, Any], _: list[bytes]) -> dict[str, Any]:
         """How the page looks."""
-        return self._told(*await self._look(given, files=given.get("files") is True))
+        return (await self._look(given, files=given.get("files") is True))[1]
 
     async def call_ports(self, given: dict[str, Any], _: list[bytes]) -> dict[str, Any]:
         """Which programs of the sandbox listen."""
@@ -119,7 +121,7 @@ class Preview(LiveWidget):
     async def call_log(self, given: dict[str, Any], _: list[bytes]) -> dict[str, Any]:
         """The end of what the server printed, when ``%sandbox serve`` started it."""
         channel = await self.channel()
-        server = await serving.find(channel, str(self.port))
+        server = await serving.find(channel, str(_port(given, self.port)))
         look = await channel.look(server.look.id, LOG_BYTES)
         return {
             "lines": serving.lines(look.tail, 200),
@@ -140,60 +142,54 @@ class Preview(LiveWidget):
             raise CallError(now.state, now.text)
         return self.binding.bound()
 
-    async def _look(self, given: dict[str, Any], *, files: bool) -> tuple[Any, Seen]:
+    async def _look(self, given: dict[str, Any], *, files: bool) -> tuple[_Door, dict[str, Any]]:
+        """Where a view is, and what it is told of the page there."""
         try:
-            self.port = previewing.check_port(given.get("port", self.port))
-            self.path = previewing.check_path(given.get("path", self.path))
+            port, path = _port(given, self.port), previewing.check_path(given.get("path", self.path))
         except SandboxUsageError as error:
             raise CallError("refused", str(error), error.hint) from None
-        if self.view != (where := {"port": self.port, "path": self.path}):
+        self.port, self.path = port, path
+        if self.view != (where := {"port": port, "path": path}):
             # A page that is loaded again begins where its reader was.
             self.view = where
-        sandbox = await self._started()
-        endpoint = self.binding.endpoint
-        marked = endpoint is not None and endpoint.kind == "embedded"
-        wanted = (sandbox.id, self.port, endpoint.api_url if endpoint else "")
-        if self._eye is None or self._eye_for != wanted:
-            if self._eye is not None:
-                await self._eye.close()
-            self._eye, self._eye_for = previewing.Eye(sandbox, self.port, marked=marked), wanted
+        door = self._door(await self._started(), port)
         try:
-            self._seen = await self._eye.look(self.path, files=files)
+            seen = await door.eye.look(path, files=files)
         except SandboxError:
             # Also when it was stopped a moment ago, which then is what there is to say.
             await self._started(ask=True)
             raise
-        return sandbox, self._seen
-
-    def _told(self, sandbox: Any, seen: Seen) -> dict[str, Any]:
+        self._seen, self._seen_at = seen, (port, path)
         said = {name: value for name, value in vars(seen).items() if name not in ("links", "text")}
-        return {**said, "port": self.port, "path": self.path, "public": bool(sandbox.public)}
+        return door, {**said, "port": port, "path": path, "public": bool(door.sandbox.public)}
 
-    async def _address(self, sandbox: Any, *, anew: bool = False) -> Signed:
-        """The signed address, which all views share as long as it is good for a while."""
-        # Two views that ask at once get the same one: what nobody knows of could not be taken back.
-        async with self._signing:
-            if self._over:
-                raise CallError("refused", "this preview has ended")
-            signed = self._signed
-            enough = min(FRESH, self._seconds * PART)
-            right = signed is not None and (self._signed_for.id, signed.port) == (sandbox.id, self.port)
-            if anew or signed is None or not right or signed.expires - time.time() < enough:
-                await self._take_back()
-                signed = self._signed = await previewing.sign(sandbox, self.port, self._seconds)
-                self._signed_for = sandbox
-            return signed
+    def _door(self, sandbox: Any, port: int) -> _Door:
+        if self._over:
+            raise CallError("refused", "this preview has ended")
+        endpoint = self.binding.endpoint
+        url = endpoint.api_url if endpoint else ""
+        key = sandbox.id, port, url
+        found = self._doors.pop(key, None)
+        if found is None:
+            marked = endpoint is not None and endpoint.kind == "embedded"
+            found = _Door(sandbox, port, previewing.Eye(sandbox, port, marked=marked))
+        self._doors[key] = found
+        for other in list(self._doors):
+            if (other[0], other[2]) != (sandbox.id, url) or len(self._doors) > MOST_DOORS:
+                self._close(other)
+        return found
 
-    async def _take_back(self) -> None:
-        signed, self._signed = self._signed, None
-        if signed is not None and signed.expires > time.time():
-            await previewing.revoke(self._signed_for, signed)
+    def _close(self, key: tuple[str, int, str]) -> None:
+        task = asyncio.ensure_future(self._doors.pop(key).close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     # -- what stays ----------------------------------------------------------------------------------------
 
     def record(self) -> tuple[str, str]:
         """The page as it was last seen: title, status and the beginning of its text."""
-        head = f"Preview of port {self.port} in sandbox {self._name()}: {self.path}"
+        port, path = self._seen_at
+        head = f"Preview of port {port} in sandbox {self._name()}: {path}"
         lines = [head, *(f"  {line}" for line in described(self._seen))]
         shown = [f"<div>{html.escape(line)}</div>" for line in described(self._seen)]
         text = (self._seen.text if self._seen else "")[:RECORDED]
@@ -203,6 +199,51 @@ class Preview(LiveWidget):
                 f'<pre style="white-space:pre-wrap;max-height:12em;overflow:auto">{html.escape(text)}</pre>'
             )
         return "\n".join(lines), f"<div><strong>{html.escape(head)}</strong>{''.join(shown)}</div>"
+
+
+class _Door:
+    """A port of a sandbox, for all views of it: who looks at it, and the signed address they share.
+
+    Attributes:
+        number: counts the addresses; 0 before the first.
+    """
+
+    def __init__(self, sandbox: Any, port: int, eye: previewing.Eye) -> None:
+        self.sandbox, self.port, self.eye, self.number = sandbox, port, eye, 0
+        self._signed: Signed | None = None
+        self._signing, self._over = asyncio.Lock(), False
+
+    async def address(self, seconds: int, renew: int = 0) -> Signed:
+        """The address, good for a while; another one where that number, or an earlier one, has to end."""
+        # Two views that ask at once get the same one: what nobody knows of could not be taken back.
+        async with self._signing:
+            if self._over:
+                raise CallError("refused", "this preview has ended")
+            signed = self._signed
+            enough = min(FRESH, seconds * PART)
+            if signed is None or renew >= self.number or signed.expires - time.time() < enough:
+                await self._take_back()
+                signed = self._signed = await previewing.sign(self.sandbox, self.port, seconds)
+                self.number += 1
+            return signed
+
+    async def close(self) -> None:
+        """Take the address back."""
+        self._over = True
+        # One that is being made is taken back, too.
+        async with self._signing:
+            with suppress(SandboxError):
+                await self._take_back()
+        await self.eye.close()
+
+    async def _take_back(self) -> None:
+        signed, self._signed = self._signed, None
+        if signed is not None and signed.expires > time.time():
+            await previewing.revoke(self.sandbox, signed)
+
+
+def _port(given: dict[str, Any], usual: int) -> int:
+    return previewing.check_port(given.get("port", usual))
 
 
 def described(seen: Seen | None) -> list[str]:

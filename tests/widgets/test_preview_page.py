@@ -36,6 +36,7 @@ OPENED = {
     "listener": 41000,
     "below": f"/p/{TOKEN}/3000/",
     "left": 3600,
+    "number": 1,
 }
 DOWN = {**SEEN, "status": 0, "reason": "nothing answers on port 3000"}
 
@@ -188,7 +189,21 @@ def test_a_server_is_waited_for_and_its_words_are_text(bench: Bench) -> None:
 def test_an_address_is_renewed_before_it_ends(bench: Bench) -> None:
     bench.answers["open"] = {**OPENED, "left": 2}
     mounted(bench)
-    wait_until(lambda: any(one["renew"] for one in calls(bench, "open")), "it is renewed")
+    wait_until(lambda: any(one["renew"] == 1 for one in calls(bench, "open")), "it is renewed")
+
+
+def test_an_address_that_another_view_had_renewed_is_asked_for(bench: Bench) -> None:
+    root = mounted(bench)
+    expect(root.frame_locator("iframe").locator("h1")).to_have_text("the page")
+    name = root.locator("iframe").get_attribute("name")
+    bench.down(event=1, name="renewed", port=4000, number=7)
+    bench.down(event=2, name="renewed", port=3000, number=1)
+    assert len(calls(bench, "open")) == 1
+    bench.answers["open"] = {**OPENED, "number": 2}
+    bench.down(event=3, name="renewed", port=3000, number=2)
+    wait_until(lambda: len(calls(bench, "open")) == 2, "it is asked for")
+    assert calls(bench, "open")[1]["renew"] == 0
+    expect(root.locator("iframe")).not_to_have_attribute("name", str(name))
 
 
 def test_one_that_has_ended_or_stands_still_asks_for_nothing(bench: Bench) -> None:

@@ -29,7 +29,7 @@ interface Seen extends Framing {
   path: string;
   public: boolean;
 }
-type Opened = Seen & Partial<Address> & { left?: number };
+type Opened = Seen & Partial<Address> & { left?: number; number?: number };
 
 /** Milliseconds between two looks: at a page that is shown, and at one that is waited for. */
 const SHOWN_EVERY = 4000;
@@ -46,13 +46,16 @@ export class Preview {
   private readonly notice = new Notice();
   private readonly stage = h("div", { class: "dm-stage", hidden: true });
   private readonly left = h("span", {});
-  private readonly renewal = button("Renew", "Get a new address; the page is loaded again", () => void this.open({ renew: true }));
+  private readonly renewal = button("Renew", "Get a new address; the page is loaded again", () => void this.open({ renew: this.number }));
   /** How long the address is good for. No live region: it changes all the time. */
   private readonly term = h("div", { class: "dm-term" }, this.left, this.renewal);
   private place: Place | undefined;
   private seen: Seen | undefined;
   /** The browser's side of the frame: another one, or none, means that the frame is empty. */
   private inside: Window | null = null;
+  /** Which address of its port it has: another view may have had it renewed. */
+  private number = 0;
+  private opening = false;
   private ends = 0;
   private lifetime = 0;
   private looked = 0;
@@ -81,6 +84,9 @@ export class Preview {
   private listen(signal: AbortSignal): void {
     this.frame.line.onEvent = (event) => {
       if (event.name === "cell" && this.bar.follows !== "never") void this.look(true);
+      // The answer that is under way brings the newest one anyway.
+      const ended = event.name === "renewed" && event.port === this.bar.port && Number(event.number) > this.number;
+      if (ended && this.place && !this.opening) void this.open();
     };
     this.frame.onStanding = (now) => {
       if (now.state === "started") void this.open();
@@ -107,7 +113,7 @@ export class Preview {
     const looking = this.onScreen && !document.hidden && this.frame.alive && this.frame.standing.state === "started";
     if (!looking || this.asking) return;
     const now = Date.now();
-    if (this.place && this.ends - now < Math.min(RENEW_AT, this.lifetime / 3) * 1000) void this.open({ renew: true });
+    if (this.place && this.ends - now < Math.min(RENEW_AT, this.lifetime / 3) * 1000) void this.open({ renew: this.number });
     else if (now - this.looked > (this.place && !this.down ? SHOWN_EVERY : WAITED_EVERY)) void this.look(false);
   }
 
@@ -163,23 +169,23 @@ export class Preview {
   // -- showing -------------------------------------------------------------------------------------------------
 
   /** Ask for an address, and show what is there. */
-  private async open(how: { renew?: boolean; quiet?: boolean; loaded?: string } = {}): Promise<void> {
+  private async open(how: { renew?: number; quiet?: boolean; loaded?: string } = {}): Promise<void> {
     const turn = ++this.turn;
-    this.asking = true;
+    this.asking = this.opening = true;
     if (!how.quiet) this.frame.say(how.loaded ?? "Asking …");
     try {
       const { port, path } = this.bar;
-      const { value } = await this.frame.line.call("open", { port, path, renew: how.renew === true });
+      const { value } = await this.frame.line.call("open", { port, path, renew: how.renew ?? 0 });
       if (turn !== this.turn) return;
       const opened = value as unknown as Opened;
       this.seen = opened;
       if (opened.status === 0) this.waits(opened);
-      else await this.show(opened, turn, how.renew ? "The address was renewed." : how.loaded ?? "");
+      else await this.show(opened, turn, how.renew !== undefined ? "The address was renewed." : how.loaded ?? "");
     } catch (error) {
       if (turn === this.turn) this.failed(error);
     } finally {
       if (turn === this.turn) {
-        this.asking = false;
+        this.asking = this.opening = false;
         this.looked = Date.now();
       }
     }
@@ -199,6 +205,7 @@ export class Preview {
       return;
     }
     this.place = place;
+    this.number = opened.number ?? 0;
     this.lifetime = opened.left ?? 0;
     this.ends = Date.now() + this.lifetime * 1000;
     this.term.hidden = false;
@@ -302,7 +309,7 @@ export class Preview {
 
   private async log(): Promise<void> {
     await this.frame.act(async () => {
-      const { value } = await this.frame.line.call("log");
+      const { value } = await this.frame.line.call("log", { port: this.bar.port });
       const lines = (value.lines as string[]).map(visible);
       const state = value.running ? "It is running." : `It has ended (exit code ${String(value.code)}).`;
       this.notice.output(lines.join("\n") || "(It printed nothing.)", `${state} %sandbox logs ${String(value.id)} shows all.`);
