@@ -13,6 +13,7 @@ from daytona_magics.sandboxes.report import Reporter
 
 if TYPE_CHECKING:
     from daytona_magics.sandboxes.binding import Binding
+    from daytona_magics.sandboxes.glances import TerminalInfo
     from daytona_magics.widgets import Terminal
 
 
@@ -27,7 +28,7 @@ def terminal(shell: Any, options: Any) -> Terminal | Table | None:
         return None
     if options.list:
         found = wait(lambda tell: _listed(binding, tell), "listing terminals")
-        return _table(found)
+        return _table(found, binding)
     from daytona_magics.widgets.terminal import Terminal
 
     # Asked for by name: what is stopped is started, and what is missing made, before anything is shown.
@@ -41,27 +42,27 @@ async def _prepared(binding: Binding, tell: Reporter, cwd: str) -> None:
     await folder(await binding.usable(tell), cwd)
 
 
-async def _listed(binding: Binding, tell: Reporter) -> list[terminals.TerminalInfo]:
-    return await terminals.listed(await binding.usable(tell), binding)
+async def _listed(binding: Binding, tell: Reporter) -> list[TerminalInfo]:
+    return await terminals.listed(await binding.usable(tell))
 
 
 async def _killed(binding: Binding, tell: Reporter, name: str) -> None:
     sandbox = await binding.usable(tell)
-    if name not in [one.name for one in await terminals.listed(sandbox, binding)]:
+    if name not in [one.name for one in await terminals.listed(sandbox)]:
         raise SandboxUsageError(
             f"there is no terminal {name!r}", hint="%sandbox terminal --list  shows what there is."
         )
     await terminals.end(sandbox, name)
 
 
-def _table(found: list[terminals.TerminalInfo]) -> Table:
+def _table(found: list[TerminalInfo], binding: Binding) -> Table:
     rows = [
         (
             one.name,
             "×".join(map(str, one.size)),
             one.folder,
             "running" if one.running else "not started",
-            "this kernel" if one.ours else "",
+            "this kernel" if terminals.ours(one.name, binding) else "",
         )
         for one in found
     ]

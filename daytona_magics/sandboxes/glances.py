@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 QUIETLY = {"X-Daytona-Skip-Last-Activity-Update": "true"}
 #: Entries of a list that are believed, and characters of a text.
 MOST, LONGEST = 200, 400
-#: How the channel's own terminals are called.
-OWN = "daytona-magics-"
+#: Names of the terminals that cells run through begin so.
+OF_CELLS = "daytona-magics-"
 #: Seconds an answer may take.
 WITHIN = 10.0
 
@@ -46,12 +46,24 @@ class Session:
 
 @dataclass(frozen=True)
 class TerminalInfo:
-    """A terminal in the sandbox; ``ours``: a line between a notebook's kernel and its guest."""
+    """A terminal of a sandbox.
 
-    id: str
-    active: bool
+    Attributes:
+        name: its id.
+        size: columns and rows.
+        folder: where it began.
+        running: its program runs.
+    """
+
+    name: str
+    size: tuple[int, int]
     folder: str
-    ours: bool
+    running: bool
+
+    @property
+    def of_cells(self) -> bool:
+        """It is a line between a notebook's kernel and its guest."""
+        return self.name.startswith(OF_CELLS)
 
 
 async def usage(box: AsyncSandbox) -> Usage:
@@ -82,14 +94,17 @@ async def sessions(box: AsyncSandbox) -> list[Session]:
 
 
 async def terminals(box: AsyncSandbox) -> list[TerminalInfo]:
-    """The terminals of a started sandbox."""
+    """The terminals of a started sandbox, those that cells run through included."""
     api: Any = box.process._api_client
     found = await sdk.asked(
         api.list_pty_sessions(_headers=QUIETLY, _request_timeout=WITHIN), "asking for the terminals"
     )
     return [
         TerminalInfo(
-            str(one.id)[:LONGEST], bool(one.active), str(one.cwd)[:LONGEST], str(one.id).startswith(OWN)
+            name=str(one.id)[:LONGEST],
+            size=(int(one.cols or 0), int(one.rows or 0)),
+            folder=str(one.cwd or "")[:LONGEST],
+            running=bool(one.active),
         )
         for one in list(found.sessions or ())[:MOST]
     ]

@@ -14,48 +14,27 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from daytona_magics.runtime.transport import PtyAddress
 from daytona_magics.sandboxes import client as sdk
-from daytona_magics.sandboxes import last_requests
+from daytona_magics.sandboxes import glances, last_requests
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
 
     from daytona_magics.sandboxes.binding import Binding
+    from daytona_magics.sandboxes.glances import TerminalInfo
 
-#: Names of the terminals of people, and of those that cells run through.
-PREFIX, OF_CELLS = "terminal-", "daytona-magics-"
+#: Names of the terminals of people begin so.
+PREFIX = "terminal-"
 #: Seconds a request about a terminal may take, and ending all of them when the kernel ends.
 WITHIN, FAREWELL_WITHIN = 10.0, 1.0
 
 _life = secrets.token_hex(4)
 _open: dict[str, PtyAddress] = {}
 _watched = False
-
-
-@dataclass(frozen=True)
-class TerminalInfo:
-    """A terminal of a sandbox.
-
-    Attributes:
-        name: its id.
-        size: columns and rows.
-        folder: where it began.
-        running: its program runs.
-        ours: this kernel opened it.
-        created: when, as the sandbox says it.
-    """
-
-    name: str
-    size: tuple[int, int]
-    folder: str
-    running: bool
-    ours: bool
-    created: str
 
 
 def new_name(binding: Binding) -> str:
@@ -67,24 +46,14 @@ def _of_kernel(binding: Binding) -> str:
     return f"{PREFIX}{binding.who().kernel[:12]}-"
 
 
-async def listed(sandbox: AsyncSandbox, binding: Binding) -> list[TerminalInfo]:
+def ours(name: str, binding: Binding) -> bool:
+    """Whether this kernel opened the terminal, in this life."""
+    return name.startswith(f"{_of_kernel(binding)}{_life}-")
+
+
+async def listed(sandbox: AsyncSandbox) -> list[TerminalInfo]:
     """The terminals of people in a sandbox; the ones that cells run through are left out."""
-    found = await sdk.asked(
-        sandbox.process.list_pty_sessions(request_timeout=WITHIN), "listing the terminals"
-    )
-    mine = f"{_of_kernel(binding)}{_life}-"
-    return [
-        TerminalInfo(
-            name=one.id,
-            size=(int(one.cols), int(one.rows)),
-            folder=str(one.cwd or ""),
-            running=bool(one.active),
-            ours=one.id.startswith(mine),
-            created=str(one.created_at),
-        )
-        for one in found
-        if not one.id.startswith(OF_CELLS)
-    ]
+    return [one for one in await glances.terminals(sandbox) if not one.of_cells]
 
 
 async def resize(sandbox: AsyncSandbox, name: str, cols: int, rows: int) -> None:
@@ -111,8 +80,8 @@ async def sweep(sandbox: AsyncSandbox, binding: Binding) -> int:
     """End what an earlier life of this kernel left; returns how many terminals that were."""
     mine, left = _of_kernel(binding), 0
     with suppress(Exception):
-        for one in await listed(sandbox, binding):
-            if one.name.startswith(mine) and not one.ours:
+        for one in await listed(sandbox):
+            if one.name.startswith(mine) and not ours(one.name, binding):
                 await end(sandbox, one.name)
                 left += 1
     return left

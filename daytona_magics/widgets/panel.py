@@ -15,7 +15,7 @@ import traitlets
 from daytona_magics.errors import SandboxError
 from daytona_magics.notebook import mode as modes
 from daytona_magics.notebook.card import counted, duration
-from daytona_magics.sandboxes import actions, attaching, glances, jobs, reaping, running, states
+from daytona_magics.sandboxes import actions, attaching, glances, jobs, reaping, running, states, terminals
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.widgets import panel_facts as facts
 from daytona_magics.widgets import panel_opening as opening
@@ -243,8 +243,8 @@ class SandboxPanel(LiveWidget):
         box = await self.sandbox()
         if kind == "session":
             await sdk.asked(box.process.delete_session(key), "ending the session")
-        elif kind == "terminal" and not key.startswith(glances.OWN):
-            await sdk.asked(box.process.kill_pty_session(key), "ending the terminal")
+        elif kind == "terminal" and not key.startswith(glances.OF_CELLS):
+            await terminals.end(box, key)
         else:
             raise CallError("refused", "this is the notebook's own line to the sandbox")
         self.told = {"text": f"The {kind} is ended.", "error": False}

@@ -308,10 +308,10 @@ class Watcher:
             ],
             terminals=[
                 {
-                    "id": facts.short(one.id),
-                    "active": one.active,
+                    "id": facts.short(one.name),
+                    "running": one.running,
                     "folder": facts.short(one.folder),
-                    "ours": one.ours,
+                    "ofCells": one.of_cells,
                 }
                 for one in terminals
             ],

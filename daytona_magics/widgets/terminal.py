@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from daytona_magics.errors import SandboxError, SandboxUsageError, printable
 from daytona_magics.runtime.loop import loop_thread
 from daytona_magics.runtime.transport import PtyAddress, PtyError
-from daytona_magics.sandboxes import files, terminals
+from daytona_magics.sandboxes import files, glances, terminals
 from daytona_magics.widgets import watching
 from daytona_magics.widgets.live import CallError, LiveWidget
 from daytona_magics.widgets.terminal_record import Screens
@@ -141,7 +141,7 @@ class Terminal(LiveWidget):
     async def call_join(self, given: dict[str, Any], _: list[bytes]) -> dict[str, Any]:
         """A tab on a terminal that is there already."""
         session = _word(given, "session")
-        if session.startswith(terminals.OF_CELLS):
+        if session.startswith(glances.OF_CELLS):
             raise CallError("refused", "cells run through this terminal")
         cols, rows = _sides(given)
         tab = Tab(self._numbers + 1, session[:LONGEST_NAME], session=session)
@@ -256,14 +256,14 @@ class Terminal(LiveWidget):
         """The terminals of the sandbox that are not tabs here."""
         sandbox = await self._started()
         here = {tab.shell.session for tab in self._tabs.values() if tab.shell is not None}
-        found = [one for one in await terminals.listed(sandbox, self.binding) if one.name not in here]
+        found = [one for one in await terminals.listed(sandbox) if one.name not in here]
         rows = [[one.name, *one.size, one.folder, one.running] for one in found[:200]]
         return {"sessions": rows, "more": max(0, len(found) - 200)}
 
     async def call_end(self, given: dict[str, Any], _: list[bytes]) -> None:
         """End a terminal that is not a tab here."""
         session = _word(given, "session")
-        if session.startswith(terminals.OF_CELLS):
+        if session.startswith(glances.OF_CELLS):
             raise CallError("refused", "cells run through this terminal")
         await terminals.end(await self._started(), session)
 

@@ -81,8 +81,8 @@ def inside(**fields: Any) -> dict[str, Any]:
         "runs": [run(1, state="running", job=True, name="train.py"), run(2, state="failed"), run(3)],
         "sessions": [{"id": "serve-8000", "commands": [["flask run", None]]}],
         "terminals": [
-            {"id": "shell-1", "active": True, "folder": "/home/daytona", "ours": False},
-            {"id": "daytona-magics-00", "active": True, "folder": "/home/daytona", "ours": True},
+            {"id": "shell-1", "running": True, "folder": "/home/daytona", "ofCells": False},
+            {"id": "daytona-magics-00", "running": True, "folder": "/home/daytona", "ofCells": True},
         ],
         "ports": [8000, 8080],
         **fields,
@@ -141,7 +141,7 @@ def hostile() -> dict[str, Any]:
         ],
         runs=[run(1, name=SCRIPT, context=SCRIPT, state="running")],
         sessions=[{"id": SCRIPT, "commands": [[SCRIPT, 1]]}],
-        terminals=[{"id": HIDDEN, "active": True, "folder": SCRIPT, "ours": False}],
+        terminals=[{"id": HIDDEN, "running": True, "folder": SCRIPT, "ofCells": False}],
     )
     rows = [row(1, name=SCRIPT, owner=SCRIPT, labels=[[SCRIPT, HIDDEN]], foreign=SCRIPT)]
     return {

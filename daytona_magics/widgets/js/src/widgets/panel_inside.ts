@@ -18,7 +18,7 @@ export class InsideParts {
   counts(inside: Inside): Record<string, string> {
     const running = (inside.runs ?? []).filter((one) => one.state === "running" || one.state === "queued").length;
     const count = (value: number | undefined) => (value === undefined ? "" : ` (${value})`);
-    const seats = inside.sessions ? inside.sessions.length + (inside.terminals ?? []).filter((one) => !one.ours).length : undefined;
+    const seats = inside.sessions ? inside.sessions.length + (inside.terminals ?? []).filter((one) => !one.ofCells).length : undefined;
     return {
       contexts: `${count(inside.contexts?.length)}${running ? ` · ${running} running` : ""}`,
       processes: count(seats),
@@ -93,11 +93,11 @@ export class InsideParts {
         act(`end-${one.id}`, "End", `End session ${one.id}`, end("session", one.id), "dm-danger"))];
     });
     for (const one of inside.terminals ?? []) {
-      if (one.ours) continue;
-      rows.push([one.id, "terminal", `${one.active ? "open" : "not started"} in ${one.folder}`, h("span", { class: "dm-acts" },
+      if (one.ofCells) continue;
+      rows.push([one.id, "terminal", `${one.running ? "open" : "not started"} in ${one.folder}`, h("span", { class: "dm-acts" },
         act(`end-${one.id}`, "End", `End terminal ${one.id}`, end("terminal", one.id), "dm-danger"))]);
     }
-    const lines = (inside.terminals ?? []).filter((one) => one.ours).length;
+    const lines = (inside.terminals ?? []).filter((one) => one.ofCells).length;
     const foot = lines ? [h("div", { class: "dm-soft dm-small" }, `${lines} more ${lines === 1 ? "carries" : "carry"} the cells of notebooks.`)] : [];
     if (rows.length === 0) return [h("div", { class: "dm-empty dm-small" }, "No sessions and no terminals."), ...foot];
     return [table("Sessions and terminals", ["name", "kind", "state", ""], rows), ...foot];

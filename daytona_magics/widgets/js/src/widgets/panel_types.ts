@@ -64,7 +64,7 @@ export interface Inside {
   runs?: Run[];
   ports?: number[];
   sessions?: { id: string; commands: [string, number | null][] }[];
-  terminals?: { id: string; active: boolean; folder: string; ours: boolean }[];
+  terminals?: { id: string; running: boolean; folder: string; ofCells: boolean }[];
 }
 
 export interface Row {
