@@ -7,6 +7,9 @@ answered, and removed first; then new work is refused, and only then what runs i
 in the state folder, so that a restart does not break a shell that has evaluated ``env``; when the port has
 been taken by somebody else, the key changes with it, because a client with the old pair may have shown the
 key to whoever listens there now.
+
+Most of the start is reading programs. So only what starts the launcher is imported here; the rest (`front`)
+is read on a thread while the launcher waits for the sandbox it tries.
 """
 
 from __future__ import annotations
@@ -14,41 +17,37 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import fcntl
+import importlib
 import json
 import os
 import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Any
 
 from daytona_magics import __version__
 from daytona_magics.engine import address, logs, places
-from daytona_magics.engine.api.context import Context
-from daytona_magics.engine.api.door import Door, most_connections
-from daytona_magics.engine.api.guard import Guard
+from daytona_magics.engine.ending import end
 from daytona_magics.engine.launch.launcher import Launcher, LaunchError
 from daytona_magics.engine.launch.visible import plan
 from daytona_magics.engine.life.activity import Activity
 from daytona_magics.engine.life.janitor import Janitor
 from daytona_magics.engine.life.lifecycle import Sandboxes
 from daytona_magics.engine.log import hide, log, open_log
-from daytona_magics.engine.preview.listener import listen
-from daytona_magics.engine.preview.server import Previews
-from daytona_magics.engine.preview.tokens import Tokens
 from daytona_magics.engine.proxy.egress import Egress
 from daytona_magics.engine.proxy.settings import HostNetwork, forget, read_host
-from daytona_magics.engine.server import MAX_HEADER, build_app
 from daytona_magics.engine.store.database import SCHEMA_VERSION, Database, StoreError
 from daytona_magics.engine.store.folder import StateFolder, prepare
 
-SHUTDOWN_SECONDS = 1.0
+if TYPE_CHECKING:
+    from daytona_magics.engine.api.context import Context
+
 STDERR_SECONDS = 10.0
+FRONT = "daytona_magics.engine.front"
 # What the toolbox inside looks for, in its order, and where.
 SHELLS = ("zsh", "bash", "sh")
 SANDBOX_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -186,40 +185,26 @@ class _Engine:
                 await database.open()
             except StoreError as error:
                 raise address.EngineStartError(str(error)) from error
-            ends.push_async_callback(_end, "closing the database", database.close)
+            ends.push_async_callback(end, "closing the database", database.close)
             egress = Egress(self._host)
             egress.start()
-            ends.push_async_callback(_end, "closing the way out", egress.close)
+            ends.push_async_callback(end, "closing the way out", egress.close)
             sandboxes = Sandboxes(database, self._launcher, self._folder.path, egress)
             # What it has to make is made while the launcher tries how to isolate.
             sandboxes.system.begin()
-            ends.push_async_callback(_end, "ending the zygote", self._launcher.stop)
+            ends.push_async_callback(end, "ending the zygote", self._launcher.stop)
             sandboxes.limiter.open()
-            ends.push_async_callback(_end, "taking the limits away", sandboxes.limiter.close)
+            ends.push_async_callback(end, "taking the limits away", sandboxes.limiter.close)
+            reading = asyncio.ensure_future(asyncio.to_thread(importlib.import_module, FRONT))
             await self._start_launcher(sandboxes)
             await sandboxes.load()
+            front = await reading
             activity = Activity()
             base = f"http://127.0.0.1:{port}"
-            version = __version__
-            ctx = Context(sandboxes, activity, self._folder, base, version, self._facts(port))
-            guard = Guard(key, port)
-            await self._open_previews(ctx, guard, database, ends)
-            door = Door(most_connections())
-            app, events = build_app(ctx, guard, door.admit)
-            runner = web.AppRunner(
-                app,
-                access_log=None,
-                shutdown_timeout=SHUTDOWN_SECONDS,
-                max_field_size=MAX_HEADER,
-                keepalive_timeout=75,
-                auto_decompress=False,
+            ctx: Context = front.Context(
+                sandboxes, activity, self._folder, base, __version__, self._facts(port)
             )
-            await runner.setup()
-            ends.push_async_callback(_end, "closing connections", runner.cleanup)
-            ends.push_async_callback(_end, "closing event connections", events.close)
-            ends.push_async_callback(_end, "stopping the sandboxes", sandboxes.stop_all)
-            await door.start(runner, listener)
-            ends.push_async_callback(_end, "closing the listener", door.stop)
+            await front.open_front(ctx, database, key, listener, ends)
             self._keep_a_zygote(sandboxes)
             ends.push_async_callback(self._stop_restarting)
             loop = asyncio.get_running_loop()
@@ -231,33 +216,11 @@ class _Engine:
             janitor.add_done_callback(lambda task: _stop_on_failure(task, activity))
             ends.push_async_callback(_cancel, janitor)
             ends.callback(self._remove_records)
-            self._write_records(port, key, version, ctx.previews.port if ctx.previews else 0)
-            log.info("engine %s serves %s at isolation %s", version, base, sandboxes.isolation)
+            self._write_records(port, key, ctx.previews.port if ctx.previews else 0)
+            log.info("engine %s serves %s at isolation %s", __version__, base, sandboxes.isolation)
             ready()
             await activity.stop.wait()
             log.info("the engine ends")
-
-    async def _open_previews(
-        self, ctx: Context, guard: Guard, database: Database, ends: AsyncExitStack
-    ) -> None:
-        """Serve previews on a port of their own; it is the same one after a restart when it is still free."""
-        tokens = Tokens(database)
-        await tokens.load()
-        previews = Previews(ctx.sandboxes, tokens, guard)
-        try:
-            wanted = int(await database.get_meta("preview_port") or 0)
-            sockets = listen(wanted)
-        except OSError as error:
-            log.error("there are no previews: %s", error)
-            return
-        port = sockets[0].getsockname()[1]
-        if port != wanted:
-            # Somebody else may have listened on the old one meanwhile, and been sent tokens.
-            await tokens.forget()
-            await database.set_meta("preview_port", port)
-        await previews.start(sockets)
-        ends.push_async_callback(_end, "closing previews", previews.close)
-        ctx.previews = previews
 
     def _keep_a_zygote(self, sandboxes: Sandboxes) -> None:
         def zygote_died() -> None:
@@ -291,7 +254,7 @@ class _Engine:
             "journal": "DELETE" if self._folder.network else "WAL",
         }
 
-    def _write_records(self, port: int, key: str, version: str, previews: int) -> None:
+    def _write_records(self, port: int, key: str, previews: int) -> None:
         record: dict[str, Any] = {
             "pid": os.getpid(),
             "start_time": places.process_start_time(os.getpid()),
@@ -300,7 +263,7 @@ class _Engine:
             "previews": previews,
             "api_key": key,
             "api": address.API_VERSION,
-            "version": version,
+            "version": __version__,
             "schema": SCHEMA_VERSION,
             "state_dir": str(self._folder.path),
             "asked_for": str(places.state_dir()),
@@ -314,13 +277,6 @@ class _Engine:
                 places.remove_record(where, os.getpid())
             except OSError as error:
                 log.error("the record in %s cannot be removed: %s", where, error)
-
-
-async def _end(what: str, end: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await end()
-    except Exception as error:  # noqa: BLE001  the rest must be ended all the same
-        log.error("%s failed", what, exc_info=error)
 
 
 async def _keep_short(stderr: Path) -> None:

@@ -16,8 +16,6 @@ import traceback
 from contextvars import ContextVar
 from pathlib import Path
 
-from aiohttp import http_exceptions, web
-
 log = logging.getLogger("daytona_magics.engine")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 #: The sandbox a request is for, as its path names it.
@@ -85,17 +83,22 @@ class _Lines(logging.Formatter):
         return json.dumps(entry)
 
 
-_MALFORMED = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
-
-
 _FULL_SECONDS = 10.0
 _said_full = 0.0
+
+
+def _is_malformed(error: BaseException) -> bool:
+    """Whether a client has sent what is no HTTP."""
+    # Here, because the engine logs before it has read all of itself.
+    from aiohttp import http_exceptions, web
+
+    return isinstance(error, http_exceptions.HttpProcessingError | web.RequestPayloadError)
 
 
 def _calm(record: logging.LogRecord) -> bool:
     """One line instead of tracebacks for a request that is no HTTP, and for descriptors that are used up."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, _MALFORMED):
+    if error is not None and _is_malformed(error):
         record.levelno, record.levelname = logging.INFO, "INFO"
         record.msg, record.args = "a malformed request was refused: %s", (" ".join(str(error).split())[:300],)
         record.exc_info = None
