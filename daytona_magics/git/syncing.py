@@ -5,9 +5,10 @@ does not have, and pushes it if so. One push at a time: in this kernel by the ta
 machine by a lock on a file that the system gives back when its holder dies, whatever the way. A push that
 was cut off is made again after the next cell; git pushes what is missing and nothing twice.
 
-Only the notebook's own branch is pushed, never with force, and only to the address that was there when
-syncing was switched on: when the repository in the sandbox says another one, or the server takes no login of
-this machine, syncing is off, and says why. Whatever goes wrong is said once, after the next cell; commits
+Only the notebook's own branch is pushed, never with force, only while the sandbox's labels say so (another
+kernel of the sandbox may have switched it off), and only to the address that was there when syncing was
+switched on: when the repository in the sandbox says another one, or the server takes no login of this
+machine, syncing is off, and says why. Whatever goes wrong is said once, after the next cell; commits
 stay where they are.
 
 When the kernel ends there is one more look, in at most BUDGET seconds, by plain HTTP like the farewell of the
@@ -32,6 +33,7 @@ from daytona_magics.git.branching import Own
 from daytona_magics.git.logins import Login, Server
 from daytona_magics.git.repository import Repository
 from daytona_magics.runtime.loop import loop_thread
+from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes.binding import Binding
 from daytona_magics.sandboxes.report import Silent
 
@@ -93,13 +95,18 @@ class Sync:
             return False
         async with self._turn():
             # Another kernel may have been here meanwhile.
-            if not await branching.unpushed(found, self.own.branch):
+            if not await branching.unpushed(found, self.own.branch) or not await self._meant():
                 return False
             await self._check(found)
             await self._push(found)
         self.pushed += 1
         self.trouble = ""
         return True
+
+    async def _meant(self) -> bool:
+        """Whether the labels, as the endpoint has them now, still say that this is to be pushed."""
+        await sdk.asked(self.sandbox.refresh_data(), "asking whether it is to be pushed")
+        return branching.own(self.sandbox) == self.own
 
     async def _check(self, found: Repository) -> None:
         url = await reading.remote_url(found, branching.REMOTE, push=True)

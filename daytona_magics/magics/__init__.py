@@ -187,14 +187,13 @@ def _tooltips(shell: Any, on: bool) -> None:
 
 
 def _after_cell(cell: str) -> None:
-    """Where the notebook has a branch of its own that is kept pushed, look whether there is something new."""
+    """Where the notebook has a branch of its own, look whether there is something new to push."""
     from daytona_magics import sandboxes
 
     binding = sandboxes.bound()
     if binding is None or binding.sandbox is None:
         return
-    told = binding.sandbox.labels
-    if told and told.get("daytona-magics/git-sync") == "on":
+    if "daytona-magics/git-sync" in (binding.sandbox.labels or ()):
         from daytona_magics.magics.line_git_sync import after_cell
 
         after_cell(binding, cell)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +29,10 @@ _sync: Sync | None = None
 _watched = False
 #: When a cell had last run in the sandbox, at the last look.
 _seen = 0.0
+#: Seconds between two questions whether another kernel has switched it on, and the one under way.
+ASK_EVERY = 5.0
+_asked_at = float("-inf")
+_asking: Future[None] | None = None
 
 
 def begin_in_new(shell: Any, binding: Binding, source: Source, *, quiet: bool) -> Own:
@@ -130,11 +138,15 @@ def _switch(binding: Binding, own: Own, login: Login | None, *, on: bool) -> Non
 
 def _watch() -> None:
     global _watched
-    from daytona_magics.git import parting
+    from daytona_magics.git import branching, parting
+
+    def meant() -> Sync | None:
+        # Another kernel may have switched it off.
+        return _sync if _sync is not None and branching.own(_sync.sandbox) == _sync.own else None
 
     if not _watched:
         _watched = True
-        parting.watch(lambda: _sync)
+        parting.watch(meant)
 
 
 def current(binding: Binding) -> Sync | None:
@@ -165,6 +177,7 @@ def after_cell(binding: Binding, cell: str) -> None:
         return
     found = current(binding)
     if found is None:
+        _ask_again(binding)
         return
     news = found.news()
     if news:
@@ -172,6 +185,30 @@ def after_cell(binding: Binding, cell: str) -> None:
         note(f"`{found.own.branch}` is not pushed: {news}   ({how})")
     if binding.sandbox is not None and not binding.gone and state_of(binding.sandbox) == "started":
         found.mark()
+
+
+def _ask_again(binding: Binding) -> None:
+    """Another kernel of the sandbox may have switched it on: ask, in the background and not too often."""
+    from daytona_magics.git import branching
+    from daytona_magics.runtime.loop import loop_thread
+    from daytona_magics.sandboxes import client as sdk
+
+    global _asking
+    sandbox = binding.sandbox
+    own = branching.own(sandbox) if sandbox is not None else None
+    if sandbox is None or own is None or not own.url or (_asking is not None and not _asking.done()):
+        return
+
+    async def ask() -> None:
+        global _asked_at
+        await asyncio.sleep(_asked_at + ASK_EVERY - time.monotonic())
+        with suppress(sdk.error_class()):
+            await sandbox.refresh_data()
+        _asked_at = time.monotonic()
+        if (found := current(binding)) is not None:
+            found.mark()
+
+    _asking = loop_thread().submit(ask())
 
 
 def told(binding: Binding) -> str:

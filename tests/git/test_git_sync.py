@@ -252,6 +252,27 @@ def test_two_kernels_lose_nothing_and_push_nothing_twice(
     notebook.no_lock()
 
 
+#: Wait until what the last cell began has ended.
+SETTLED = """from daytona_magics.runtime.loop import loop_thread
+from daytona_magics.magics import line_git_sync
+loop_thread().run(line_git_sync._sync.settled())"""
+
+
+def test_a_kernel_notices_what_another_one_switches(house: House, notebook: Notebook, second: Kernel) -> None:
+    used = second.run("%sandbox use git-tests", timeout=90)
+    assert used.status == "ok", used
+    notebook.commit("seen", second)
+    notebook.arrives("seen")
+    house.git("sync off")
+    notebook.commit("quiet", second)
+    assert second.run(SETTLED, timeout=90).status == "ok"
+    assert notebook.there() == ["one", "seen"], "it is off for everybody"
+    house.git("sync on")
+    assert notebook.there() == ["one", "seen", "quiet"]
+    notebook.commit("loud", second)
+    notebook.arrives("seen", "quiet", "loud")
+
+
 def test_a_push_that_was_cut_off_is_made_again(house: House, second: Kernel) -> None:
     """The kernel dies while it pushes: its sandbox has the commit, and whoever comes next pushes it.
 
