@@ -13,6 +13,9 @@ chance with an environment in which it finds no start-up files.
 In a sandbox created a moment ago all of this goes side by side: while the guest is uploaded, a Python starts
 for the daemon and one in the terminal, and both wait for the file (``attach-soon`` also for the daemon).
 Whatever goes wrong there, the way above is taken instead.
+
+The embedded engine is offered to hand the terminal to the daemon itself (:class:`HandOver`): then there is no
+shell, no relay and no Python for it. Where the offer is not taken up, a shell waits for the line.
 """
 
 from __future__ import annotations
@@ -29,16 +32,20 @@ from typing import TYPE_CHECKING, Any
 from daytona_magics.errors import EndpointError, SandboxError, SandboxGone, SandboxUnreachable
 from daytona_magics.runtime.bundle import RUN, Bundle, bundle, run_soon
 from daytona_magics.runtime.link import Link, LinkLost
-from daytona_magics.runtime.transport import PtyAddress, PtyError, PtySocket
+from daytona_magics.runtime.transport import HandOver, PtyAddress, PtyError, PtySocket
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
 
 FOLDER = ".daytona-magics"
+#: Where in it the guest's daemon takes terminals (guest/paths.py).
+TERMINALS = "run/guest.terminals"
 QUIET = "quiet"
 HELLO_WITHIN = 3.0
 #: Seconds for opening a PTY the first time, and when reconnecting.
 OPEN_WITHIN, REOPEN_WITHIN = 10.0, 4.0
+#: Seconds a daemon that is being started may take until it takes terminals.
+DAEMON_WITHIN = 5.0
 NO_PYTHON = "this sandbox has no Python ≥ 3.8, which running cells needs"
 
 #: What daemon and attach import of the standard library, in the order of what takes longest.
@@ -276,7 +283,7 @@ class Attacher:
         starting = asyncio.create_task(start_daemon(self.sandbox, soon=True))
         # A relative path is the home's in every default snapshot; elsewhere the start script asks for it.
         uploading = asyncio.create_task(self.sandbox.fs.upload_file(guest.data, path, timeout=60))
-        opening = asyncio.create_task(self._open(False, OPEN_WITHIN))
+        opening = asyncio.create_task(self._open(False, OPEN_WITHIN, DAEMON_WITHIN))
         try:
             await uploading
         except BaseException:
@@ -287,8 +294,9 @@ class Attacher:
         link: Link | None = None
         try:
             link = Link(await opening)
-            run = f"python3 -ISc {shlex.quote(run_soon(_ATTACH_AHEAD))}"
-            link.socket.send(f" exec {run} ~/{path} {len(guest.data)} attach-soon\n".encode())
+            if not link.socket.handed:
+                run = f"python3 -ISc {shlex.quote(run_soon(_ATTACH_AHEAD))}"
+                link.socket.send(f" exec {run} ~/{path} {len(guest.data)} attach-soon\n".encode())
             hello = asyncio.create_task(link.hello(HELLO_WITHIN, True))
             await asyncio.wait({starting, hello}, return_when=asyncio.FIRST_EXCEPTION)
             if starting.done():
@@ -308,10 +316,11 @@ class Attacher:
                 return None
             raise
 
-    async def _open(self, quiet: bool, timeout: float) -> PtySocket:
+    async def _open(self, quiet: bool, timeout: float, daemon_within: float = 0.0) -> PtySocket:
         session = f"daytona-magics-{secrets.token_hex(8)}"
         envs = self._no_startup_files() if quiet else None
-        return await PtySocket.open(self.address, session, envs=envs, timeout=timeout)
+        hand_over = HandOver(f"~/{FOLDER}/{TERMINALS}", daemon_within)
+        return await PtySocket.open(self.address, session, envs=envs, hand_over=hand_over, timeout=timeout)
 
     async def _discard(self, opening: asyncio.Task[PtySocket]) -> None:
         """Close a terminal that nobody needs, as soon as it is open."""
@@ -334,7 +343,8 @@ class Attacher:
         socket = await (opening or self._open(quiet, timeout))
         link = Link(socket)
         try:
-            socket.send(self._started.line.encode())
+            if not socket.handed:
+                socket.send(self._started.line.encode())
             await link.hello(HELLO_WITHIN, self._started.started)
             return link
         except LinkLost as error:

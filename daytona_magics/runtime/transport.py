@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 EXIT_CONTROL = "X-Daytona-Pty-Exit-Control"
 ENVS_PREFIX = "X-Daytona-Pty-Envs~"
+#: Our own offer to the embedded engine, which takes it up where it can.
+HAND_OVER_PREFIX = "X-Daytona-Magics-Hand-Over~"
 #: Seconds between WebSocket pings, as the SDK sends them (they keep proxies from dropping a silent line).
 KEEPALIVE = 20.0
 MAX_MESSAGE = 4 << 20
@@ -69,6 +71,25 @@ class Shape:
     cols: int = COLS
     rows: int = ROWS
     cwd: str = ""
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """Who shall get the terminal instead of a shell: the program inside that takes terminals at ``socket``.
+
+    Attributes:
+        socket: path of a unix socket; ``~/`` is the sandbox user's home.
+        patience: seconds until somebody has to be there; with 0 a shell starts when nobody is.
+    """
+
+    socket: str
+    patience: float = 0.0
+
+    @property
+    def offer(self) -> str:
+        """The subprotocol that offers it."""
+        coded = json.dumps({"socket": self.socket, "patience": self.patience})
+        return HAND_OVER_PREFIX + _packed(coded)
 
 
 @dataclass(frozen=True)
@@ -129,9 +150,12 @@ def subprotocols(envs: Mapping[str, str] | None) -> list[str]:
     """
     offered = [EXIT_CONTROL]
     if envs:
-        coded = base64.urlsafe_b64encode(json.dumps(dict(envs)).encode()).rstrip(b"=").decode()
-        offered.append(ENVS_PREFIX + coded)
+        offered.append(ENVS_PREFIX + _packed(json.dumps(dict(envs))))
     return offered
+
+
+def _packed(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
 class PtySocket:
@@ -142,6 +166,7 @@ class PtySocket:
         exit_text: what the server said when the session's process ended; empty while it runs.
         exit_code: of the session's program; None while it runs, and when nobody said it.
         ended: whether the server closed the session in good order (its process is gone).
+        handed: whether the terminal went where it was offered to; else its program is a shell.
     """
 
     def __init__(
@@ -151,6 +176,7 @@ class PtySocket:
         self.exit_text = ""
         self.exit_code: int | None = None
         self.ended = False
+        self.handed = (ws.protocol or "").startswith(HAND_OVER_PREFIX)
         self._http = http
         self._ws = ws
         self._outgoing = bytearray()
@@ -167,6 +193,7 @@ class PtySocket:
         envs: Mapping[str, str] | None = None,
         shape: Shape | None = None,
         existing: bool = False,
+        hand_over: HandOver | None = None,
         timeout: float = 10.0,
     ) -> PtySocket:
         """Create a PTY session and connect to it.
@@ -177,6 +204,7 @@ class PtySocket:
             envs: environment of the session's shell, on top of the sandbox's.
             shape: size and folder of a new session.
             existing: connect to a session that is there already, and make none.
+            hand_over: offered to an engine on this machine only; others would not know what it is.
             timeout: seconds for the whole of it.
 
         Raises:
@@ -185,7 +213,8 @@ class PtySocket:
         http = aiohttp.ClientSession()
         failure: PtyError
         try:
-            made = cls._upgrade(http, address, session, envs, shape or Shape(), existing)
+            wanted = hand_over if is_loopback(address.base) else None
+            made = cls._upgrade(http, address, session, envs, shape or Shape(), existing, wanted)
             ws = await asyncio.wait_for(made, timeout)
             return cls(session, http, ws)
         except PtyError as error:
@@ -209,6 +238,7 @@ class PtySocket:
         envs: Mapping[str, str] | None,
         shape: Shape,
         existing: bool,
+        hand_over: HandOver | None,
     ) -> aiohttp.ClientWebSocketResponse:
         async def way(url: str) -> dict[str, Any]:
             return {} if is_loopback(url) else await through(url)
@@ -232,7 +262,9 @@ class PtySocket:
         if existing:
             made = await connect(address.connect(session), subprotocols(None))
         else:
-            made = await connect(address.create_connect(session, shape), subprotocols(envs))
+            # First, because a server accepts the first that it knows.
+            offers = [hand_over.offer] if hand_over else []
+            made = await connect(address.create_connect(session, shape), [*offers, *subprotocols(envs)])
         if made == 404 and not existing:
             body: dict[str, Any] = {"id": session, "cols": shape.cols, "rows": shape.rows}
             body |= {"envs": dict(envs or {})} | ({"cwd": shape.cwd} if shape.cwd else {})

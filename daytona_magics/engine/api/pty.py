@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import re
 import secrets
 from contextlib import suppress
@@ -17,14 +19,19 @@ from daytona_magics.engine.api.process import SANDBOX, decode_envs
 from daytona_magics.engine.api.pty_session import PING_SECONDS, PtyClient, PtySession
 from daytona_magics.engine.errors import ApiError
 from daytona_magics.engine.life.sandbox import Sandbox
+from daytona_magics.engine.toolbox.client import PtyProcess, ToolboxError
 
 routes = web.RouteTableDef()
 
 PTY = f"{SANDBOX}/process/pty"
 EXIT_CONTROL = "X-Daytona-Pty-Exit-Control"
 ENVS_PREFIX = "X-Daytona-Pty-Envs~"
+#: Offered, and accepted where it is done: the terminal goes to the program that takes terminals at a socket
+#: in the sandbox, instead of a shell. Behind it base64url of JSON: ``{"socket": path, "patience": seconds}``.
+HAND_OVER_PREFIX = "X-Daytona-Magics-Hand-Over~"
 MAX_CLIENT_FRAME = 64 << 10
 MAX_SIDE = 1000
+MOST_PATIENCE = 10.0
 CLOSE_SECONDS = 5.0
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -37,8 +44,13 @@ def _side(value: object, name: str, default: int) -> int:
     return size
 
 
-async def open_session(sandbox: Sandbox, wanted: dict[str, Any]) -> PtySession:
+async def open_session(
+    sandbox: Sandbox, wanted: dict[str, Any], handing: tuple[str, float] | None = None
+) -> PtySession:
     """Register and start a terminal.
+
+    Args:
+        handing: the socket, and the patience, of ``Toolbox.hand_over``; a shell starts when nobody is there.
 
     Raises:
         ApiError: 409 when the id is in use.
@@ -57,6 +69,15 @@ async def open_session(sandbox: Sandbox, wanted: dict[str, Any]) -> PtySession:
     cwd = wanted.get("cwd") or None
     if cwd is not None and not isinstance(cwd, str):
         raise ApiError(400, "cwd must be a text")
+
+    async def start(cols: int, rows: int) -> PtyProcess:
+        if handing is not None:
+            with suppress(ToolboxError):
+                process = await toolbox.hand_over(*handing, cols=cols, rows=rows)
+                session.handed = True
+                return process
+        return await toolbox.open_pty(cwd=cwd, env=envs, cols=cols, rows=rows)
+
     session = PtySession(
         session_id,
         cwd=cwd or toolbox.work_dir,
@@ -64,7 +85,7 @@ async def open_session(sandbox: Sandbox, wanted: dict[str, Any]) -> PtySession:
         cols=_side(wanted.get("cols"), "cols", 80),
         rows=_side(wanted.get("rows"), "rows", 24),
         lazy=wanted.get("lazyStart") is True,
-        start=lambda cols, rows: toolbox.open_pty(cwd=cwd, env=envs, cols=cols, rows=rows),
+        start=start,
         on_end=lambda: _drop(sandbox, session),
     )
     # Before the first await: the id is taken from now on.
@@ -115,11 +136,14 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     _check_upgrade(request)
     if not request.query.get("id"):
         raise ApiError(400, "id is required")
-    envs = {}
+    envs, handing = {}, None
     for protocol in _offered(request):
         if protocol.startswith(ENVS_PREFIX):
             envs = decode_envs(protocol.removeprefix(ENVS_PREFIX))
-    return await _serve(request, sandbox, await open_session(sandbox, {**request.query, "envs": envs}))
+        elif protocol.startswith(HAND_OVER_PREFIX):
+            handing = _handing(protocol.removeprefix(HAND_OVER_PREFIX))
+    session = await open_session(sandbox, {**request.query, "envs": envs}, handing)
+    return await _serve(request, sandbox, session)
 
 
 @routes.get(f"{PTY}/{{session}}/connect")
@@ -161,6 +185,18 @@ def _offered(request: web.Request) -> list[str]:
     return [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
 
 
+def _handing(coded: str) -> tuple[str, float]:
+    """What is offered behind HAND_OVER_PREFIX. Raises ApiError 400."""
+    try:
+        offer = json.loads(base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
+        path, patience = offer["socket"], float(offer["patience"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ApiError(400, "what is offered to take the terminal cannot be decoded") from error
+    if not isinstance(path, str) or not 0 <= patience <= MOST_PATIENCE:
+        raise ApiError(400, f"a terminal is offered to a path, with 0 to {MOST_PATIENCE:g} s of patience")
+    return path, patience
+
+
 def _check_upgrade(request: web.Request) -> None:
     if request.headers.get("Upgrade", "").lower() != "websocket":
         raise ApiError(400, "this route is a WebSocket")
@@ -171,7 +207,10 @@ async def _serve(request: web.Request, sandbox: Sandbox, session: PtySession) ->
     wants_exit = EXIT_CONTROL in _offered(request)
     # No compression: it costs more than loopback does.  Pings are sent by hand, so that a client that only
     # listens and one whose input waits for the terminal are not taken for dead.
-    ws = web.WebSocketResponse(protocols=(EXIT_CONTROL,), compress=False, max_msg_size=MAX_CLIENT_FRAME)
+    offers = [one for one in _offered(request) if session.handed and one.startswith(HAND_OVER_PREFIX)]
+    ws = web.WebSocketResponse(
+        protocols=(*offers, EXIT_CONTROL), compress=False, max_msg_size=MAX_CLIENT_FRAME
+    )
     await ws.prepare(request)
     client = PtyClient(ws, wants_exit)
     counts = counts_as_activity(request)

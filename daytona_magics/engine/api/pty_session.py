@@ -153,6 +153,9 @@ class PtySession:
         session_id: the client's name for it.
         start: coroutine function that opens the terminal with (cols, rows).
         on_end: called once, when it ended.
+
+    Attributes:
+        handed: it went to a program that was running, not to a shell.
     """
 
     def __init__(
@@ -180,6 +183,7 @@ class PtySession:
         self._reading = self._held = False
         self._watcher: asyncio.Task[None] | None = None
         self.end: PtyExit | None = None
+        self.handed = False
 
     def as_json(self) -> dict[str, Any]:
         """The SDK's ``PtySessionInfo``."""

@@ -116,6 +116,7 @@ def warm() -> None:
         environment,
         files,
         git,
+        handing,
         interpreter,
         ports,
         processes,
@@ -128,6 +129,7 @@ def warm() -> None:
     _handlers.update(environment.HANDLERS)
     _handlers.update(files.HANDLERS)
     _handlers.update(git.HANDLERS)
+    _handlers.update(handing.HANDLERS)
     _handlers.update(interpreter.HANDLERS)
     _handlers.update(ports.HANDLERS)
     _handlers.update(processes.HANDLERS)

@@ -362,9 +362,25 @@ class Toolbox:
 
         Raises ToolboxError 400 when it cannot start.
         """
-        operation = await self.begin(
-            "pty", cwd=cwd, env=check_env(env), cols=side(cols), rows=side(rows), argv=command
+        size = {"cols": side(cols), "rows": side(rows)}
+        return await self._terminal(
+            await self.begin("pty", cwd=cwd, env=check_env(env), argv=command, **size)
         )
+
+    async def hand_over(self, socket: str, patience: float, *, cols: int, rows: int) -> "PtyProcess":
+        """Give a new terminal to the program that takes terminals at the path `socket` (see `handing`).
+
+        Raises ToolboxError when nobody does; when somebody still may within `patience` seconds, and does not,
+        the terminal ends with exit code 1.
+        """
+        size = {"cols": side(cols), "rows": side(rows)}
+        return await self._terminal(
+            await self.begin("hand_over", socket=check_path(socket), patience=patience, **size)
+        )
+
+    @staticmethod
+    async def _terminal(operation: Operation) -> "PtyProcess":
+        """The terminal that an operation makes."""
         master = -1
         try:
             with protocol_errors():

@@ -32,7 +32,7 @@ async def _pty(inside: "Inside", connection: Wire, request: dict[str, Any]) -> N
     """
     from .agent import Refused
 
-    masters, slave = await _terminal(connection)
+    masters, slave = await new_terminal(connection)
     try:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", request["rows"], request["cols"], 0, 0))
         child = await inside.children.start(
@@ -63,7 +63,7 @@ async def _pty(inside: "Inside", connection: Wire, request: dict[str, Any]) -> N
     await connection.send_json({"exit_code": exit_code(status), "reason": reason})
 
 
-async def _terminal(connection: Wire) -> tuple[list[int], int]:
+async def new_terminal(connection: Wire) -> tuple[list[int], int]:
     """A new terminal: its master, if it was made here, and its slave. Raises OSError."""
     try:
         master, slave = os.openpty()
