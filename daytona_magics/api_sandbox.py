@@ -201,7 +201,7 @@ class Sandbox(Life):
             raise SandboxError(f"push: {error}") from None
         channel = await self._tie.ready(Silent())
         inputs = await variables.send(self._tie, Silent(), package)
-        await self._carry(channel, {"inputs": inputs, "outputs": [], "pickled": False})
+        await self._carry(channel, variables.asked(self._tie.bound(), inputs, [], False))
 
     def pull(self, *names: str) -> Any:
         """Python variables of the sandbox: the value of one name, a tuple for several.
@@ -223,7 +223,7 @@ class Sandbox(Life):
             raise SandboxUsageError(f"pull: {wrong!r} is not a variable name" if names else "pull: name one")
         channel = await self._tie.ready(Silent())
         wanted = [[name, name] for name in dict.fromkeys(names)]
-        given = await self._carry(channel, {"inputs": None, "outputs": wanted, "pickled": False})
+        given = await self._carry(channel, variables.asked(self._tie.bound(), None, wanted, False))
         if given is None:
             raise SandboxError("the sandbox did not send the variables it was asked for")
         found = await variables.fetch(self._tie, Silent(), given, set(names))

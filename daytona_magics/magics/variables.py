@@ -168,11 +168,14 @@ class Carrier:
         self._pickled, self._quiet = pickled, quiet
         self._event: Variables | None = None
 
-    def fields(self, inputs: Mapping[str, str] | None) -> dict[str, Any] | None:
+    def fields(self, inputs: Mapping[str, str] | None, binding: Binding) -> dict[str, Any] | None:
         """What the request says; None when nothing is carried."""
+        from daytona_magics.sandboxes import variables
+
         if inputs is None and not self.outputs:
             return None
-        return {"inputs": inputs, "outputs": [list(pair) for pair in self.outputs], "pickled": self._pickled}
+        outputs = [list(pair) for pair in self.outputs]
+        return variables.asked(binding.sandbox, inputs, outputs, self._pickled)
 
     def another(self) -> Carrier:
         """The same for one more sandbox."""
@@ -192,14 +195,17 @@ class Carrier:
         package = self.package
         if package is None or variables.is_small(package):
             inputs = None if package is None else variables.inline(package)
-            return [replace(request, variables=self.fields(inputs)) for _ in bindings]
+            return [replace(request, variables=self.fields(inputs, binding)) for binding in bindings]
         sent = wait(
             lambda tell: variables.send_all(bindings, tell, package),
             "sending variables",
             quiet=self._quiet,
             cancelled="cancelled before the cell was sent; the variables were not kept there",
         )
-        return [replace(request, variables=self.fields(inputs)) for inputs in sent]
+        return [
+            replace(request, variables=self.fields(inputs, binding))
+            for inputs, binding in zip(sent, bindings, strict=True)
+        ]
 
     def watched(self, sink: Callable[[Event], None], window: FlowWindow) -> Callable[[Event], None]:
         """The sink, without the variables, which stay here."""

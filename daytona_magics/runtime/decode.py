@@ -307,7 +307,10 @@ def _variables(message: dict[str, Any], size: int) -> Variables:
         data = base64.b64decode(text(message, "data", "", MAX_MESSAGE), validate=True)
     except ValueError:
         refuse("variables are not base64")
-    return Variables(data, path, size)
+    piped = integer(message, "piped", 0, 1 << 62) if "piped" in message else 0
+    if piped and not path:
+        refuse("variables are piped to nowhere")
+    return Variables(data, path, piped, size)
 
 
 def _error(message: dict[str, Any], size: int) -> Error:

@@ -119,11 +119,12 @@ class Page:
 class Variables:
     """The variables asked for: a container, or the path of a file in the sandbox that holds one. Hostile.
 
-    ``size`` as of Display.
+    ``piped``: what is there is a pipe at first, from which so many bytes come. ``size`` as of Display.
     """
 
     data: bytes = b""
     path: str = ""
+    piped: int = 0
     size: int = field(default=0, compare=False, repr=False)
 
 

@@ -37,6 +37,7 @@ STALL = 60.0
 #: Bytes that are read or written at once.
 PIECE = 1 << 20
 FROM, CHECKSUM, TAIL = "X-Daytona-Magics-From", "X-Daytona-Magics-Checksum", 4
+PIPE = "X-Daytona-Magics-Pipe"
 #: Largest answer that is no file, and largest head of one, bytes.
 _ANSWER, _HEAD = 64 << 10, 64 << 10
 _F_SETPIPE_SZ = 1031
@@ -146,9 +147,13 @@ class Transfer:
             self.count = 0
             self._talk(lambda: self._send(size, pieces, True))
 
-    def receive(self, sink: Sink) -> int:
-        """Read a file into a sink; returns its size. Raises Refused, Broken; whatever the sink raises."""
-        return self._talk(lambda: self._receive(sink))
+    def receive(self, sink: Sink, piped: int = 0) -> int:
+        """Read a file into a sink; returns its size. Raises Refused, Broken; whatever the sink raises.
+
+        Args:
+            piped: it may be a pipe, from which so many bytes come.
+        """
+        return self._talk(lambda: self._receive(sink, piped))
 
     def _talk(self, work: Callable[[], T]) -> T:
         try:
@@ -273,9 +278,9 @@ class Transfer:
             raise TimeoutError
         return found[0][1]
 
-    def _receive(self, sink: Sink) -> int:
+    def _receive(self, sink: Sink, piped: int) -> int:
         assert self._sock is not None
-        self._ask("GET", "download")
+        self._ask("GET", "download", *([f"{PIPE}: {piped}"] if piped else []))
         answer = self._answer("GET")
         checked = answer.headers.get(CHECKSUM) == "crc32"
         if answer.length is None or answer.length < (TAIL if checked else 0):

@@ -29,6 +29,10 @@ SLICE = 128 << 10
 ANSWER = 300.0
 
 
+class NoPipe(Exception):
+    """What was to be read is a pipe, and this engine only reads files."""
+
+
 class Changed(Exception):
     """What was sent became shorter, or longer, while it was read."""
 
@@ -171,10 +175,16 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, straight.Broken) else type(error).__name__
 
 
-async def receive(sandbox: Any, where: str, shown: str, sink: straight.Sink, meter: Meter) -> int:
+async def receive(
+    sandbox: Any, where: str, shown: str, sink: straight.Sink, meter: Meter, piped: int = 0
+) -> int:
     """Read a file of the sandbox into a sink; returns its size in bytes.
 
+    Args:
+        piped: there may be a pipe in its place, from which so many bytes come; where :func:`can_pipe`.
+
     Raises:
+        NoPipe: there is, and an engine of an earlier version does not read it; nothing was read of it.
         SandboxError: there is none, the sandbox refuses it, or the way broke; whatever the sink raises.
     """
     address = straight.Address.of(sandbox)
@@ -182,11 +192,18 @@ async def receive(sandbox: Any, where: str, shown: str, sink: straight.Sink, met
         return await _collected(content(sandbox, shown, where), sink, meter)
     transfer = straight.Transfer(address, where)
     try:
-        return await straight.carried(transfer, lambda: transfer.receive(sink), meter.reach)
+        return await straight.carried(transfer, lambda: transfer.receive(sink, piped), meter.reach)
     except straight.Refused as refused:
+        if piped and refused.status == 400:
+            raise NoPipe from None
         raise _refusal(refused, shown) from None
     except straight.Broken as broken:
         raise SandboxUnreachable(f"{shown!r} could not be read to its end ({broken})") from None
+
+
+def can_pipe(sandbox: Any) -> bool:
+    """Whether a pipe of this sandbox can be read, other than by a program in it."""
+    return straight.Address.of(sandbox) is not None
 
 
 async def _collected(content: AsyncGenerator[bytes, None], sink: straight.Sink, meter: Meter) -> int:

@@ -2,7 +2,9 @@
 
 A small container travels in the cell's own request and in one message of its output. A large one is a file in
 a private folder of the sandbox for the time of the transfer; the file API carries it in pieces, straight from
-the memory the values are in and straight into the memory they will be in.
+the memory the values are in and straight into the memory they will be in. From an engine on this machine it
+comes out of a pipe in that folder, while the sandbox still writes it; when that does not work out, the
+sandbox makes a file of it after a few seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -83,6 +85,29 @@ async def send_all(bindings: Sequence[Binding], tell: Reporter, package: Package
     return sent
 
 
+async def _written(sandbox: Any, path: str) -> None:
+    """Wait until a pipe that nobody has read has become a file. Raises SandboxError."""
+    deadline = asyncio.get_running_loop().time() + transfers.ANSWER
+    while not str((await files.info_of(sandbox, path)).mode).startswith("-"):
+        if asyncio.get_running_loop().time() > deadline:
+            raise SandboxError("-o: the sandbox does not write the variables to a file")
+        await asyncio.sleep(0.2)
+
+
+def asked(
+    sandbox: Any, inputs: Mapping[str, str] | None, outputs: list[Any], pickled: bool
+) -> dict[str, Any]:
+    """What a request says of the variables it carries.
+
+    Args:
+        inputs: what :func:`send` or :func:`inline` returned; None without.
+        outputs: [name there, name here] pairs.
+        pickled: take as a pickle what cannot be taken otherwise.
+    """
+    piped = bool(outputs) and transfers.can_pipe(sandbox)
+    return {"inputs": inputs, "outputs": outputs, "pickled": pickled, "piped": piped}
+
+
 def _named(what: str, package: Package) -> str:
     names = list(package.about)
     return f"{what} {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
@@ -106,14 +131,16 @@ async def fetch(
     if not event.path:
         reader.take(event.data)
         return await asyncio.to_thread(reader.values)
-    sandbox = binding.bound()
+    sandbox, shown = binding.bound(), ", ".join(names)
     try:
-        info = await files.info_of(sandbox, event.path)
-        meter = Meter(
-            tell, f"receiving {', '.join(list(names)[:3])}{' …' if len(names) > 3 else ''}", info.size
-        )
+        size = event.piped or (await files.info_of(sandbox, event.path)).size
+        meter = Meter(tell, f"receiving {', '.join(list(names)[:3])}{' …' if len(names) > 3 else ''}", size)
         # Whatever was announced in the header is all that is taken.
-        await transfers.receive(sandbox, event.path, ", ".join(names), reader, meter)
+        try:
+            await transfers.receive(sandbox, event.path, shown, reader, meter, event.piped)
+        except transfers.NoPipe:
+            await _written(sandbox, event.path)
+            await transfers.receive(sandbox, event.path, shown, reader, meter)
         return await asyncio.to_thread(reader.values)
     finally:
         with suppress(sdk.error_class()):

@@ -122,8 +122,35 @@ def test_push_and_pull(kernel: Kernel) -> None:
     cell = kernel.run("%sandbox pull mad")
     assert cell.ename == "SandboxError" and "did you mean made?" in cell.traceback
     # No input is counted for it in the sandbox, and files of the way are gone.
-    left = kernel.run("%sandbox exec ls ~/.daytona-magics/run/variables")
-    assert left.stdout == ""
+    assert left(kernel) == ""
+
+
+def left(kernel: Kernel) -> str:
+    """What is still in the sandbox's folder for variables."""
+    return kernel.run("%sandbox exec ls ~/.daytona-magics/run/variables").stdout
+
+
+def test_what_is_large_comes_out_of_a_pipe(kernel: Kernel) -> None:
+    assert (
+        kernel.run("%%sandbox\nimport numpy as np; wide = np.random.default_rng(2).random(900_000)").status
+        == "ok"
+    )
+    kernel.run("total = 0")
+    # While it is read, the cell that gave it has ended and the next one has not begun.
+    cell = kernel.run("%%sandbox -o wide -o total\ntotal = wide.sum()\nprint('printed')")
+    assert cell.status == "ok" and cell.stdout == "printed\n"
+    assert kernel.run("wide.sum() == total, wide.nbytes").result == "(np.True_, 7200000)"
+    assert left(kernel) == ""
+
+
+def test_an_engine_that_reads_no_pipes_gets_a_file(kernel: Kernel) -> None:
+    kernel.run("%%sandbox\nimport numpy as np; wide = np.arange(900_000.)")
+    kernel.run("from daytona_magics.runtime import straight; named = straight.PIPE")
+    kernel.run("straight.PIPE = 'X-Not-Heard-Of'; wide = None")
+    cell = kernel.run("%sandbox pull wide")
+    kernel.run("straight.PIPE = named")
+    assert cell.status == "ok" and kernel.run("wide.sum()").result == "np.float64(404999550000.0)", cell
+    assert left(kernel) == ""
 
 
 def test_push_finds_the_variables_of_a_function(kernel: Kernel) -> None:
@@ -161,9 +188,33 @@ class Evil:
 """
 
 
+TAP = """
+import threading, time
+data = module.packing.pack({"x": "x"}).bytes()
+def tap(sent, said, later=0):
+    if os.path.exists("tap"):
+        os.unlink("tap")
+    os.mkfifo("tap")
+    def write():
+        with open("tap", "wb", 0) as file:
+            time.sleep(later)
+            file.write(sent)
+    threading.Thread(target=write, daemon=True).start()
+    return {"msg": "variables", "path": "tap", "piped": said}
+"""
+
+
+ERRORS = ("ProtocolError", "SandboxError", "SandboxUnreachable")
+
+
+def tapped(arguments: str) -> str:
+    return f"tap({arguments})"
+
+
 def test_a_hostile_sandbox_gains_nothing_by_what_it_sends(kernel: Kernel) -> None:
     kernel.run("import os; target = os.path.join(os.getcwd(), 'stolen')")
-    assert kernel.run(f"%%sandbox -i target\n{FORGED}").status == "ok"
+    kernel.run("from daytona_magics.runtime import straight; stall, straight.STALL = straight.STALL, 1.0")
+    assert kernel.run(f"%%sandbox -i target\n{FORGED}{TAP}").status == "ok"
     forge = "x = 1\nmodule.give = lambda *rest: {message}"
     pickled = (
         "(p := module.packing.pack({'x': Evil()}, pickled=True)) and "
@@ -180,14 +231,21 @@ def test_a_hostile_sandbox_gains_nothing_by_what_it_sends(kernel: Kernel) -> Non
         ("{'msg': 'variables', 'path': '/dev/zero'}", ""),
         ("{'msg': 'variables', 'path': '../../nowhere'}", "there is no"),
         ("{'msg': 'notice', 'text': 'nothing'}", "did not send the variables"),
+        # A pipe that gives less than was said, more than there is, nothing, and nothing for ever.
+        (tapped("data, len(data) + 1"), "to its end"),
+        (tapped("data + b'x', len(data) + 1"), "more bytes than were announced"),
+        (tapped("b'', len(data)"), "to its end"),
+        (tapped("data, len(data), 900"), "nothing moved for 1 s"),
     ):
         cell = kernel.run(f"%%sandbox -o x\n{forge.format(message=message)}")
-        assert cell.ename in ("ProtocolError", "SandboxError") and words in cell.traceback, cell
+        assert cell.ename in ERRORS and words in cell.traceback, cell
         assert kernel.run("os.path.exists(target), get_ipython is not None").result == "(False, True)"
-    # The control: with the guard off by the person's own words, the pickle runs here.
+    # The controls: a pipe that is honest; and with the guard off by the person's own words, the pickle runs.
+    cell = kernel.run(f"%%sandbox -o x\n{forge.format(message=tapped('data, len(data)'))}")
+    assert cell.status == "ok" and kernel.run("x").result == "'x'", cell
     cell = kernel.run(f"%%sandbox -o x --unsafe-pickle\n{forge.format(message=pickled)}")
     assert kernel.run("os.path.exists(target)").result == "True", cell
-    kernel.run("os.unlink(target)")
+    kernel.run("os.unlink(target); straight.STALL = stall")
     assert kernel.run("%sandbox reset").status == "ok"
 
 

@@ -73,6 +73,13 @@ class Way:
         event = Variables(path="packed-copy", data=b"")
         return bool((await variables.fetch(self.binding, TELL, event, ["x"]))["x"] == self.data)
 
+    async def pipe(self) -> bool:
+        """The same while something in the sandbox still writes it."""
+        size = pack({"x": self.data}).size
+        await self._execute("rm -f tap; mkfifo tap; (cat packed > tap) > /dev/null 2>&1 &")
+        event = Variables(path="tap", piped=size)
+        return bool((await variables.fetch(self.binding, TELL, event, ["x"]))["x"] == self.data)
+
     async def prepare(self) -> None:
         await self.sandbox.fs.upload_file(self.data, "origin")
         await self.sandbox.fs.upload_file(pack({"x": self.data}).bytes(), "packed")
@@ -87,7 +94,7 @@ class Way:
 
     async def absent(self) -> bool:
         """Nothing is under a final name."""
-        there = await self._execute("ls there packed-copy 2>/dev/null; true")
+        there = await self._execute("ls there packed-copy tap 2>/dev/null; true")
         return not (self.folder / "here").exists() and "there" not in there.split()
 
     async def forget(self) -> None:
@@ -134,7 +141,7 @@ async def clean(way: Way) -> None:
         await asyncio.sleep(0.1)
 
 
-WAYS = ("upload", "download", "push", "pull")
+WAYS = ("upload", "download", "push", "pull", "pipe")
 
 
 @pytest.mark.parametrize("kind", ["rst", "fin", "hole"])

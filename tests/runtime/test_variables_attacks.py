@@ -256,6 +256,8 @@ def test_offsets_that_lead_out_of_a_stream_are_refused() -> None:
 def test_messages_with_variables_are_checked() -> None:
     good = decode.event(b'{"msg": "variables", "data": "YWJj"}')
     assert getattr(good, "data", None) == b"abc"
+    piped = decode.event(b'{"msg": "variables", "path": "/x", "piped": 5}')
+    assert getattr(piped, "piped", None) == 5
     for bad in (
         b'{"msg": "variables"}',
         b'{"msg": "variables", "data": "YWJj", "path": "/x"}',
@@ -263,6 +265,10 @@ def test_messages_with_variables_are_checked() -> None:
         b'{"msg": "variables", "data": 7}',
         b'{"msg": "variables", "path": "a\\u0000b"}',
         b'{"msg": "variables", "path": ["a"]}',
+        b'{"msg": "variables", "data": "YWJj", "piped": 5}',
+        b'{"msg": "variables", "path": "/x", "piped": -1}',
+        b'{"msg": "variables", "path": "/x", "piped": true}',
+        b'{"msg": "variables", "path": "/x", "piped": 99999999999999999999}',
     ):
         with pytest.raises(ProtocolError):
             decode.event(bad)

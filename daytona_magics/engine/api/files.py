@@ -263,9 +263,9 @@ def _whole(request: web.Request) -> Iterator[None]:
 async def download_file(request: web.Request) -> web.StreamResponse:
     """One file as the body."""
     sandbox = sandbox_of(request)
-    path = _path(request)
+    path, pipe = _path(request), straight.pipe_size(request)
     with used(request, sandbox):
-        async with await sandbox.toolbox.download(path) as download:
+        async with await sandbox.toolbox.download(path, pipe) as download:
             name = content_disposition("file", path.rpartition("/")[2]).replace(
                 'form-data; name="file"', "attachment"
             )

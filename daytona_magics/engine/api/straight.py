@@ -10,12 +10,16 @@ file. So a refusal costs nothing either. Such a connection is closed after an up
 A client that names its own end of the connection (``X-Daytona-Magics-From``) learns whether something
 between it and the engine relays the bytes. Then they carry a checksum, as TCP's own ends at the relay: four
 more bytes at the end of the body. Clients that do not ask, the SDK among them, get what the platform sends.
+
+Such a client may also read a pipe of the sandbox, where it was told how much comes out of it
+(``X-Daytona-Magics-Pipe``): what is being written there need not be in a file first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import zlib
 from contextlib import suppress
@@ -34,6 +38,8 @@ FROM = "X-Daytona-Magics-From"
 #: ``crc32``: the last four bytes of the body are the checksum of those before them, big-endian.
 CHECKSUM = "X-Daytona-Magics-Checksum"
 TAIL = 4
+#: A number of bytes: what is downloaded may be a pipe, from which so many come.
+PIPE = "X-Daytona-Magics-Pipe"
 #: Files that are smaller go through the library.
 LEAST = 128 << 10
 #: Seconds without a byte after which a transfer is given up.
@@ -49,6 +55,16 @@ def wanted(request: web.BaseRequest) -> bool:
         and request.content_length is not None
         and request.path.endswith("/files/upload-v2")
     )
+
+
+def pipe_size(request: web.BaseRequest) -> int | None:
+    """How much the client says comes out of a pipe; None when it does not. Raises ApiError 400."""
+    said = request.headers.get(PIPE)
+    if said is None or FROM not in request.headers:
+        return None
+    if not re.fullmatch("[1-9][0-9]{0,17}", said):
+        raise ApiError(400, f"{PIPE} must be a number of bytes")
+    return int(said)
 
 
 def is_relayed(request: web.BaseRequest) -> bool:

@@ -331,15 +331,16 @@ class Toolbox:
             operation.wire.close()
             raise
 
-    async def download(self, path: str) -> "Download":
-        """Open the regular file `path` for reading.
+    async def download(self, path: str, pipe: int | None = None) -> "Download":
+        """Open the regular file `path` for reading; with `pipe` it may be a pipe that gives so many bytes.
 
             In : async with await toolbox.download("data.csv") as file:
                      data = b"".join([chunk async for chunk in file])
 
         Raises ToolboxError 404, 403, and 400 INVALID_FILE_PATH for folders, FIFOs and devices.
         """
-        operation = await self.begin("download", path=check_path(path))
+        more = {"pipe": pipe} if pipe else {}
+        operation = await self.begin("download", path=check_path(path), **more)
         try:
             with protocol_errors():
                 return Download(operation, integer(await operation.answer(), "size", 0, 1 << 62))

@@ -33,6 +33,8 @@ MAX_ENTRIES, MAX_LISTING = 200_000, 32 << 20
 MAX_PSEUDO_FILE = 16 << 20
 #: Bytes of a file that are sent as one frame; between two of them other operations have their turn.
 FRAME = 512 << 10
+#: Seconds for the next bytes of a pipe; the engine's own patience is a little longer.
+PATIENCE = 50.0
 #: Most entries of one message, and about the most bytes.
 _BATCH, _BATCH_SIZE = 200, 256 << 10
 
@@ -292,7 +294,7 @@ async def _piece(connection: Wire, fd: int, most: int, pump: Pump) -> int:
 
 
 async def _download(inside: "Inside", connection: Wire, request: dict[str, Any]) -> None:
-    """op download: {path} → {size}, D frames, E. Regular files only."""
+    """op download: {path} → {size}, D frames, E. Regular files; with {pipe} a pipe of so many bytes, too."""
     path = inside.path(request)
     # Without O_NONBLOCK opening a FIFO would wait for its writer.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -300,6 +302,9 @@ async def _download(inside: "Inside", connection: Wire, request: dict[str, Any])
         info = os.fstat(fd)
         if stat.S_ISDIR(info.st_mode):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if stat.S_ISFIFO(info.st_mode) and request.get("pipe"):
+            await _send_pipe(connection, fd, path, int(request["pipe"]))
+            return
         if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), path)
         if info.st_size == 0:
@@ -349,6 +354,30 @@ def _send_some(sock: int, fd: int, start: int, count: int) -> int:
         # A file system that only reads.
         data = os.pread(fd, min(CHUNK, count), start)
         return os.write(sock, data) if data else 0
+
+
+async def _send_pipe(connection: Wire, fd: int, path: str, size: int) -> None:
+    """Send `size` bytes that somebody writes into a pipe. Raises Refused when they do not come."""
+    from .agent import Refused
+
+    await connection.send_json({"size": size})
+    left = size
+    with Pump() as pump:
+        while left:
+            try:
+                # Before its writer has opened it there seems to be an end already.
+                if left == size:
+                    await wire.ready(fd, within=PATIENCE)
+                count = await pump.take(fd, left, PATIENCE)
+            except asyncio.TimeoutError:
+                count = 0
+            if not count:
+                raise Refused(500, "FILE_READ_FAILED", f"{path}: the pipe ended before it had given all")
+            await connection.send_head(count)
+            await pump.give(connection.fileno(), count)
+            left -= count
+            await asyncio.sleep(0)
+    await connection.send(END)
 
 
 async def _send_pseudo_file(connection: Wire, fd: int, path: str) -> None:

@@ -3,7 +3,8 @@
 What a cell asks for comes with it: ``inputs``, a container (see :mod:`.packing`) as base64 text or the path
 of a file that was uploaded for it, and ``outputs``, pairs of a name in the sandbox and one at the notebook.
 What it gives goes back as one message, in which a small container stands itself, and a large one as the path
-of a file in a private folder, to be fetched by the file API.
+of a file in a private folder, to be fetched by the file API. Where the notebook can read a pipe, and says so
+by ``piped``, what is there is a pipe at first (see :mod:`.offering`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import difflib
 import os
 import time
 
-from . import arrays, arrow, dataframes, packing, paths, unpacking  # noqa: F401 - they add what they know
+# Some of them add what they know to the codecs.
+from . import arrays, arrow, dataframes, offering, packing, paths, unpacking  # noqa: F401
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ def check(value: Any) -> dict[str, Any] | None:
         raise ValueError("inputs must be data or a path")
     if not isinstance(outputs, list) or not all(_pair(pair) for pair in outputs):
         raise ValueError("outputs must be pairs of names")
-    return {"inputs": inputs, "outputs": outputs, "pickled": value.get("pickled") is True}
+    said = {name: value.get(name) is True for name in ("pickled", "piped")}
+    return {"inputs": inputs, "outputs": outputs, **said}
 
 
 def _pair(value: Any) -> bool:
@@ -97,14 +100,20 @@ def _read(reader: unpacking.Unpacker, file: Any) -> None:
             reader.filled(count)
 
 
-def give(namespace: dict[str, Any], outputs: list[list[str]], pickled: bool) -> dict[str, Any]:
-    """The message with the variables asked for. Raises TransferError."""
+def give(
+    namespace: dict[str, Any], outputs: list[list[str]], pickled: bool, piped: bool = False
+) -> dict[str, Any]:
+    """The message with the variables asked for. Raises TransferError.
+
+    Args:
+        piped: what is large may be offered, and is handed over by :func:`.offering.settle`.
+    """
     values = {}
     for source, target in outputs:
         if source not in namespace:
             raise TransferError("-o %s: %s" % (source, unknown(source, namespace)))
         values[target] = namespace[source]
-    return message(values, pickled)
+    return message(values, pickled, piped)
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
@@ -114,13 +123,17 @@ def unknown(name: str, known: Iterable[str]) -> str:
     return "there is no variable %s in the sandbox%s" % (name, "; did you mean %s?" % near[0] if near else "")
 
 
-def message(values: dict[str, Any], pickled: bool = False) -> dict[str, Any]:
-    """The message that carries values. Raises TransferError."""
+def message(values: dict[str, Any], pickled: bool = False, piped: bool = False) -> dict[str, Any]:
+    """The message that carries values; its arguments are those of :func:`give`. Raises TransferError."""
     try:
         package = packing.pack(values, pickled)
         if package.size <= SMALL:
             return {"msg": "variables", "data": base64.b64encode(package.bytes()).decode("ascii")}
-        return {"msg": "variables", "path": _write(package), "size": package.size}
+        path = _place()
+        if piped and offering.offer(package, path, _write):
+            return {"msg": "variables", "path": path, "piped": package.size}
+        _write(package, path)
+        return {"msg": "variables", "path": path}
     except packing.CannotCarry as error:
         hint = "" if pickled or "cannot be carried safely" not in str(error) else _HINT
         raise TransferError("-o: %s%s" % (error, hint)) from None
@@ -134,21 +147,22 @@ _HINT = (
 )
 
 
-def _write(package: packing.Package) -> str:
+def _place() -> str:
+    """A path in the private folder where nothing is."""
     os.makedirs(FOLDER, mode=0o700, exist_ok=True)
     _remove_old()
-    path = os.path.join(FOLDER, os.urandom(16).hex())
+    return os.path.join(FOLDER, os.urandom(16).hex())
+
+
+def _write(package: packing.Package, path: str) -> None:
     try:
         with open(path, "xb", opener=_private) as file:
             for piece in package.pieces():
                 file.write(piece)
     except BaseException:
-        try:
+        if os.path.lexists(path):
             os.unlink(path)
-        except FileNotFoundError:
-            return path
         raise
-    return path
 
 
 def _remove_old() -> None:

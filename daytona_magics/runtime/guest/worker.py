@@ -19,7 +19,19 @@ import sys
 import traceback
 import types
 
-from . import completing, hooks, magics, processes, rich, shell, streams, tracebacks, transform, variables
+from . import (
+    completing,
+    hooks,
+    magics,
+    offering,
+    processes,
+    rich,
+    shell,
+    streams,
+    tracebacks,
+    transform,
+    variables,
+)
 from .asking import Asker
 from .commands import Commands
 from .history import History
@@ -143,6 +155,7 @@ class Session:
                 continue  # the answer to a question of a cell that has ended
             report = self._guarded(job)
             self._writer.message(b"D" + json.dumps(report).encode("utf-8", "surrogatepass"))
+            offering.settle(self._commands.fd, report["status"] == "ok")
 
     def _guarded(self, job: dict[str, Any]) -> dict[str, Any]:
         """Run one job; SIGINT means KeyboardInterrupt inside the cell and nothing outside of it."""
@@ -205,7 +218,10 @@ class Session:
             if os.getpid() == self._pid:
                 hooks.cell_ended(rich)
                 if carried.get("outputs"):
-                    self.send(variables.give(self.namespace, carried["outputs"], carried["pickled"]))
+                    # What --fresh ran in ends with the cell.
+                    piped = carried["piped"] and not job.get("fresh")
+                    given = variables.give(self.namespace, carried["outputs"], carried["pickled"], piped)
+                    self.send(given)
         except SystemExit as error:
             status = self._exited(error)
         except KeyboardInterrupt as error:

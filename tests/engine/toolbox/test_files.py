@@ -177,6 +177,68 @@ async def test_only_regular_files_are_read_and_written(box: SandboxProcess) -> N
     assert (await box.toolbox.execute("echo alive")).output == b"alive\n"
 
 
+PIPE = """
+import os, sys
+os.mkfifo("pipe")
+if os.fork():
+    sys.exit()
+os.setsid()
+data = open("data", "rb").read()
+with open("pipe", "wb", 0) as pipe:
+    try:
+        sent = memoryview({sent})
+        while sent:
+            sent = sent[pipe.write(sent):]
+        os.mkdir("written")
+    except BrokenPipeError:
+        os.mkdir("broken")
+"""
+
+
+async def piped(box: SandboxProcess, sent: str, asked: int) -> bytes:
+    """What is read of a pipe that somebody in the sandbox writes to."""
+    await box.toolbox.execute("rm -rf pipe written broken")
+    run = await box.toolbox.run_program(["python3", "-c", PIPE.replace("{sent}", sent)])
+    assert run.exit_code == 0, run.output
+    data = bytearray()
+    async with await box.toolbox.download("pipe", asked) as file:
+        assert file.size == asked
+        async for chunk in file:
+            data += chunk
+            assert len(data) <= asked
+    return bytes(data)
+
+
+async def appeared(box: SandboxProcess, name: str) -> None:
+    while name not in [info.name for info in await box.toolbox.list_files(".")]:
+        await asyncio.sleep(0.02)
+
+
+async def test_a_pipe_gives_as_many_bytes_as_were_said(box: SandboxProcess) -> None:
+    data = os.urandom(5_000_000)
+    await put(box.toolbox, "data", data)
+    assert await piped(box, "data", len(data)) == data
+    await appeared(box, "written")
+    # What its writer adds is nobody's; its writer learns of it.
+    assert await piped(box, "data + data", len(data)) == data
+    await appeared(box, "broken")
+    for sent in ("data[:-1]", "b''"):
+        error = await refused(piped(box, sent, len(data)))
+        assert error.code == "FILE_READ_FAILED" and "before it had given all" in str(error)
+    # A file in its place is a file, whatever was said; and without a word about one, a pipe is none.
+    async with await box.toolbox.download("data", 7) as file:
+        assert file.size == len(data)
+    assert (await refused(box.toolbox.download("pipe"))).code == "INVALID_FILE_PATH"
+
+
+async def test_a_pipe_whose_reader_leaves_breaks(box: SandboxProcess) -> None:
+    await put(box.toolbox, "data", bytes(5_000_000))
+    await box.toolbox.run_program(["python3", "-c", PIPE.replace("{sent}", "data")])
+    async with await box.toolbox.download("pipe", 5_000_000) as file:
+        await file.__aiter__().__anext__()
+    await appeared(box, "broken")
+
+
 async def test_strange_names(box: SandboxProcess) -> None:
     await box.toolbox.run_program(["python3", "-c", "open(b'bad-\\xff\\n-name', 'w'); open('é\"\\\\', 'w')"])
     names = [info.name for info in await box.toolbox.list_files(".")]
