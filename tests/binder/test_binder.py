@@ -85,7 +85,8 @@ def image() -> Iterator[Image]:
         made = Image(Path(folder))
         steps = (
             f"/usr/bin/python3 -m venv {ENVIRONMENT}",
-            "pip install --no-cache-dir -q -r binder/requirements.txt",
+            # Binder compiles all of it here, which takes a processor longer than compiling what is imported.
+            "pip install --no-compile --no-cache-dir -q -r binder/requirements.txt",
             "binder/postBuild",
         )
         done = made.run("; ".join(steps))

@@ -54,6 +54,8 @@ def clone() -> Iterator[tuple[Path, dict[str, str]]]:
             "HOME": str(home),
             "XDG_RUNTIME_DIR": folder,
             "DAYTONA_MAGICS_HOME": str(home / "state"),
+            # "0" is pip's word for it: what is never imported need not be compiled.
+            "PIP_NO_COMPILE": "0",
         }
         if FORWARDER_VARIABLE in os.environ:
             proxy = os.environ[FORWARDER_VARIABLE]

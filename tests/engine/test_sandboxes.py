@@ -271,7 +271,14 @@ def test_files_of_deleted_sandboxes_go(daytona: Any, engine: IsolatedEngine) -> 
 def test_a_sandbox_that_ends_by_itself_is_stopped(daytona: Any, engine: IsolatedEngine, sandbox: Any) -> None:
     sandbox.fs.upload_file(b"still here", "file")
     sandbox.process.exec("exec -a marker-of-this-test sleep 1000 &")
-    inside = next(p for p in Path("/proc").glob("[0-9]*") if _command(p).startswith(b"marker-of-this-test"))
+    found: list[Path] = []
+
+    def runs() -> bool:
+        found[:] = [p for p in Path("/proc").glob("[0-9]*") if _command(p).startswith(b"marker-of-this-test")]
+        return bool(found)
+
+    wait_until(runs, "the program inside has its name")
+    inside = found[0]
     # Somebody kills pid 1 of the sandbox, as the kernel does when memory runs out.
     os.kill(_first_of_namespace(inside), signal.SIGKILL)
     wait_until(lambda: daytona.get(sandbox.id).state == SandboxState.STOPPED, "the sandbox is stopped")
