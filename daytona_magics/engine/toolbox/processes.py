@@ -14,7 +14,7 @@ import termios
 from typing import TYPE_CHECKING, Any
 
 from . import wire
-from .wire import DATA, END, Wire, ready
+from .wire import DATA, END, Wire, WireError, ready
 
 if TYPE_CHECKING:
     from .agent import Handler, Inside
@@ -184,17 +184,30 @@ class _Run:
         self.sent = 0
 
     async def feed(self) -> None:
-        """Pass D frames to the program's input; when the engine hangs up, kill the program."""
+        """Pass D frames to the program's input; when the engine hangs up, kill the program.
+
+        All that comes is taken at once (the engine bounds it), so that a program which does not read its
+        input does not keep the end from being seen.
+        """
+        given: asyncio.Queue[bytes] = asyncio.Queue()
+        writer = asyncio.ensure_future(self._write_all(given))
         try:
-            while (frame := await self._connection.receive()) is not None:
-                wire.close_fds(frame.fds)
-                if frame.type == DATA and self._stdin >= 0:
-                    await self._write(frame.payload)
-                elif frame.type == END:
-                    self.close_input()
+            # In the middle of a frame it is an end, too.
+            with contextlib.suppress(WireError):
+                while (frame := await self._connection.receive()) is not None:
+                    wire.close_fds(frame.fds)
+                    if frame.type == END or (frame.type == DATA and frame.payload):
+                        given.put_nowait(frame.payload)
         finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
             self.close_input()
         self.child.kill()
+
+    async def _write_all(self, given: "asyncio.Queue[bytes]") -> None:
+        while data := await given.get():
+            await self._write(data)
+        self.close_input()
 
     async def _write(self, data: bytes) -> None:
         view = memoryview(data)

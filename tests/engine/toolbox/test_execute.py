@@ -104,8 +104,10 @@ async def test_killed_by_signal(box: SandboxProcess) -> None:
     assert (await box.toolbox.execute("echo still here")).output == b"still here\n"
 
 
-async def test_cancelling_kills_the_command(box: SandboxProcess) -> None:
-    task = asyncio.ensure_future(box.toolbox.execute("touch started; sleep 333"))
+@pytest.mark.parametrize("unread", [0, 4 << 20], ids=["silent", "with input it does not read"])
+async def test_cancelling_kills_the_command(box: SandboxProcess, unread: int) -> None:
+    command = ["sh", "-c", "rm -f started; touch started; sleep 333"]
+    task = asyncio.ensure_future(box.toolbox.run_program(command, stdin=bytes(unread)))
     await box.toolbox.execute("while [ ! -e started ]; do sleep 0.02; done", timeout=20)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
