@@ -3,6 +3,9 @@
 A call of the git API that has begun goes on when its caller hangs up. Where the platform does it with the
 sandbox's own git, that is a process the sandbox's user can end: git then takes back what is half done. Where
 it is no process there is nothing to end, and the page says that it goes on.
+
+git's processes are known by what /proc says of them: the command of git that runs (its first word that is no
+option), and the repository, by working folder or by name. A person's git in a terminal is left alone.
 """
 
 from __future__ import annotations
@@ -23,12 +26,29 @@ WITHIN = 10
 #: $0: the folder of a repository; the rest: commands of git. Prints how many processes were told.
 _END = r"""
 told=0
+real=$(cd -- "$0" 2>/dev/null && pwd -P) || real=$0
+command_of() {
+  read -r word || return
+  while read -r word; do
+    case $word in
+      -c|-C|--git-dir|--work-tree|--namespace|--config-env) read -r word ;;
+      -*) ;;
+      *) printf '%s\n' "$word"; return ;;
+    esac
+  done
+}
 for one in /proc/[0-9]*; do
-  read -r name 2>/dev/null <"$one/comm" && case $name in git|git-*) ;; *) continue ;; esac || continue
-  line=" $(tr '\0' ' ' 2>/dev/null <"$one/cmdline") "
-  case $line in *" $0 "*) ;; *) [ "$(readlink "$one/cwd")" = "$0" ] || continue ;; esac
+  read -r _ name _ _ _ _ terminal _ 2>/dev/null <"$one/stat" && [ "$name" = "(git)" ] || continue
+  [ "$terminal" = 0 ] || continue
+  words=$(tr '\n\0' ' \n' 2>/dev/null <"$one/cmdline")
+  case "
+$words
+" in *"
+$0
+"*) ;; *) [ "$(readlink "$one/cwd")" = "$real" ] || continue ;; esac
+  now=$(printf '%s\n' "$words" | command_of)
   for verb in "$@"; do
-    case $line in *" $verb "*) kill -TERM "${one#/proc/}" 2>/dev/null && told=$((told + 1)); break ;; esac
+    [ "$now" = "$verb" ] && kill -TERM "${one#/proc/}" 2>/dev/null && told=$((told + 1))
   done
 done
 echo $told

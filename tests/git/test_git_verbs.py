@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from daytona_magics.git import stopping
 from tests.engine_process import wait_until
 from tests.git.conftest import House
 from tests.kernel_client import Cell
@@ -222,6 +226,42 @@ def test_all_branches_of_the_remote(house: House) -> None:
     assert "following origin/third: in step" in house.git("checkout third -C one")
     house.login(False)
     assert "credentials" in house.refused("checkout unknown -C one"), "no login, no answer"
+
+
+#: A commit whose message has the words, a person's fetch in a terminal, and the fetch that is to be ended.
+GITS = """cd REPO
+export GIT_EDITOR='touch ../writing; sleep 300 #'
+git commit --allow-empty -e -m 'fetch and merge' >/dev/null 2>&1 & echo $! >../pids
+fetch="'git', '-c', 'protocol.ext.allow=always', 'fetch', 'ext::sleep 301'"
+python3 -c "import pty; pty.spawn([$fetch])" </dev/null >/dev/null 2>&1 &
+cd /
+git -c a.b='x
+y' -c protocol.ext.allow=always -C ~/REPO fetch 'ext::sleep 302' >/dev/null 2>&1 & echo $! >>~/pids
+"""
+#: Whether a program with this argument runs.
+RUNS = "grep -sqzx '{}' /proc/[0-9]*/cmdline"
+
+
+def test_only_the_call_that_was_interrupted_is_ended(house: House) -> None:
+    path = house.hub.repository()
+    house.hub.sh(GITS.replace("REPO", path))
+    for seconds in ("[3]01", "[3]02"):
+        house.hub.until(RUNS.format(seconds), "it waits for its remote")
+    house.hub.until("test -e writing", "the commit waits for its message")
+
+    async def exec_(command: str, timeout: int) -> Any:
+        return house.hub.sandbox.process.exec(command, timeout=timeout)
+
+    sandbox: Any = SimpleNamespace(process=SimpleNamespace(exec=exec_))
+    ended = partial(stopping._end, sandbox, f"/home/daytona/{path}")
+    assert asyncio.run(ended(("push", "pull"))) == 0
+    assert asyncio.run(ended(("fetch", "merge", "rebase"))) == 1
+    committing, ours = house.hub.sh("cat pids").split()
+    house.hub.until(f"! test -e /proc/{ours}/cwd", "it has ended")
+    house.hub.sh(f"test -e /proc/{committing}/cwd && {RUNS.format('[3]01')}")
+    assert asyncio.run(ended(("commit",))) == 1
+    left = "for one in /proc/[0-9]*; do grep -sqzx '30[012]' $one/cmdline && kill ${one#/proc/}; done; true"
+    house.hub.sh(left)
 
 
 def test_a_push_that_is_interrupted_is_ended_and_made_again(house: House) -> None:
