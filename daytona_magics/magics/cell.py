@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import traceback
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import CellFailed, SandboxInterrupted, SandboxUsageError
@@ -90,8 +89,12 @@ def run_prepared(shell: Any, options: Any, code: str, name: str, *, carried: boo
         loaded = carrier.loaded(request, ties[0][0])
         if options.bg:
             return background.start(shell, options, loaded, *ties[0])
+        found = [ties[0]]
         outcome, pump = languages.tried(
-            options, lambda: _run(options, loaded, carried, carrier, *several.targets(options)[0])
+            options,
+            lambda: _run(
+                options, loaded, carried, carrier, *(found.pop() if found else several.targets(options)[0])
+            ),
         )
         if outcome.error is None:
             shell.user_ns.update(carrier.taken(ties[0][0]))
@@ -118,10 +121,10 @@ def run_prepared(shell: Any, options: Any, code: str, name: str, *, carried: boo
 def _request(
     shell: Any, options: Any, env: dict[str, str], code: str, name: str, binding: Binding
 ) -> ExecRequest:
-    from daytona_magics.runtime.channel import ExecRequest
+    from daytona_magics.runtime.channel import ExecRequest, new_id
 
     return ExecRequest(
-        id=uuid.uuid4().hex,
+        id=new_id(),
         context=options.context or binding.context,
         **languages.fields(options),
         code=code,

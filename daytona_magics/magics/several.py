@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +32,15 @@ def targets(options: Any) -> Ties:
 
     main = sandboxes.current()
     cancelled = "cancelled before the cell was sent"
-    if main.open_channel() is None:
+    channel = main.open_channel()
+    if channel is None:
         from IPython import get_ipython
 
         from daytona_magics.magics.line_login import ask_if_missing
 
         ask_if_missing(get_ipython())
     if options.sandbox is None:
-        channel = main.open_channel() or wait(
-            main.ready, "getting a sandbox", quiet=options.quiet, cancelled=cancelled
-        )
+        channel = channel or wait(main.ready, "getting a sandbox", quiet=options.quiet, cancelled=cancelled)
         return [(main, channel)]
     from daytona_magics.sandboxes import several
 
@@ -83,10 +81,11 @@ def run_cell(
         SandboxInterrupted: it was interrupted.
     """
     from daytona_magics.notebook.several import Several
+    from daytona_magics.runtime.records import new_id
 
     context = getattr(options, "context", None)
     own = [
-        replace(loaded, id=uuid.uuid4().hex, context=context or tie.context)
+        replace(loaded, id=new_id(), context=context or tie.context)
         for loaded, (tie, _) in zip(carrier.loaded_all(request, [tie for tie, _ in ties]), ties, strict=True)
     ]
     if options.bg:

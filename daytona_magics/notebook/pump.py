@@ -13,11 +13,11 @@ which the flow window bounds; a press is taken past it, and what then still wait
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -114,15 +114,14 @@ class Pump:
                     "--timeout limits it."
                 )
             self._questions = Questions(presses)
-            future = loop_thread().submit(self._start(self._came, self._window))
-            future.add_done_callback(self._ended)
+            cancel = loop_thread().start(self._carry())
             try:
                 done = self._until_done()
                 self._countdown.close()
                 self._show_end()
                 self._hear_answers()
             except BaseException:
-                future.cancel()
+                cancel()
                 raise
             finally:
                 self._output.flush()
@@ -151,10 +150,14 @@ class Pump:
         assert self._questions is not None
         self._questions.saw(event)
 
-    def _ended(self, future: Future[events.Done]) -> None:
-        if not future.cancelled():
-            error = future.exception()
-            self._queue.put(future.result() if error is None else _Failed(error))
+    async def _carry(self) -> None:
+        """Run the cell (on the loop thread); its end is put behind its events."""
+        try:
+            self._queue.put(await self._start(self._came, self._window))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed over to the waiting thread, every kind of it
+            self._queue.put(_Failed(error))
 
     def _until_done(self) -> events.Done:
         while True:

@@ -65,10 +65,8 @@ class StatusLine:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._shell = in_kernel()
         self._shown = ""
-        StatusLine._serial += 1
-        self._id = f"daytona-magics-status-{time.time_ns()}-{StatusLine._serial}"
+        self._id = ""
 
     @property
     def shown(self) -> bool:
@@ -80,8 +78,9 @@ class StatusLine:
         text = printable(text, line=True)
         if self._quiet or text == self._shown:
             return
-        if self._shell is not None:
-            self._shell.display_pub.publish(
+        shell = self._begun()
+        if shell is not None:
+            shell.display_pub.publish(
                 {"text/plain": text, "text/html": _line(text)},
                 transient={"display_id": self._id},
                 update=bool(self._shown),
@@ -90,12 +89,20 @@ class StatusLine:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         self._shown = text
 
+    def _begun(self) -> Any:
+        """The kernel's shell, when there is one; most lines have nothing to say and never ask for it."""
+        if not self._id:
+            StatusLine._serial += 1
+            self._id = f"daytona-magics-status-{time.time_ns()}-{StatusLine._serial}"
+        return in_kernel()
+
     def close(self) -> None:
         """Take the line away; a notebook keeps an empty display, which takes no room."""
         if not self._shown:
             return
-        if self._shell is not None:
-            self._shell.display_pub.publish(
+        shell = self._begun()
+        if shell is not None:
+            shell.display_pub.publish(
                 {"text/plain": "", "text/html": ""}, transient={"display_id": self._id}, update=True
             )
         elif sys.stderr.isatty():
@@ -111,7 +118,7 @@ class StatusLine:
         """Turn the line into a sentence that stays."""
         if self._quiet:
             return
-        if self._shell is not None and self._shown:
+        if self._shown and self._begun() is not None:
             self.show(text)
             self._shown = ""
             self._id += "-"

@@ -178,8 +178,7 @@ class Channel(Line):
                     break
                 with contextlib.suppress(LinkLost):  # the next round makes a new link
                     await self._bind(link, feed, fields)
-                    ends: list[asyncio.Future[Any]] = [feed.done, link.lost]
-                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                    await feed.over(link.lost)
             done = await feed.done
             spare = feed.id not in self._retained and feed.volume <= keep_above
             if link is not None and feed.acknowledged and spare:
@@ -258,7 +257,7 @@ class Channel(Line):
             done = Done("interrupted", text="the cell had not been sent to the sandbox yet")
             feed.emit(done)
             if not feed.done.done():
-                feed.done.set_result(done)
+                feed.settle(done)
             return done.text
         try:
             reply = await asyncio.wait_for(self._interrupt(exec_id, level, feed), INTERRUPT_WITHIN)

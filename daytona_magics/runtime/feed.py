@@ -70,7 +70,9 @@ class Feed:
         self.acknowledged = False
         self.resend: Literal["no", "asked", "answered"] = "no"
         self.asked_at = 0
-        self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[Done] = self._loop.create_future()
+        self._turn: asyncio.Future[None] | None = None
         self._sink = sink
         self._name: Literal["stdout", "stderr"] = "stdout"
         self._bytes = bytearray()
@@ -83,6 +85,24 @@ class Feed:
         self.skim = False
         self._stop: int | None = None
         self._decoders = {n: codecs.getincrementaldecoder("utf-8")(errors) for n in ("stdout", "stderr")}
+
+    async def over(self, lost: asyncio.Future[str]) -> None:
+        """Wait until it is done, or the connection that carries it has ended (``lost``)."""
+        if not self.done.done() and not lost.done():
+            self._turn = self._loop.create_future()
+            try:
+                await self._turn
+            finally:
+                self._turn = None
+
+    def settle(self, done: Done) -> None:
+        """It has ended so."""
+        self.done.set_result(done)
+        self._woken()
+
+    def _woken(self) -> None:
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
 
     def ends_at(self, sequence: int) -> None:
         """The guest says that the execution has ended and that this was its last frame."""
@@ -98,7 +118,7 @@ class Feed:
     def _check_stop(self) -> None:
         if self._stop is not None and self.last >= self._stop and not self.done.done():
             self.flush(final=True)
-            self.done.set_result(Done("running"))
+            self.settle(Done("running"))
 
     def _check_end(self) -> None:
         if self._end is not None and self.last >= self._end and not self.done.done():
@@ -167,7 +187,7 @@ class Feed:
         self.flush(final=isinstance(event, Done))
         self.emit(event)
         if isinstance(event, Done) and not self.done.done():
-            self.done.set_result(event)
+            self.settle(event)
 
     def flush(self, final: bool = False) -> None:
         """Hand on the text collected so far; ``final`` also what was left of a cut character."""
@@ -204,8 +224,10 @@ class Feed:
         if not self.done.done():
             self.done.set_exception(error)
             self.done.exception()  # seen: whoever waits still gets it, and nobody waiting is no fault
+            self._woken()
 
     def lost_connection(self) -> None:
         """What belongs to one connection is forgotten; parts of a message and of a character are kept."""
         self.stream = None
         self.resend = "no"
+        self._woken()

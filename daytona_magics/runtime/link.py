@@ -55,6 +55,17 @@ class Refused(Exception):
         self.code = code
 
 
+class _Asked:
+    """A request whose answer has not come; ``due``: the time of the loop by which it must."""
+
+    __slots__ = ("due", "future", "on_reply")
+
+    def __init__(
+        self, future: asyncio.Future[Reply], on_reply: Callable[[Reply], None] | None, due: float
+    ) -> None:
+        self.future, self.on_reply, self.due = future, on_reply, due
+
+
 class Link:
     """A connection to a guest. Make one with a connected PtySocket, then await :meth:`hello`.
 
@@ -73,7 +84,7 @@ class Link:
         self._decoder = frames.Decoder()
         self._hello: asyncio.Future[Reply] = loop.create_future()
         self._feeds: dict[int, Feed] = {}
-        self._requests: dict[int, tuple[asyncio.Future[Reply], Callable[[Reply], None] | None]] = {}
+        self._requests: dict[int, _Asked] = {}
         self._request_count = 0
         self._sent_sequence = 0
         self._control_sequence = 0
@@ -124,10 +135,10 @@ class Link:
 
     def _end(self, reason: str) -> None:
         self.lost.set_result(reason)
-        for future, _ in self._requests.values():
-            if not future.done():
-                future.set_exception(LinkLost(reason))
-                future.exception()
+        for asked in self._requests.values():
+            if not asked.future.done():
+                asked.future.set_exception(LinkLost(reason))
+                asked.future.exception()
         self._requests.clear()
         for feed in list(self._feeds.values()):
             feed.flush()
@@ -153,11 +164,13 @@ class Link:
 
     # -- sending -----------------------------------------------------------------------------------
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, *messages: dict[str, Any]) -> None:
+        """Send messages, all in one go."""
         pieces = []
-        for flags, piece in frames.split(json.dumps(message, separators=(",", ":")).encode()):
-            self._sent_sequence += 1
-            pieces.append(frames.encode(frames.CONTROL, 0, self._sent_sequence, piece, flags))
+        for message in messages:
+            for flags, piece in frames.split(json.dumps(message, separators=(",", ":")).encode()):
+                self._sent_sequence += 1
+                pieces.append(frames.encode(frames.CONTROL, 0, self._sent_sequence, piece, flags))
         self.socket.send(b"".join(pieces))
 
     async def request(
@@ -183,6 +196,9 @@ class Link:
         """
         number, future = self._ask(op, on_reply, fields)
         try:
+            if within == ANSWER_WITHIN:
+                # The heartbeat counts these seconds: that saves a timer for each request.
+                return await future
             return await asyncio.wait_for(future, within)
         except asyncio.TimeoutError:
             raise TimeoutError(f"the guest did not answer {op!r} within {within:g} s") from None
@@ -194,13 +210,12 @@ class Link:
     ) -> tuple[int, asyncio.Future[Reply]]:
         if self.lost.done():
             raise LinkLost(self.lost.result())
-        if self._ack_timer is not None:
-            # Whatever waits to be told goes with it.
-            self._acknowledge()
+        # Whatever waits to be told goes with it.
+        waiting = self._untold() if self._ack_timer is not None else []
         self._request_count += 1
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._requests[self._request_count] = (future, on_reply)
-        self._send({"op": op, "req": self._request_count, **fields})
+        self._requests[self._request_count] = _Asked(future, on_reply, self._loop.time() + ANSWER_WITHIN)
+        self._send({"op": op, "req": self._request_count, **fields}, *waiting)
         self._watch()
         return self._request_count, future
 
@@ -211,7 +226,7 @@ class Link:
             self._send({"op": op, "req": self._request_count, **fields})
 
     def tell_soon(self, op: str, **fields: Any) -> None:
-        """Ask without caring for the answer, within ACK_DELAY: tidying up must not hold up a cell's end."""
+        """Ask for what needs no answer, within ACK_DELAY: tidying up must not hold up a cell's end."""
         self._soon.append((op, fields))
         self._acknowledge_soon()
 
@@ -337,9 +352,10 @@ class Link:
             self._hello.set_result(message)
 
     def _reply(self, message: Reply) -> None:
-        future, on_reply = self._requests.pop(decode.integer(message, "req"), (None, None))
-        if future is None or future.done():
+        asked = self._requests.pop(decode.integer(message, "req"), None)
+        if asked is None or asked.future.done():
             return
+        future, on_reply = asked.future, asked.on_reply
         self.answers += 1
         if not decode.boolean(message, "ok"):
             code = decode.text(message, "error", "error", 200)
@@ -369,20 +385,24 @@ class Link:
             self._ack_timer = self._loop.call_later(ACK_DELAY, self._acknowledge)
 
     def _acknowledge(self) -> None:
+        waiting = self._untold()
+        if waiting and not self.lost.done():
+            self._send(*waiting)
+
+    def _untold(self) -> list[dict[str, Any]]:
+        """What the guest is to be told by now: what can be tidied up, and how much was taken."""
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None
         soon, self._soon = self._soon, []
-        for op, fields in soon:
-            self.tell(op, **fields)
-        if self.lost.done() or self._taken == self._acknowledged:
-            return
-        for feed in self._feeds.values():
-            if feed.window is not None and feed.window.full(self._wake):
-                return
+        waiting = [{"op": op, **fields} for op, fields in soon]
+        if self._taken == self._acknowledged:
+            return waiting
+        if any(feed.window is not None and feed.window.full(self._wake) for feed in self._feeds.values()):
+            return waiting
         self._acknowledged = self._taken
         self._frames_since_ack = 0
-        self._send({"op": "ack", "bytes": self._taken})
+        return [*waiting, {"op": "ack", "bytes": self._taken}]
 
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._resume)
@@ -407,6 +427,10 @@ class Link:
             if self._holding or now - before > BLACK_HOLE_AFTER / 2:
                 # We do not listen, or this machine slept or was busy: that says nothing about the line.
                 self._last_heard = now
+            for asked in self._requests.values():
+                if now >= asked.due and not asked.future.done():
+                    asked.future.set_exception(asyncio.TimeoutError())
+                    asked.future.exception()
             silent = now - self._last_heard
             if silent >= BLACK_HOLE_AFTER:
                 self.drop(f"no sign of life for {silent:.0f} s")

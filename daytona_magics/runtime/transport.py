@@ -180,6 +180,7 @@ class PtySocket:
         self._http = http
         self._ws = ws
         self._outgoing = bytearray()
+        self._sending = False  # the writer waits for room
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._writer = asyncio.create_task(self._write(), name="dm-pty-writer")
@@ -277,10 +278,25 @@ class PtySocket:
         return made
 
     def send(self, data: bytes) -> None:
-        """Queue bytes for the PTY; they leave in order."""
+        """Send bytes to the PTY, or queue them; they leave in order."""
+        if not self._outgoing and not self._sending and len(data) <= MAX_SEND and self._send_now(data):
+            return
         self._outgoing += data
         self._empty.clear()
         self._wake.set()
+
+    def _send_now(self, data: bytes) -> bool:
+        """Give bytes to the connection without waking the writer; False when they are still to be sent."""
+        step = self._ws.send_bytes(data)
+        try:
+            # Up to where it would wait for room; the bytes are with the connection by then.
+            step.send(None)
+        except StopIteration:
+            return True
+        except (aiohttp.ClientError, OSError):
+            return False  # the writer meets the same, and closes
+        step.close()
+        return True
 
     async def flushed(self) -> None:
         """Wait until all that was sent has left, or cannot leave any more."""
@@ -295,7 +311,9 @@ class PtySocket:
                 while self._outgoing:
                     piece = bytes(self._outgoing[:MAX_SEND])
                     del self._outgoing[:MAX_SEND]
+                    self._sending = True
                     await self._ws.send_bytes(piece)
+                    self._sending = False
                 self._empty.set()
         except (aiohttp.ClientError, OSError):
             # The reading side sees the same loss and reports it; closing makes sure that it does.

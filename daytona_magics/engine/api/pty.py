@@ -212,7 +212,7 @@ async def _serve(request: web.Request, sandbox: Sandbox, session: PtySession) ->
         protocols=(*offers, EXIT_CONTROL), compress=False, max_msg_size=MAX_CLIENT_FRAME
     )
     await ws.prepare(request)
-    client = PtyClient(ws, wants_exit)
+    client = PtyClient(ws, request.transport, wants_exit)
     counts = counts_as_activity(request)
     with context(request).activity.socket():
         if counts:

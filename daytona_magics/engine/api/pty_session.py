@@ -1,9 +1,10 @@
 """A terminal that several WebSockets may share.
 
 The engine owns the master side. A reader on the event loop takes what is there, up to 32 KiB at a time and a
-bounded number of reads per wakeup, and appends each read to the queue of every client; a client's writer
-joins queued reads into frames of at most 32 KiB. A client 256 reads behind is closed as a slow consumer; the
-terminal and its program live on. Input that the terminal does not take at once waits in a buffer, and a
+bounded number of reads per wakeup, and appends each read to the queue of every client; queued reads are
+joined into frames of at most 32 KiB. A client that takes what it is sent gets them at once; one that does not
+has a writer that waits for it. A client 256 reads behind is closed as a slow consumer; the terminal and its
+program live on. Input that the terminal does not take at once waits in a buffer, and a
 client whose input waits is not read further (back-pressure).
 
 The end comes from the program: when it has exited, what is left in the terminal is read, every client gets
@@ -15,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -30,6 +32,8 @@ from daytona_magics.engine.toolbox.client import PtyExit, PtyProcess, ToolboxErr
 
 READ_SIZE = 32 << 10
 READS_PER_WAKEUP = 16
+#: A read of fewer bytes most likely took all there was.
+SHORT_READ = 1024
 MAX_BEHIND = 256
 MAX_INPUT = 1 << 20
 PING_SECONDS = 20.0
@@ -59,19 +63,43 @@ def exit_reason(end: PtyExit) -> bytes:
         reason = reason[: len(reason) - max(1, (len(data) - MAX_REASON) // 4)]
 
 
+def binary_frame(data: bytes) -> bytes:
+    """A server's WebSocket message of bytes (RFC 6455: final, binary, not masked).
+
+    Example:
+        >>> binary_frame(b"ok")
+        b'\\x82\\x02ok'
+    """
+    size = len(data)
+    if size < 126:
+        return bytes((0x82, size)) + data
+    if size < 1 << 16:
+        return struct.pack(">BBH", 0x82, 126, size) + data
+    return struct.pack(">BBQ", 0x82, 127, size) + data
+
+
 class Watcher(Protocol):
     """Somebody who is told what a terminal prints, and its end."""
 
-    def push(self, data: bytes) -> None: ...
+    def push(self, reads: Sequence[bytes]) -> None: ...
 
     def finish(self, end: PtyExit) -> None: ...
 
 
 class PtyClient:
-    """One WebSocket on a terminal."""
+    """One WebSocket on a terminal.
 
-    def __init__(self, ws: web.WebSocketResponse, wants_exit: bool) -> None:
+    Args:
+        transport: what carries ``ws``, which does not compress.
+        wants_exit: the client asked for the control message at the end.
+    """
+
+    def __init__(
+        self, ws: web.WebSocketResponse, transport: asyncio.WriteTransport | None, wants_exit: bool
+    ) -> None:
         self.ws = ws
+        self._transport = transport
+        self._greeted = False
         self._wants_exit = wants_exit
         self._queue: deque[bytes] = deque()
         self._wake = asyncio.Event()
@@ -79,11 +107,14 @@ class PtyClient:
         self._slow = False
         self._task: asyncio.Task[None] | None = None
 
-    def push(self, data: bytes) -> None:
-        """Queue one read; too many and the client is given up."""
+    def push(self, reads: Sequence[bytes]) -> None:
+        """Queue reads and send what is taken at once; too many and the client is given up."""
         if self._slow:
             return
-        self._queue.append(data)
+        self._queue.extend(reads)
+        self._send_now()
+        if not self._queue:
+            return
         self._wake.set()
         if len(self._queue) > MAX_BEHIND:
             self._slow = True
@@ -91,6 +122,14 @@ class PtyClient:
             # The sender is most likely waiting for this client to take bytes.
             if self._task is not None:
                 self._task.cancel()
+
+    def _send_now(self) -> None:
+        """Send frames as long as the connection takes them whole, without a switch to another task."""
+        transport = self._transport
+        if transport is None or not self._greeted or self.ws.closed:
+            return
+        while self._queue and not transport.is_closing() and not transport.get_write_buffer_size():
+            transport.write(binary_frame(self._next_frame()))
 
     def finish(self, end: PtyExit) -> None:
         """The program ended: send what is queued, then close."""
@@ -120,6 +159,7 @@ class PtyClient:
 
     async def _send_all(self) -> None:
         await self.ws.send_str(control("connected"))
+        self._greeted = True
         while not self._slow:
             await self._wake.wait()
             self._wake.clear()
@@ -180,7 +220,7 @@ class PtySession:
         self._room = asyncio.Event()
         self._room.set()
         self._start_lock = asyncio.Lock()
-        self._reading = self._held = False
+        self._reading = self._held = self._writing = False
         self._watcher: asyncio.Task[None] | None = None
         self.end: PtyExit | None = None
         self.handed = False
@@ -267,6 +307,7 @@ class PtySession:
                 del self._input[:written]
         except BlockingIOError:
             loop.add_writer(master, self._flush)
+            self._writing = True
             if len(self._input) >= MAX_INPUT:
                 self._room.clear()
             else:
@@ -274,32 +315,42 @@ class PtySession:
             return
         except OSError:
             self._input.clear()
-        loop.remove_writer(master)
+        if self._writing:
+            self._writing = False
+            loop.remove_writer(master)
         self._room.set()
 
     def _read(self) -> None:
-        if not self._read_some(READS_PER_WAKEUP):
+        if not self._read_some(READS_PER_WAKEUP, SHORT_READ):
             self._stop_reading()
 
-    def _read_some(self, times: int) -> bool:
-        """Pass on up to ``times`` reads; False when the terminal has been closed by everybody inside."""
+    def _read_some(self, times: int, enough: int = 0) -> bool:
+        """Pass on up to ``times`` reads; False when the terminal has been closed by everybody inside.
+
+        ``enough``: a read of fewer bytes is the last one; what there still is wakes the reader again.
+        """
         if self._process is None:
             return False
-        for _ in range(times):
+        reads: list[bytes] = []
+        there = True
+        while len(reads) < times and not (reads and len(reads[-1]) < enough):
             try:
                 data = self._process.read(READ_SIZE)
             except BlockingIOError:
-                return True
+                break
             except OSError as error:
                 # EIO is a terminal's end of file.
                 if error.errno != errno.EIO:
                     log.warning("reading a terminal failed: %s", error)
-                return False
+                there = False
+                break
             if not data:
-                return False
-            for client in self._clients:
-                client.push(data)
-        return True
+                there = False
+                break
+            reads.append(data)
+        for client in self._clients if reads else ():
+            client.push(reads)
+        return there
 
     def _stop_reading(self) -> None:
         if self._reading and self._process is not None:

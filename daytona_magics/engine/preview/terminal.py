@@ -15,6 +15,7 @@ import html
 import json
 import secrets
 from collections import deque
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -131,10 +132,10 @@ class _Screen:
         self._end: PtyExit | None = None
         self._news = asyncio.Event()
 
-    def push(self, data: bytes) -> None:
-        """One read of the terminal."""
-        self._queue.append(data)
-        self._waiting += len(data)
+    def push(self, reads: Sequence[bytes]) -> None:
+        """Reads of the terminal."""
+        self._queue.extend(reads)
+        self._waiting += sum(map(len, reads))
         if self._waiting > MAX_WAITING:
             self._session.hold(True)
         self._news.set()

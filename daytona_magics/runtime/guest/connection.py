@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
     from .doors import Line
     from .execution import Execution
-    from .loop import Loop
+    from .loop import Loop, Timer
 
 WRITE = 4000
 WINDOW_WRITES = 64
 WINDOW_BYTES = 128 << 10
 MAX_REQUEST = 64 << 20
+#: Seconds that the answer to a request may wait for the first output of its cell, to leave in one write.
+LINGER = 0.002
 #: A client that sent so many bytes that are no frames is no client of ours.
 MAX_NOISE = 1 << 20
 
@@ -61,6 +63,8 @@ class Connection:
         self._acked = 0
         self._waiting = False  # for the line to take more
         self._scheduled = False
+        self._patient = False
+        self._lingering: Timer | None = None
         self.closed = False
         loop.add(line.read, self._receive)
         if line.end >= 0:
@@ -108,7 +112,8 @@ class Connection:
             self._acked = count
             while self._unacked and self._unacked[0] <= count:
                 self._unacked.popleft()
-            self.pump()
+            if self._ready:
+                self._pump_soon()
 
     # -- out -----------------------------------------------------------------------------------------------
 
@@ -153,7 +158,19 @@ class Connection:
         """What one round of the loop produces leaves in one write."""
         if not self._scheduled:
             self._scheduled = True
-            self._loop.soon(self.pump)
+            self._loop.soon(self._round_over)
+
+    def linger(self) -> None:
+        """What this round produces may wait a moment for what the next one does."""
+        self._patient = True
+
+    def _round_over(self) -> None:
+        patient, self._patient = self._patient, False
+        if patient:
+            self._scheduled = False
+            self._lingering = self._lingering or self._loop.later(LINGER, self.pump)
+        else:
+            self.pump()
 
     def _writable(self, events: int) -> None:
         self._waiting = False
@@ -188,6 +205,9 @@ class Connection:
     def pump(self) -> None:
         """Write as much as the line and the window take."""
         self._scheduled = False
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         while not self._waiting and not self.closed:
             if not self._partial:
                 self._partial = self._packet()

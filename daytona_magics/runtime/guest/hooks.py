@@ -171,6 +171,11 @@ def show_figures(rich: Any) -> None:
     pyplot.close("all")
 
 
+def expected() -> bool:
+    """Whether :func:`cell_ended` may have something to do."""
+    return "matplotlib.pyplot" in sys.modules or shell.listened("post_execute", "post_run_cell")
+
+
 def cell_ended(rich: Any) -> None:
     """Call what waits for the end of cells; show figures left open, when our backend is the one in use."""
     shell.events("post_execute", "post_run_cell")

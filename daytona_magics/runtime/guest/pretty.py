@@ -183,6 +183,8 @@ def pretty(value: Any, precision: str = "") -> str:
     In:  pretty({"a": 1})
     Out: "{'a': 1}"
     """
+    if type(value) in (int, bool):
+        return repr(value)
     printer = Printer(precision=precision)
     printer.pretty(value)
     return printer.result()

@@ -32,6 +32,8 @@ METHODS = (
     ("_repr_javascript_", "application/javascript"),
 )
 MAX_BUNDLE = 64 << 20
+#: Types that have none of these methods, and never will.
+_PLAIN = frozenset((int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset, range))
 _CANARY = "_ipython_canary_method_should_not_exist_"
 
 _session: Session | None = None
@@ -83,7 +85,7 @@ def _shows_itself(value: Any) -> bool:
 
 def _method(value: Any, name: str) -> Any:
     """A bound display method, or None; classes and objects that answer to every name have none."""
-    if isinstance(value, type):
+    if isinstance(value, type) or type(value) in _PLAIN:
         return None
     try:
         if callable(getattr(value, _CANARY, None)):
@@ -222,8 +224,11 @@ def captured(kept: list[dict[str, Any]] | None) -> Iterator[None]:
         _kept.pop()
 
 
-def emit(message: dict[str, Any]) -> None:
-    """Send a display or a result; one that is too large is only named."""
+def emit(message: dict[str, Any], last: bool = False) -> None:
+    """Send a display or a result; one that is too large is only named.
+
+    ``last``: nothing of the cell comes after it.
+    """
     assert _session is not None
     if _kept and _kept[-1][0] is not None:
         _kept[-1][0].append(message)
@@ -234,7 +239,8 @@ def emit(message: dict[str, Any]) -> None:
         # In its place, so that it is said also where notices are not shown.
         message = dict(message, data={"text/plain": "(%s)" % text}, metadata={})
     try:
-        _session.send(message)
+        send = _session.send_last if last else _session.send
+        send(message)
     except OSError:
         # A forked child has no line to the notebook but its streams.
         print(message["data"].get("text/plain", ""))
@@ -330,8 +336,11 @@ def clear_output(wait: bool = False) -> None:
         _session.send({"msg": "clear", "wait": bool(wait)})
 
 
-def result(value: Any, number: int) -> None:
-    """Show the value of a cell's last expression and keep it as ``_``, ``_<number>`` and ``Out[number]``."""
+def result(value: Any, number: int, last: bool = False) -> None:
+    """Show the value of a cell's last expression and keep it as ``_``, ``_<number>`` and ``Out[number]``.
+
+    ``last``: nothing of the cell comes after it.
+    """
     if value is None:
         return
     assert _session is not None
@@ -342,7 +351,7 @@ def result(value: Any, number: int) -> None:
         if _session.display_error is not earlier and not _kept:
             _session.behind_error += [message] if data else []
         elif data:
-            emit(message)
+            emit(message, last)
     _session.remember(value, number)
 
 

@@ -62,6 +62,7 @@ BINARY = {b"A": b"1", b"B": b"2"}
 UNWRITTEN = b"\xff"
 #: Bytes of one binary record, and of one piece of the memory that is filled.
 PIECE = 1 << 16
+PIPE_BUF = 4096
 _CLEAN = UNWRITTEN * PIECE
 
 
@@ -138,12 +139,14 @@ class Writer:
                 os.write(self._raw[STREAMS.index(stream)], data)
 
     def _send(self, kind: bytes, offset: int, payload: bytes = b"") -> None:
-        record = _RECORD.pack(kind, offset, len(payload)) + payload
-        if len(record) <= 4096:  # PIPE_BUF: written whole or not at all, a KeyboardInterrupt cannot cut it
-            os.write(self._tag, record)
+        self._write(_RECORD.pack(kind, offset, len(payload)) + payload)
+
+    def _write(self, records: bytes) -> None:
+        if len(records) <= PIPE_BUF:  # written whole or not at all, a KeyboardInterrupt cannot cut it
+            os.write(self._tag, records)
             return
         with Uninterrupted():
-            view = memoryview(record)
+            view = memoryview(records)
             while view:
                 view = view[os.write(self._tag, view) :]
 
@@ -261,14 +264,20 @@ class Writer:
             else:
                 self._send(WAKE, 0)
 
-    def message(self, body: bytes) -> None:
-        """Send one JSON message, ordered after everything written so far."""
+    def message(self, *bodies: bytes) -> None:
+        """Send JSON messages, ordered after everything written so far."""
         if self._lines is not None:
             raise OSError("a forked process cannot send messages to the notebook")
         with self.lock:
             if totals := self.raw_unread():
                 self._send(RAW_FIRST, self._offset(), totals)
-            self._send(MESSAGE, self._offset(), body)
+            offset = self._offset()
+            records = [_RECORD.pack(MESSAGE, offset, len(body)) + body for body in bodies]
+            if sum(map(len, records)) <= PIPE_BUF:
+                self._write(b"".join(records))
+            else:
+                for record in records:
+                    self._write(record)
 
 
 def waiting(fd: int) -> int:

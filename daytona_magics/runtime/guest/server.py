@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import endings, jobs, marking, peeking, scanning
 from .connection import Connection
-from .execution import Request
+from .execution import RUNNING, Request
 from .supervisor import Supervisor
 
 TYPE_CHECKING = False
@@ -108,7 +108,8 @@ class Server:
         except ValueError as error:
             reply.update(ok=False, error="bad-request", message=str(error))
         else:
-            if answer is None:
+            # Who does not say what number its answer should have wants none.
+            if answer is None or "req" not in request:
                 return
             reply.update(answer)
         client.send(reply)
@@ -128,6 +129,8 @@ class Server:
         client.send(reply)
         if not known and not wanted.job:
             client.subscribe(execution, 0)
+            if execution.state == RUNNING:
+                client.linger()
 
     def _subscribe(self, client: Connection, request: dict[str, Any]) -> None:
         execution = self._find(request)

@@ -208,6 +208,11 @@ def events(*names: str) -> None:
             _shell.events.trigger(name)
 
 
+def listened(*names: str) -> bool:
+    """Whether anybody has registered for one of these."""
+    return _shell is not None and any(_shell.events.callbacks[name] for name in names)
+
+
 def formatters() -> Any:
     """IPython's formatters if anybody has asked for them; else None."""
     return None if _shell is None else _shell.__dict__.get("_formatter")

@@ -33,6 +33,8 @@ def dedent(code: str) -> str:
     lines = code.splitlines(True)
     first = next((line for line in lines if line.strip() and not line.lstrip().startswith("#")), "")
     indent = first[: len(first) - len(first.lstrip())]
+    if not indent:
+        return code
     if all(line.startswith(indent) or not line.strip() for line in lines):
         return "".join(
             line[len(indent) :] if line.startswith(indent) else line.lstrip(" \t") for line in lines

@@ -35,6 +35,7 @@ from . import (
 from .asking import Asker
 from .commands import Commands
 from .history import History
+from .ring import Uninterrupted
 from .tasks import Tasks
 
 TYPE_CHECKING = False
@@ -49,6 +50,9 @@ _FUTURE = functools.reduce(
 )
 _FLAGS = getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0)
 _CO_COROUTINE = 0x80
+_TEXT = json.JSONEncoder(default=str).encode
+#: Bytes of a value's message that waits for the end of its cell.
+_SMALL = 2048
 #: Processes are about to be started: from then on pauses between prints are worth a look at the raw pipes.
 _STARTERS = frozenset(
     ("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.spawn")
@@ -70,6 +74,7 @@ class Session:
         self.number = 0  # of the running cell in its notebook
         self.display_error: Exception | None = None
         self.behind_error: list[dict[str, Any]] = []  # outputs that follow the display error
+        self._value = b""  # message with the cell's value, which its end follows at once
         self._filename = ""
         self._first_line = 1
         self._inside = False
@@ -130,7 +135,22 @@ class Session:
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one MESSAGE of the running cell, in order with its output."""
-        self._writer.message(b"M" + json.dumps(message, default=str).encode("utf-8", "surrogatepass"))
+        self._send_value()
+        self._writer.message(_body(message))
+
+    def send_last(self, message: dict[str, Any]) -> None:
+        """Send the value of the cell: together with the cell's end, when only that is still to come."""
+        body = _body(message)
+        if len(body) <= _SMALL and os.getpid() == self._pid:
+            self._value = body
+        else:
+            self._writer.message(body)
+
+    def _send_value(self) -> None:
+        if self._value:
+            with Uninterrupted():
+                self._writer.message(self._value)
+                self._value = b""
 
     def _question(self, message: dict[str, Any]) -> None:
         self._writer.message(b"Q" + json.dumps(message).encode("utf-8", "surrogatepass"))
@@ -154,7 +174,9 @@ class Session:
             if job is None or "code" not in job:
                 continue  # the answer to a question of a cell that has ended
             report = self._guarded(job)
-            self._writer.message(b"D" + json.dumps(report).encode("utf-8", "surrogatepass"))
+            end = b"D" + json.dumps(report).encode("utf-8", "surrogatepass")
+            value, self._value = self._value, b""
+            self._writer.message(*filter(None, (value, end)))
             offering.settle(self._commands.fd, report["status"] == "ok")
 
     def _guarded(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +233,8 @@ class Session:
                     self.namespace["__file__"] = sys.argv[0]
                     sys.path[0] = os.path.dirname(os.path.expanduser(sys.argv[0]))
             self._execute(job["code"], job["name"])
+            if job.get("fresh") or carried.get("outputs") or hooks.expected():
+                self._send_value()  # what follows may take its time, or print
             if job.get("fresh"):
                 _end_like_a_program(self._pid)
             if self.display_error is not None:
@@ -274,23 +298,24 @@ class Session:
         self._inside = self.tasks.wanted(code)
         magic = transform.cell_magic(code)
         if magic is None:
-            self.run_text(code, line=1)
+            self.run_text(code, line=1, last=True)
             return
         name, line, body = magic
         self._first_line = 1 + code.rstrip("\n").count("\n") - body.rstrip("\n").count("\n")
         rich.result(self._helper.cell(name, line, body), self.number)
 
-    def run_text(self, code: str, line: int | None = None) -> None:
+    def run_text(self, code: str, line: int | None = None, last: bool = False) -> None:
         """Run statements of the running cell and show the value of the last one.
 
         Args:
             line: the number of its first line in the cell; by default a cell magic's body.
+            last: nothing of the cell comes after it.
         """
-        tree, last = self.parse(code, line)
+        tree, value = self.parse(code, line)
         if tree.body:
             self.evaluate(self.compile(tree, "exec"))
-        if last is not None:
-            rich.result(self.evaluate(self.compile(last, "eval")), self.number)
+        if value is not None:
+            rich.result(self.evaluate(self.compile(value, "eval")), self.number, last)
 
     def parse(self, code: str, line: int | None = None) -> tuple[ast.Module, ast.Expression | None]:
         """Statements, and the last one apart if it is an expression that is not silenced."""
@@ -307,7 +332,8 @@ class Session:
                 tree = self.compile("\n" * (line - 1) + code, "exec", flags)
             else:
                 tree = self.compile(changed, "exec", flags)
-        ast.increment_lineno(tree, line - 1)
+        if line > 1:
+            ast.increment_lineno(tree, line - 1)
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr) and not transform.silenced(code, tree.body[-1]):
             last = ast.Expression(tree.body.pop().value)
@@ -326,6 +352,10 @@ class Session:
         if self._inside and not self.tasks.running:
             return self.tasks.inside(lambda: eval(code, self.namespace))
         return eval(code, self.namespace)
+
+
+def _body(message: dict[str, Any]) -> bytes:
+    return b"M" + _TEXT(message).encode("utf-8", "surrogatepass")
 
 
 def _ignore(number: int, frame: Any) -> None:
