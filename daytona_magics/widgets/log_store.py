@@ -2,9 +2,10 @@
 
 A widget shows a screen of a log that may have millions of lines, so neither the page nor the kernel holds
 them. They are records in files that have no name (they end with the process), each of 8 MiB; when all of them
-are more than the limit, the oldest goes and what it held is counted. The place of every 64th record is
-remembered, 8 bytes for 64 lines. Rows are numbered from the beginning of the log, those that are gone
-included, so a number means the same row for ever.
+are more than the limit, the oldest goes and what it held is counted; when those of all logs of this process
+are more than theirs, the oldest of the largest log goes. The place of every 64th record is remembered, 8
+bytes for 64 lines. Rows are numbered from the beginning of the log, those that are gone included, so a number
+means the same row for ever.
 
 A line longer than :data:`PIECE` is several rows, of which all but the last are marked as going on.
 """
@@ -16,12 +17,17 @@ import os
 import struct
 import tempfile
 import threading
+import weakref
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+from daytona_magics.notebook.card import size
 
 #: Rows between two remembered places; bytes of one file and, unless told otherwise, of all; bytes of a row.
 BLOCK, SEGMENT, LIMIT, PIECE = 64, 8 << 20, 256 << 20, 8192
+#: Bytes of all logs of this process together, each file counted whole.
+TOGETHER = 1 << 30
 STDOUT, STDERR, NOTE = 1, 2, 3
 #: Flags of a kind: the line goes on in the source's next row.
 GOES_ON = 0x10
@@ -77,6 +83,8 @@ class LogStore:
         first, end: numbers of the oldest row that is kept, and of the next row to come.
         lines: lines written so far, a line of several rows counted once.
         dropped_lines, dropped_bytes: of rows that are gone.
+        dropped_why: what they had to go for, in words.
+        on_drop: called when the oldest rows went for another log's sake, on that one's thread.
         clears: how often all rows were forgotten.
     """
 
@@ -87,8 +95,12 @@ class LogStore:
         self._size = 0
         self.first = self.end = 0
         self.lines = self.dropped_lines = self.dropped_bytes = 0
+        self.dropped_why = ""
+        self.on_drop: Callable[[], None] = lambda: None
         self.clears = 0
         self.notes: list[int] = []
+        with _stores_lock:
+            _stores.add(self)
 
     def append(self, source: int, kind: int, pieces: list[tuple[bytes, bool]], time: float = 0.0) -> None:
         """Add rows: each its bytes (at most 64 KiB) and whether its line goes on in the next."""
@@ -109,8 +121,35 @@ class LogStore:
         ):
             self._segments.append(_Segment(self.end))
             while self._size > self._limit and len(self._segments) > 2:
-                self._drop()
+                self._drop(f"this log keeps the newest {size(self._limit)}")
+            self._make_room()
         return self._segments[-1]
+
+    def _make_room(self) -> None:
+        """Keep to what all logs may have together; a log that is being written or read now is spared."""
+        with _stores_lock:
+            stores = list(_stores)
+        while sum(len(one._segments) for one in stores) * SEGMENT > TOGETHER:
+            for one in sorted(stores, key=lambda one: len(one._segments), reverse=True):
+                if one._give(locked=one is self):
+                    break
+            else:
+                return
+
+    def _give(self, *, locked: bool) -> bool:
+        """Give up the oldest file for the sake of a log; returns whether there was one to spare."""
+        if not locked and not self._lock.acquire(blocking=False):
+            return False
+        try:
+            spare = len(self._segments) > 2
+            if spare:
+                self._drop(f"the logs of this kernel keep {size(TOGETHER)} together")
+        finally:
+            if not locked:
+                self._lock.release()
+        if spare and not locked:
+            self.on_drop()
+        return spare
 
     def _write(
         self, segment: _Segment, source: int, kind: int, pieces: list[tuple[bytes, bool]], time: float
@@ -136,7 +175,8 @@ class LogStore:
         self._size += len(out)
         self.end += len(pieces)
 
-    def _drop(self) -> None:
+    def _drop(self, why: str) -> None:
+        self.dropped_why = why
         gone = self._segments.pop(0)
         for row in self._parsed(gone, 0, len(gone.places)):
             if not row.goes_on and row.kind != NOTE:
@@ -155,6 +195,7 @@ class LogStore:
             self._segments.clear()
             self._size, self.first, self.notes = 0, self.end, []
             self.lines = self.dropped_lines = self.dropped_bytes = 0
+            self.dropped_why = ""
             self.clears += 1
             # Blocks begin at multiples of their size, also after this.
             if self.end % BLOCK:
@@ -212,6 +253,11 @@ class LogStore:
             os.pread(segment.file.fileno(), segment.end_of(last - 1) - start, start) if block < last else b""
         )
         return parse(data, segment.first + block * BLOCK)
+
+
+#: The logs of this process, whose files count together.
+_stores: weakref.WeakSet[LogStore] = weakref.WeakSet()
+_stores_lock = threading.Lock()
 
 
 def parse(data: bytes, number: int) -> Iterator[Row]:

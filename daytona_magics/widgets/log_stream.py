@@ -72,6 +72,7 @@ class LogStream(LiveWidget):
         limit: int = LIMIT,
     ) -> None:
         self._store = LogStore(limit)
+        self._store.on_drop = self._wake
         self._feeds: list[Feed] = []
         self._views: dict[str, View] = {ANYBODY: View(self._store, Query())}
         self._known: dict[str, Source] = {}

@@ -112,7 +112,7 @@ class View:
             "end": self._shown.end,
             "lines": store.lines,
             "clears": store.clears,
-            "dropped": [store.dropped_lines, store.dropped_bytes],
+            "dropped": [store.dropped_lines, store.dropped_bytes, store.dropped_why],
             "behind": self._behind(),
             "found": None if found is None else found.end - found.first,
             "slow": max(one.slow for one in (self._shown, found) if one),

@@ -203,6 +203,7 @@ def log_stream(bench: Bench, state: str, width: int) -> None:
     if state == "huge":
         Intake(store, 0, STDOUT).feed("".join(f"row {at:,}\n" for at in range(1_000_000)), when)
         store.dropped_lines, store.dropped_bytes = 2_718_281, 314 << 20
+        store.dropped_why = "this log keeps the newest 256.0 MiB"
         sources += [
             {"name": f"session {at}: make all", "state": "ended", "said": "exit code 2"} for at in range(6)
         ]

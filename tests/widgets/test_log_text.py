@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -118,6 +119,45 @@ def test_the_oldest_lines_go_and_are_counted(monkeypatch: pytest.MonkeyPatch) ->
     assert kept[0] == f"line {store.first:06d}" and kept[-1] == "line 019999"
     assert selected(found) == [one for one in kept if "7" in one]
     store.close()
+
+
+def test_all_logs_together_have_a_bound_and_the_largest_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_store, "SEGMENT", 64 << 10)
+    monkeypatch.setattr(log_store, "TOGETHER", 1 << 20)
+    monkeypatch.setattr(log_store, "_stores", weakref.WeakSet())
+    stores, told = [LogStore(limit=1 << 20) for _ in range(4)], []
+    stores[0].on_drop = lambda: told.append("dropped")
+
+    def size(store: LogStore) -> int:
+        return sum(one.size for one in store._segments)
+
+    alone = []
+    for store in stores:
+        intake = Intake(store, 0, STDOUT)
+        for number in range(20_000):
+            intake.feed(f"line {number:06d}\n")
+        alone.append(size(store))
+    sizes = [size(store) for store in stores]
+    assert sum(sizes) <= 1 << 20 and min(sizes) > 150_000, sizes
+    assert alone[0] > 400_000 > sizes[0], "the first had all it needed, and made room for the others"
+    first = stores[0]
+    assert told and first.dropped_why == "the logs of this kernel keep 1.0 MiB together"
+    kept = lines(first)
+    assert kept[-1] == "line 019999" and first.dropped_lines == first.first == 20_000 - len(kept) > 0
+    news = View(first, Query()).news({})
+    assert news is not None and news["dropped"] == [
+        first.dropped_lines,
+        first.dropped_bytes,
+        first.dropped_why,
+    ]
+    # One that is being read gives nothing; another one does.
+    before = first.first
+    with first._lock:
+        for number in range(20_000):
+            intake.feed(f"more {number:06d}\n")
+    assert first.first == before and sum(map(size, stores)) <= 1 << 20
+    for store in stores:
+        store.close()
 
 
 def test_what_is_selected_while_it_grows_is_what_is_selected_at_once(store: LogStore) -> None:

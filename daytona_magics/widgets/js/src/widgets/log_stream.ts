@@ -20,7 +20,7 @@ interface News {
   end: number;
   lines: number;
   clears: number;
-  dropped: [number, number];
+  dropped: [number, number, string];
   behind: number;
   found: number | null;
   slow: number;
@@ -262,9 +262,9 @@ export class LogStream {
     const fresh = this.list.news;
     this.newer.hidden = this.list.following;
     this.newer.textContent = fresh > 0 ? `${fresh.toLocaleString()} new ${fresh === 1 ? "line" : "lines"} ↓` : "Newest ↓";
-    const [gone, bytes] = news.dropped;
+    const [gone, bytes, why] = news.dropped;
     this.dropped.hidden = gone === 0;
-    this.dropped.textContent = `${gone.toLocaleString()} lines (${size(bytes)}) were dropped here: this log keeps the newest.`;
+    this.dropped.textContent = `${gone.toLocaleString()} lines (${size(bytes)}) were dropped here: ${why}.`;
     const shown = news.end - news.first;
     const kept = this.match.value || this.sources.hidden.length || !this.on.out || !this.on.err;
     this.nothing.hidden = shown > 0 || news.open.length > 0;
