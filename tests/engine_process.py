@@ -1,8 +1,9 @@
 """A real engine with folders of its own, for any test that needs one.
 
-The engine is started the way users start it (``python -m daytona_magics.engine``), in temporary ``HOME``,
-``XDG_RUNTIME_DIR`` and ``DAYTONA_MAGICS_HOME``, and stopped at the end. The folders lie under ``/tmp``, short
-and open enough that sandbox uids can pass through to their homes.
+The engine is started by the command that users give (``python -m daytona_magics.engine``), as a rule in a
+fork of a Python that has imported it (``tests/forks.py``), in temporary ``HOME``, ``XDG_RUNTIME_DIR`` and
+``DAYTONA_MAGICS_HOME``, and stopped at the end. The folders lie under ``/tmp``, short and open enough that
+sandbox uids can pass through to their homes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from typing import Any
 
 from daytona_magics import __version__
 from daytona_magics.engine import places
-from tests import layers, scraps
+from tests import forks, layers, scraps
 
 ROOT = Path(__file__).resolve().parents[1]
 #: On a disk: the usual temporary folder may be in memory, and what is written there counts as memory.
@@ -37,10 +37,11 @@ class IsolatedEngine:
         base: the temporary folder.
         home, runtime, state: the engine's folders.
         environ: environment for a process that shall see this engine and no other.
+        forks: its commands, and so the engine, are forked; else they are started.
     """
 
     def __init__(self, base: Path, extra: Mapping[str, str] | None = None, state: str = "state") -> None:
-        self.base = base
+        self.base, self.forks = base, True
         self.home, self.runtime, self.state = base / "home", base / "run", base / state
         for folder in (self.home, self.runtime):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -49,36 +50,30 @@ class IsolatedEngine:
             HOME=str(self.home),
             XDG_RUNTIME_DIR=str(self.runtime),
             DAYTONA_MAGICS_HOME=str(self.state),
-            PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            PYTHONPATH=forks.search_path(os.environ),
             **(extra or {}),
         )
         layers.lend(self.state)
 
     def command(self, *words: str, timeout: float = 60, **extra_env: str) -> subprocess.CompletedProcess[str]:
         """Run ``python -m daytona_magics.engine WORDS`` and return what it said."""
-        return subprocess.run(
-            [sys.executable, "-m", "daytona_magics.engine", *words],
-            env={**self.environ, **extra_env},
-            cwd=self.base,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        run = forks.run if self.forks else forks.start
+        argv = ["-m", "daytona_magics.engine", *words]
+        return run(argv, env={**self.environ, **extra_env}, cwd=self.base, timeout=timeout)
 
     def python(
         self, code: str, *argv: str, timeout: float = 90, **extra_env: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a Python program text in a process that sees this engine."""
-        return subprocess.run(
-            [sys.executable, "-c", code, *argv],
-            env={**self.environ, **extra_env},
-            cwd=self.base,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        """Run a Python program text in a process that sees this engine; it may change what it imports."""
+        env = {**self.environ, **extra_env}
+        return forks.start(["-c", code, *argv], env=env, cwd=self.base, timeout=timeout)
+
+    def program(
+        self, code: str, *argv: str, timeout: float = 90, **extra_env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a Python program text in a process that sees this engine, and has imported the SDK already."""
+        env = {**self.environ, **extra_env}
+        return forks.run(["-c", code, *argv], env=env, cwd=self.base, timeout=timeout)
 
     def client_env(self) -> dict[str, str]:
         """The variables that ``env`` prints, starting the engine if needed."""

@@ -29,7 +29,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
 
-from tests import engine_process, forked_kernels, layers
+from tests import engine_process, forked_kernels, forks, layers
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -317,7 +317,7 @@ def environment(home: Path, more: dict[str, str | None] | None = None) -> dict[s
         env[name] = str(path)
     # Sandboxes of a root engine run as other users, who must be able to pass through.
     home.chmod(0o711)
-    env["PYTHONPATH"] = forked_kernels.search_path(env)
+    env["PYTHONPATH"] = forks.search_path(env)
     for name, value in (more or {}).items():
         if value is None:
             env.pop(name, None)

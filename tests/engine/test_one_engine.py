@@ -79,6 +79,7 @@ def test_files_are_private(engine: IsolatedEngine) -> None:
 
 
 def test_crash_and_restart(fresh_engine: IsolatedEngine) -> None:
+    fresh_engine.forks = False
     first = fresh_engine.client_env()
     daytona = Daytona(fresh_engine.config())
     sandbox = daytona.create(CreateSandboxFromSnapshotParams(name="survivor", env_vars={"A": "1"}))
@@ -189,7 +190,7 @@ def test_stale_records_are_not_believed(fresh_engine: IsolatedEngine) -> None:
         for folder in (runtime, fresh_engine.state):
             places.write_record(folder, {**record, "pid": os.getpid(), "port": port})
         assert (
-            fresh_engine.python("from daytona_magics.engine import address; print(address.find())").stdout
+            fresh_engine.program("from daytona_magics.engine import address; print(address.find())").stdout
             == "None\n"
         )
         assert seen == []
@@ -330,7 +331,7 @@ def test_a_state_folder_that_cannot_be_used(options: str) -> None:
             with isolated_engine() as other:
                 # It sees the same fallback folder, and must not take that engine for its own.
                 other.client_env()
-                pids = [one.python(look).stdout.strip() for one in (engine, other)]
+                pids = [one.program(look).stdout.strip() for one in (engine, other)]
                 assert pids[0] and pids[1] and pids[0] != pids[1]
             assert engine.command("stop").returncode == 0
         finally:
@@ -383,12 +384,12 @@ def test_nothing_goes_through_a_proxy(fresh_engine: IsolatedEngine) -> None:
             for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
         }
         fresh_engine.environ.update(proxy)
-        done = fresh_engine.python(BOTH_CLIENTS, **fresh_engine.client_env())
+        done = fresh_engine.program(BOTH_CLIENTS, **fresh_engine.client_env())
         assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
         assert seen == []
         # Positive control: without the exemption the asynchronous client sends the key to the proxy.
         bare = {**fresh_engine.client_env(), "NO_PROXY": "", "no_proxy": ""}
-        fresh_engine.python(BOTH_CLIENTS, **bare)
+        fresh_engine.program(BOTH_CLIENTS, **bare)
         assert any(fresh_engine.key.encode() in data for data in seen)
 
 

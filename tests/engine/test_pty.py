@@ -47,7 +47,7 @@ asyncio.run(main())
 
 
 def test_a_short_program_types_resizes_and_reads_the_exit_code(engine: IsolatedEngine) -> None:
-    done = engine.python(PROGRAM, **engine.client_env())
+    done = engine.program(PROGRAM, **engine.client_env())
     assert (done.returncode, done.stdout) == (0, "7 True\n"), done.stderr
 
 

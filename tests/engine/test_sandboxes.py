@@ -252,7 +252,7 @@ async def main():
 asyncio.run(main())
 """
     before = _names(daytona)
-    done = engine.python(program, **engine.client_env())
+    done = engine.program(program, **engine.client_env())
     assert done.returncode == 0, done.stderr
     assert _names(daytona) == before
 

@@ -10,13 +10,12 @@ by ``python -m``.
 import ctypes
 import os
 import runpy
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from daytona_magics.engine.launch import calls, namespaces, visible
-from tests import in_memory, scraps, uids
+from tests import forks, in_memory, scraps, uids
 
 ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -63,14 +62,11 @@ def run_tests(*files: str, timeout: float = 170, as_root: bool = False, **env: s
     try:
         os.chown(home, uid, uid)
         options = ["-q", "-p", "no:cacheprovider", "--no-header", "-rfE", f"--basetemp={home}/pytest"]
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.isolation.as_user", str(uid), home, "pytest", *options, *files],
+        done = forks.run(
+            ["-m", "tests.isolation.as_user", str(uid), home, "pytest", *options, *files],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": ROOT, **env},
-            capture_output=True,
-            text=True,
+            env={**os.environ, "PYTHONPATH": forks.search_path(os.environ), **env},
             timeout=timeout,
-            check=False,
         )
     finally:
         scraps.remove(home)
@@ -81,4 +77,6 @@ def run_tests(*files: str, timeout: float = 170, as_root: bool = False, **env: s
 if __name__ == "__main__":
     _, uid, home, *sys.argv = sys.argv
     become(int(uid), home)
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    # What it orders must not be done by the account that it was.
+    if forks.divide():
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
