@@ -78,18 +78,17 @@ class Operation:
 
     async def within(self, work: Awaitable[T], timeout: float | None = ANSWER_TIMEOUT) -> T:
         """Wait for the toolbox to do something. Raises ToolboxError 504 after `timeout` seconds."""
-        try:
+        with _patience(timeout):
             return await asyncio.wait_for(work, timeout)
-        except asyncio.TimeoutError:
-            message = f"the sandbox did not answer in {timeout:g} s"
-            raise ToolboxError(504, "REQUEST_TIMEOUT", message) from None
 
     async def head_of_data(self) -> int:
         """The size of the next piece of data, which is still to be read; 0 for the end of data.
 
         Raises as `frame` does.
         """
-        head = await self.within(self.wire.receive_head())
+        # There are thousands of them: none gets a task of its own.
+        with _patience(ANSWER_TIMEOUT):
+            head = await self.wire.receive_head(ANSWER_TIMEOUT)
         if head is None:
             raise await self._broken_off()
         kind, size = head
@@ -120,6 +119,16 @@ class Operation:
         for start in range(0, len(view), CHUNK):
             await self.send(DATA, view[start : start + CHUNK])
         await self.send(END, b"")
+
+
+@contextlib.contextmanager
+def _patience(seconds: float | None) -> Iterator[None]:
+    """Say in a ToolboxError that the toolbox was silent for too long."""
+    try:
+        yield
+    except asyncio.TimeoutError:
+        message = f"the sandbox did not answer in {seconds:g} s"
+        raise ToolboxError(504, "REQUEST_TIMEOUT", message) from None
 
 
 def side(value: int) -> int:
@@ -259,11 +268,14 @@ class Download(Transfer):
                 left -= count
                 while count:
                     data = connection.buffered(count)
-                    taken = len(data) or await self._operation.within(pump.take(connection.fileno(), count))
+                    with _patience(ANSWER_TIMEOUT):
+                        taken = len(data) or await pump.take(connection.fileno(), count, ANSWER_TIMEOUT)
                     if not taken:
                         raise WireError("the stream ended in the middle of a frame")
                     count -= taken
                     yield data, taken
+                # Others have their turn, also while both ends are always ready.
+                await asyncio.sleep(0)
 
 
 class PtyProcess:

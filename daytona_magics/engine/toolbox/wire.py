@@ -225,13 +225,14 @@ class Wire:
         """The socket's descriptor, for whoever moves the bytes of a D frame past this object."""
         return self._sock.fileno()
 
-    async def receive_head(self) -> tuple[bytes, int] | None:
+    async def receive_head(self, within: float | None = None) -> tuple[bytes, int] | None:
         """The type of the next frame and the size of its payload, which is then the caller's to read.
 
         First `buffered` has some of it, perhaps all, the rest is in the socket. None when the peer closed
-        between frames; raises WireError as `receive` does.
+        between frames; raises WireError as `receive` does, and asyncio.TimeoutError when nothing comes for
+        `within` seconds.
         """
-        if not await self._fill(_HEAD.size, ahead=False):
+        if not await self._fill(_HEAD.size, ahead=False, within=within):
             return None
         length, kind = self._head()
         del self._buffer[: _HEAD.size]
@@ -258,14 +259,14 @@ class Wire:
             raise WireError(f"a frame has the unknown type {kind!r}")
         return length, kind
 
-    async def _fill(self, size: int, ahead: bool = True) -> bool:
+    async def _fill(self, size: int, ahead: bool = True, within: float | None = None) -> bool:
         """Have at least `size` bytes buffered, and more if they are there and `ahead` is true.
 
         False if the stream ended cleanly before the first.
         """
         while len(self._buffer) < size:
             missing = size - len(self._buffer)
-            data = await self._read(max(65536, missing) if ahead else missing)
+            data = await self._read(max(65536, missing) if ahead else missing, within)
             if not data:
                 if self._buffer:
                     raise WireError("the stream ended in the middle of a frame")
@@ -273,13 +274,13 @@ class Wire:
             self._buffer += data
         return True
 
-    async def _read(self, most: int) -> bytes:
+    async def _read(self, most: int, within: float | None = None) -> bytes:
         """What comes next, up to `most` bytes; empty at the end. Keeps descriptors that came along."""
         while True:
             try:
                 data, fds = recv_fds(self._sock, most)
             except BlockingIOError:
-                await ready(self._sock.fileno())
+                await ready(self._sock.fileno(), within=within)
                 continue
             except ConnectionError:
                 data, fds = b"", []
