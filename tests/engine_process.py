@@ -164,15 +164,19 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until(condition: Any, what: str, timeout: float = 20.0) -> None:
-    """Poll ``condition`` until it is true.
+    """Poll ``condition`` until it is true; what takes long to find out is asked less often.
 
     Raises:
         AssertionError: after ``timeout`` seconds, naming ``what`` was awaited.
     """
     deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout:.0f} s in vain until {what}"
-        time.sleep(0.01)
+    while True:
+        asked = time.monotonic()
+        if condition():
+            return
+        answered = time.monotonic()
+        assert answered < deadline, f"waited {timeout:.0f} s in vain until {what}"
+        time.sleep(min(max(0.01, 2 * (answered - asked)), 0.25))
 
 
 @contextmanager

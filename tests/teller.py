@@ -163,7 +163,7 @@ class Teller:
             tell.section("a shard died", red=True)
             tell.write_line(said)
         tell.section("groups")
-        for name, (number, seconds) in sorted(self._done.items(), key=lambda one: -one[1][1])[:25]:
+        for name, (number, seconds) in sorted(self._done.items(), key=lambda one: -one[1][1])[:80]:
             tell.write_line(f"{seconds:7.1f}s in shard {number}: {name}")
         for number in range(self.count + 1):
             mine = [seconds for by, seconds in self._done.values() if by == number]
