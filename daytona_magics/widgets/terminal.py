@@ -7,7 +7,7 @@ its bytes go to all views of the widget in messages of their own, each with the 
     call attach                           -->   the tabs, and what is kept of each
                                           <--   {"tab": 1, "at": 4096} and the bytes
     {"shown": [[1, 69632]]}               -->   more may be sent (no receipt, no answer)
-    call key {"tab": 1} and the bytes     -->   answered behind the echo, which nothing is to hold up
+    call key {"tab": 1} and the bytes     -->   answered at once
     call type {"tab": 1} and more of them -->   answered when they have left for the sandbox
                                           <--   {"tabs": [...], "speaker": view}: something changed
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 #: Tabs of one widget, characters of a tab's name, and of a side of a terminal.
 MOST_TABS, LONGEST_NAME, LARGEST_SIDE = 16, 60, 1000
-#: Bytes that one message types, and that are a key; seconds that its echo has before it is answered.
-MOST_TYPED, MOST_OF_A_KEY, ECHO = 64 << 10, 256, 0.05
+#: Bytes that one message types, and that are a key.
+MOST_TYPED, MOST_OF_A_KEY = 64 << 10, 256
 
 
 @dataclass
@@ -213,7 +213,6 @@ class Terminal(LiveWidget):
         """A key, or a few."""
         shell, data = self._typed(given, buffers, MOST_OF_A_KEY)
         shell.put(data)
-        await asyncio.sleep(ECHO)
 
     async def call_type(self, given: dict[str, Any], buffers: list[bytes]) -> None:
         """Pastes."""
