@@ -51,8 +51,10 @@ class IsolatedEngine:
             XDG_RUNTIME_DIR=str(self.runtime),
             DAYTONA_MAGICS_HOME=str(self.state),
             PYTHONPATH=forks.search_path(os.environ),
-            **(extra or {}),
+            # Of use to nobody here but the tests of it.
+            DAYTONA_MAGICS_SPARE="0",
         )
+        self.environ.update(extra or {})
         layers.lend(self.state)
 
     def command(self, *words: str, timeout: float = 60, **extra_env: str) -> subprocess.CompletedProcess[str]:

@@ -318,6 +318,7 @@ def environment(home: Path, more: dict[str, str | None] | None = None) -> dict[s
     # Sandboxes of a root engine run as other users, who must be able to pass through.
     home.chmod(0o711)
     env["PYTHONPATH"] = forks.search_path(env)
+    env["DAYTONA_MAGICS_SPARE"] = "0"
     for name, value in (more or {}).items():
         if value is None:
             env.pop(name, None)

@@ -25,6 +25,7 @@ environment:
                                isolation, which is never chosen by itself (default: the best that works)
   DAYTONA_MAGICS_HOST_PACKAGES 0: new sandboxes get a bare Python, without the packages installed
                                beside the engine (default 1: they can be imported, read-only)
+  DAYTONA_MAGICS_SPARE         0: no sandbox is kept ready for the next notebook
   DAYTONA_MAGICS_IDLE_SECONDS  end after so long without use (default 600)
   XDG_RUNTIME_DIR              where the lock and the record of the running engine are kept
 

@@ -24,6 +24,7 @@ from daytona_magics.engine.api import (
     searching,
     sessions,
     signing,
+    spares,
     telemetry,
     transitions,
 )
@@ -37,6 +38,7 @@ MAX_HEADER = 64 << 10
 
 _FAMILIES = (
     platform,
+    spares,
     sandboxes,
     transitions,
     telemetry,

@@ -15,191 +15,37 @@ for the daemon and one in the terminal, and both wait for the file (``attach-soo
 Whatever goes wrong there, the way above is taken instead.
 
 The embedded engine is offered to hand the terminal to the daemon itself (:class:`HandOver`): then there is no
-shell, no relay and no Python for it. Where the offer is not taken up, a shell waits for the line.
+shell, no relay and no Python for it. Where the offer is not taken up, a shell waits for the line. And the
+engine may have created the sandbox beforehand, by :func:`.launching.recipe`: then the guest is there already.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import re
 import secrets
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from daytona_magics.errors import EndpointError, SandboxError, SandboxGone, SandboxUnreachable
-from daytona_magics.runtime.bundle import RUN, Bundle, bundle, run_soon
+from daytona_magics.runtime.bundle import bundle, run_soon
+from daytona_magics.runtime.launching import FOLDER, QUIET, Started, start_daemon
 from daytona_magics.runtime.link import Link, LinkLost
 from daytona_magics.runtime.transport import HandOver, PtyAddress, PtyError, PtySocket
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
 
-FOLDER = ".daytona-magics"
 #: Where in it the guest's daemon takes terminals (guest/paths.py).
 TERMINALS = "run/guest.terminals"
-QUIET = "quiet"
 HELLO_WITHIN = 3.0
 #: Seconds for opening a PTY the first time, and when reconnecting.
 OPEN_WITHIN, REOPEN_WITHIN = 10.0, 4.0
 #: Seconds a daemon that is being started may take until it takes terminals.
 DAEMON_WITHIN = 5.0
-NO_PYTHON = "this sandbox has no Python ≥ 3.8, which running cells needs"
 
-#: What daemon and attach import of the standard library, in the order of what takes longest.
-_DAEMON_AHEAD = (
-    "json, ast, traceback, tokenize, zlib, struct, fcntl, select, signal, mmap, array, termios, shlex"
-)
+#: What attach imports of the standard library, in the order of what takes longest.
 _ATTACH_AHEAD = "zlib, select, termios"
-#: Finds the guest's file and a Python, and starts the daemon; plain sh, because any shell may read it.
-#: Answers in lines that start with "dm-"; anything else is a shell's or a Python's own noise. The daemon runs
-#: without -I or -S: the workers forked from it have to look like an ordinary interpreter.
-_SCRIPT = """
-d="${{HOME:-$PWD}}/{folder}"; f="$d/{name}"; s={staged}
-echo "dm-home ${{HOME:-$PWD}}"
-[ -d "$d" ] || mkdir -p -m 700 "$d"
-[ -z "{quiet}" ] || [ -d "$d/{quiet}" ] || {{ mkdir -p "$d/{quiet}"; ln -s "$d" "$d/{quiet}/{folder}"; }}
-if [ -n "$s" ]; then mv -f "$d/$s" "$f"; fi
-n=0; [ -f "$f" ] && n=$(wc -c < "$f")
-if [ "$((n))" -ne {size} ]; then echo dm-upload; exit 0; fi
-for p in python3 python python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
-q=$(command -v $p 2>/dev/null)
-case "$q" in /*) ;; *) continue;; esac
-echo "dm-python $q"
-"$q" -c '{run}' "$f" daemon < /dev/null && exit 0
-done
-exit 1
-"""
-#: The same while the guest's file is being uploaded, for where a relative path leads into the home.
-_SCRIPT_SOON = """
-d="${{HOME:-$PWD}}/{folder}"; f="$d/{name}"
-echo "dm-home ${{HOME:-$PWD}}"
-[ "$PWD" = "${{HOME:-$PWD}}" ] || {{ echo dm-upload; exit 0; }}
-for p in python3 python python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
-command -v $p > /dev/null 2>&1 || continue
-$p -c 'import sys; print("dm-python", sys.executable); {run}' "$f" {size} daemon < /dev/null && exit 0
-[ -f "$f" ] || {{ echo dm-upload; exit 0; }}
-done
-exit 1
-"""
-
-
-@dataclass(frozen=True)
-class Started:
-    """A running daemon and what attaches to it.
-
-    Attributes:
-        python: the interpreter the daemon runs under, an absolute path.
-        path: the guest's file.
-        home: the sandbox user's home.
-        started: whether this call started the daemon.
-    """
-
-    python: str
-    path: str
-    home: str
-    started: bool
-
-    @property
-    def line(self) -> str:
-        """What is typed into the PTY's shell; the leading space keeps it out of histories."""
-        words = shlex.join([self.python, "-ISc", RUN, self.path, "attach"])
-        return f" exec {words}\n"
-
-
-async def start_daemon(sandbox: AsyncSandbox, quiet: bool = False, soon: bool = False) -> Started:
-    """Make sure the guest's daemon runs in the sandbox, uploading the guest if it has none.
-
-    Args:
-        sandbox: the sandbox.
-        quiet: have the folder made that serves as a home without start-up files.
-        soon: the guest is being uploaded right now.
-
-    Raises:
-        SandboxError: the sandbox has no usable Python, or the guest said why it cannot run.
-        Exception: whatever the SDK raises (see :func:`explain`).
-    """
-    guest = bundle()
-    answer = await _execute(sandbox, guest, "", quiet, soon)
-    if answer.upload:
-        staged = f"{guest.name}.{secrets.token_hex(4)}"
-        await sandbox.fs.upload_file(guest.data, f"{answer.home}/{FOLDER}/{staged}", timeout=60)
-        answer = await _execute(sandbox, guest, staged, quiet)
-    if answer.result is None:
-        seen = f" ({answer.tail})" if answer.tail else ""
-        raise SandboxError(
-            NO_PYTHON + seen, hint="Use a snapshot or image that has one; the default snapshots do."
-        )
-    if answer.result.get("ok") is not True:
-        raise SandboxError(f"the guest could not start: {answer.result.get('error', answer.tail)!s:.500}")
-    return Started(
-        python=answer.python,
-        path=f"{answer.home}/{FOLDER}/{guest.name}",
-        home=answer.home,
-        started=answer.result.get("started") is True,
-    )
-
-
-@dataclass
-class _Answer:
-    home: str = ""
-    python: str = ""
-    upload: bool = False
-    result: dict[str, Any] | None = None
-    tail: str = ""
-
-
-async def _execute(
-    sandbox: AsyncSandbox, guest: Bundle, staged: str, quiet: bool, soon: bool = False
-) -> _Answer:
-    script = (_SCRIPT_SOON if soon else _SCRIPT).format(
-        folder=FOLDER,
-        quiet=QUIET if quiet else "",
-        name=guest.name,
-        size=len(guest.data),
-        staged=shlex.quote(staged),
-        run=run_soon(_DAEMON_AHEAD) if soon else RUN,
-    )
-    response = await sandbox.process.exec(script, timeout=30)
-    return read_answer(str(response.result or "")[-65536:])
-
-
-def read_answer(output: str) -> _Answer:
-    """Read what the start script printed; of several Pythons tried, the last one counts.
-
-    In:  read_answer("dm-home /root\\ndm-upload\\n").upload
-    Out: True
-    """
-    answer = _Answer()
-    noise = []
-    for line in output.splitlines():
-        word, _, rest = line.partition(" ")
-        if word == "dm-home":
-            answer.home = _path(rest)
-        elif word == "dm-python":
-            answer.python = _path(rest)
-        elif word == "dm-upload":
-            answer.upload = True
-        elif line.startswith("{"):
-            with contextlib.suppress(ValueError, RecursionError):
-                value = json.loads(line)
-                answer.result = value if isinstance(value, dict) else None
-        elif line.strip():
-            noise.append(line.strip())
-    answer.tail = "; ".join(noise[-2:])[:300]
-    if not answer.home:
-        raise SandboxError(
-            f"the sandbox's shell did not run the start script ({answer.tail or 'it said nothing'})"
-        )
-    return answer
-
-
-def _path(value: str) -> str:
-    if not re.fullmatch(r"/[^\x00-\x1f\x7f]{0,1000}", value):
-        raise SandboxError("the sandbox named a folder that is no path")
-    return value.rstrip("/") or "/"
 
 
 class AttachEnded(LinkLost):
@@ -235,7 +81,7 @@ class Attacher:
             LinkLost: no guest answered, with the noise seen instead.
             SandboxError: see :func:`start_daemon`.
         """
-        if first or self._started is None:
+        if first:
             return await self._attach_first()
         try:
             return await self._type(self._quiet_shell, REOPEN_WITHIN)
@@ -277,13 +123,18 @@ class Attacher:
 
     async def _attach_fresh(self) -> Link | None:
         """Upload, daemon and terminal side by side; None when no guest answered on that line."""
+        opening = asyncio.create_task(self._open(False, OPEN_WITHIN, DAEMON_WITHIN))
+        if self.address.loopback:
+            # The sandbox may be one that was kept ready, with a guest in it.
+            socket = await opening
+            if socket.handed is not None and not socket.handed.patience:
+                return await self._greeted(socket)
         guest = bundle()
         path = f"{FOLDER}/{guest.name}"
         # In the order of how long each takes.
         starting = asyncio.create_task(start_daemon(self.sandbox, soon=True))
         # A relative path is the home's in every default snapshot; elsewhere the start script asks for it.
         uploading = asyncio.create_task(self.sandbox.fs.upload_file(guest.data, path, timeout=60))
-        opening = asyncio.create_task(self._open(False, OPEN_WITHIN, DAEMON_WITHIN))
         try:
             await uploading
         except BaseException:
@@ -294,7 +145,7 @@ class Attacher:
         link: Link | None = None
         try:
             link = Link(await opening)
-            if not link.socket.handed:
+            if link.socket.handed is None:
                 run = f"python3 -ISc {shlex.quote(run_soon(_ATTACH_AHEAD))}"
                 link.socket.send(f" exec {run} ~/{path} {len(guest.data)} attach-soon\n".encode())
             hello = asyncio.create_task(link.hello(HELLO_WITHIN, True))
@@ -316,11 +167,24 @@ class Attacher:
                 return None
             raise
 
+    async def _greeted(self, socket: PtySocket) -> Link | None:
+        """The link over a terminal that a daemon has taken; None when it says nothing."""
+        link = Link(socket)
+        try:
+            await link.hello(HELLO_WITHIN, True)
+            return link
+        except BaseException as error:
+            await link.abort()
+            self.delete(socket.session)
+            if isinstance(error, LinkLost):
+                return None
+            raise
+
     async def _open(self, quiet: bool, timeout: float, daemon_within: float = 0.0) -> PtySocket:
         session = f"daytona-magics-{secrets.token_hex(8)}"
         envs = self._no_startup_files() if quiet else None
-        hand_over = HandOver(f"~/{FOLDER}/{TERMINALS}", daemon_within)
-        return await PtySocket.open(self.address, session, envs=envs, hand_over=hand_over, timeout=timeout)
+        offers = [HandOver(f"~/{FOLDER}/{TERMINALS}", within) for within in sorted({0.0, daemon_within})]
+        return await PtySocket.open(self.address, session, envs=envs, hand_over=offers, timeout=timeout)
 
     async def _discard(self, opening: asyncio.Task[PtySocket]) -> None:
         """Close a terminal that nobody needs, as soon as it is open."""
@@ -339,16 +203,18 @@ class Attacher:
     async def _type(
         self, quiet: bool, timeout: float, opening: asyncio.Task[PtySocket] | None = None
     ) -> Link:
-        assert self._started is not None
         socket = await (opening or self._open(quiet, timeout))
         link = Link(socket)
         try:
-            if not socket.handed:
+            if socket.handed is None:
+                if self._started is None:
+                    raise AttachEnded("the guest takes no terminals any more")
                 socket.send(self._started.line.encode())
-            await link.hello(HELLO_WITHIN, self._started.started)
+            await link.hello(HELLO_WITHIN, self._started is None or self._started.started)
             return link
         except LinkLost as error:
-            kind = LinkLost if link.alive or not socket.ended else AttachEnded
+            ended = isinstance(error, AttachEnded) or (socket.ended and not link.alive)
+            kind = AttachEnded if ended else LinkLost
             noise = link.noise()
             await link.abort()
             self.delete(socket.session)

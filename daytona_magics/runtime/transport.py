@@ -16,7 +16,7 @@ import base64
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -120,6 +120,11 @@ class PtyAddress:
         }
         return cls(f"{sandbox.toolbox_proxy_url}/{sandbox.id}", headers)
 
+    @property
+    def loopback(self) -> bool:
+        """Whether it is on this very machine."""
+        return is_loopback(self.base)
+
     def create_connect(self, session: str, shape: Shape | None = None) -> str:
         """URL that creates a PTY session and connects to it in one step."""
         shape = shape or Shape()
@@ -166,17 +171,21 @@ class PtySocket:
         exit_text: what the server said when the session's process ended; empty while it runs.
         exit_code: of the session's program; None while it runs, and when nobody said it.
         ended: whether the server closed the session in good order (its process is gone).
-        handed: whether the terminal went where it was offered to; else its program is a shell.
+        handed: how the terminal went where it was offered to; None when its program is a shell.
     """
 
     def __init__(
-        self, session: str, http: aiohttp.ClientSession, ws: aiohttp.ClientWebSocketResponse
+        self,
+        session: str,
+        http: aiohttp.ClientSession,
+        ws: aiohttp.ClientWebSocketResponse,
+        handed: HandOver | None = None,
     ) -> None:
         self.session = session
         self.exit_text = ""
         self.exit_code: int | None = None
         self.ended = False
-        self.handed = (ws.protocol or "").startswith(HAND_OVER_PREFIX)
+        self.handed = handed
         self._http = http
         self._ws = ws
         self._outgoing = bytearray()
@@ -194,7 +203,7 @@ class PtySocket:
         envs: Mapping[str, str] | None = None,
         shape: Shape | None = None,
         existing: bool = False,
-        hand_over: HandOver | None = None,
+        hand_over: Sequence[HandOver] = (),
         timeout: float = 10.0,
     ) -> PtySocket:
         """Create a PTY session and connect to it.
@@ -205,7 +214,7 @@ class PtySocket:
             envs: environment of the session's shell, on top of the sandbox's.
             shape: size and folder of a new session.
             existing: connect to a session that is there already, and make none.
-            hand_over: offered to an engine on this machine only; others would not know what it is.
+            hand_over: offered to an engine on this machine only, which takes up the first that it can.
             timeout: seconds for the whole of it.
 
         Raises:
@@ -214,10 +223,10 @@ class PtySocket:
         http = aiohttp.ClientSession()
         failure: PtyError
         try:
-            wanted = hand_over if is_loopback(address.base) else None
-            made = cls._upgrade(http, address, session, envs, shape or Shape(), existing, wanted)
+            offers = {one.offer: one for one in hand_over} if address.loopback else {}
+            made = cls._upgrade(http, address, session, envs, shape or Shape(), existing, list(offers))
             ws = await asyncio.wait_for(made, timeout)
-            return cls(session, http, ws)
+            return cls(session, http, ws, offers.get(ws.protocol or ""))
         except PtyError as error:
             failure = PtyError(str(error), error.status)
         except (TimeoutError, asyncio.TimeoutError):
@@ -239,7 +248,7 @@ class PtySocket:
         envs: Mapping[str, str] | None,
         shape: Shape,
         existing: bool,
-        hand_over: HandOver | None,
+        offers: list[str],
     ) -> aiohttp.ClientWebSocketResponse:
         async def way(url: str) -> dict[str, Any]:
             return {} if is_loopback(url) else await through(url)
@@ -264,7 +273,6 @@ class PtySocket:
             made = await connect(address.connect(session), subprotocols(None))
         else:
             # First, because a server accepts the first that it knows.
-            offers = [hand_over.offer] if hand_over else []
             made = await connect(address.create_connect(session, shape), [*offers, *subprotocols(envs)])
         if made == 404 and not existing:
             body: dict[str, Any] = {"id": session, "cols": shape.cols, "rows": shape.rows}

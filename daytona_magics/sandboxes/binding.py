@@ -21,7 +21,7 @@ from daytona_magics.config import SandboxConfig
 from daytona_magics.engine import loopback, places
 from daytona_magics.errors import SandboxError, SandboxGone
 from daytona_magics.runtime.channel import Channel
-from daytona_magics.sandboxes import attaching, identity, keys, labels, making
+from daytona_magics.sandboxes import attaching, identity, keys, labels, making, spare
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint as endpoints
 from daytona_magics.sandboxes.report import Reporter, state_of
@@ -80,6 +80,7 @@ class Binding:
         self._choice: tuple[str, ...] = ()
         self._lock: asyncio.Lock | None = None
         self._sweeping: asyncio.Future[int] | None = None
+        self._sparing: asyncio.Future[None] | None = None
 
     # -- the way to a channel --------------------------------------------------------------------------
 
@@ -181,6 +182,9 @@ class Binding:
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
+        if self._sparing is not None:
+            self._sparing.cancel()
+            self._sparing = None
         await self.unbind()
         beside, self.beside = self.beside, {}
         for tie in beside.values():
@@ -348,6 +352,7 @@ class Binding:
 
     async def _open(self, tell: Reporter) -> Channel:
         assert self.sandbox is not None and self.endpoint is not None
+        fresh = self._fresh
         if self.channel is None or self.channel.closed:
             self.channel = Channel(
                 self.sandbox,
@@ -367,4 +372,6 @@ class Binding:
             tell.note("the sandbox's workers were started anew; variables were lost, files kept")
         self._boot = info.boot
         self._used = time.monotonic()
+        if fresh and self.endpoint.kind == "embedded":
+            self._sparing = asyncio.ensure_future(spare.ask(self.endpoint))
         return self.channel

@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daytona_magics.errors import EndpointError, SandboxError, SandboxGone, SandboxUnreachable
+from daytona_magics.sandboxes import spare
 
 if TYPE_CHECKING:
     from daytona import AsyncDaytona
@@ -45,6 +46,10 @@ def warm() -> threading.Thread:
         with suppress(ImportError), warnings.catch_warnings():
             # What is missing or broken is reported by the first use, where somebody is looking.
             import daytona  # noqa: F401
+
+            from daytona_magics.runtime.bundle import bundle
+
+            bundle()
 
     thread = threading.Thread(target=load, name="daytona-magics-warm", daemon=True)
     thread.start()
@@ -70,6 +75,8 @@ def open_client(endpoint: Endpoint) -> AsyncDaytona:
             )
         )
     _without_netrc(client, endpoint.api_url)
+    if endpoint.kind == "embedded":
+        client._api_client.default_headers.update(spare.header())
     # Left empty above, the SDK fills the region from .env files; ours is the only word.
     client._target = endpoint.target or None
     return client

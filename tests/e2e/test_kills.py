@@ -1,16 +1,20 @@
 """SIGKILL of everything a cell depends on, in several phases: exact output or one clear error, never a hang.
 
 Whatever was killed, what the cell printed before is a true beginning of its output, the cell fails with an
-error that says what is known, the next one runs, and files are intact. The relay between terminal and guest
-is the one thing a cell does not depend on: the line is made anew, and nothing is missing.
+error that says what is known, the next one runs, and files are intact. The terminal, and below L3 the relay
+between it and the guest, is the one thing a cell does not depend on: the line is made anew, and nothing is
+missing.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -85,14 +89,51 @@ def test_killed_under_a_cell(kernel: Kernel, name: str, phase: str) -> None:
     assert again.result == "'file'", (cell, again)
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_the_relay_is_killed_and_nothing_is_missing(kernel: Kernel, phase: str) -> None:
-    assert kernel.run("%%sandbox\nkept = 3", timeout=90).status == "ok"
+def killer_of_terminals(kernel: Kernel) -> Callable[[], None]:
+    """Ends all terminals of the kernel's sandbox, the one that carries its cells among them."""
+    box = str(kernel.run("from daytona_magics import sandboxes\nsandboxes.current().sandbox.id").result)
+    record = json.loads((Path(kernel.env["DAYTONA_MAGICS_HOME"]) / "engine.json").read_text())
+    base = f"http://127.0.0.1:{record['port']}/toolbox/{box.strip(chr(39))}/process/pty"
+
+    def ask(method: str, url: str) -> Any:
+        bearer = {"Authorization": f"Bearer {record['api_key']}"}
+        with urlopen(Request(url, headers=bearer, method=method)) as answer:
+            return json.load(answer)
+
+    def kill() -> None:
+        sessions = ask("GET", base)["sessions"]
+        assert sessions
+        for session in sessions:
+            ask("DELETE", f"{base}/{session['id']}")
+
+    return kill
+
+
+def check_nothing_is_missing(kernel: Kernel, phase: str, kill: Callable[[], None]) -> None:
     body = PHASES[phase].format(seconds=3, lines=100_000) + "\nprint('end', kept)"
-    cell = kernel.run("%%sandbox\n" + body, on=kill_when_it_runs(victim(kernel, "relay")), timeout=120)
-    assert cell.status == "ok" and cell.stdout.endswith("end 3\n"), cell
+    left = [kill]
+
+    def on(kind: str, content: dict[str, object], cell: Cell) -> None:
+        if left and kind == "stream" and cell.stdout:
+            left.pop()()
+
+    cell = kernel.run("%%sandbox\n" + body, on=on, timeout=120)
+    assert not left and cell.status == "ok" and cell.stdout.endswith("end 3\n"), cell
     if phase == "printing":
         assert cell.stdout.split("\n")[:-2] == [str(i) for i in range(100_000)]
     if phase == "displaying":
         shown = [bundle["text/plain"] for bundle in cell.bundles() if "text/html" not in bundle]
         assert shown == [str(i) for i in range(2000)]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_terminal_is_killed_and_nothing_is_missing(kernel: Kernel, phase: str) -> None:
+    assert kernel.run("%%sandbox\nkept = 3", timeout=90).status == "ok"
+    check_nothing_is_missing(kernel, phase, killer_of_terminals(kernel))
+
+
+def test_the_relay_is_killed_where_there_is_one_and_nothing_is_missing() -> None:
+    with Kernel(env={"DAYTONA_MAGICS_ISOLATION": "L1"}) as kernel:
+        assert kernel.run("%%sandbox\nkept = 3", timeout=90).status == "ok"
+        relay = victim(kernel, "relay")
+        check_nothing_is_missing(kernel, "printing", lambda: os.kill(relay, signal.SIGKILL))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
-from daytona_magics.runtime import start
+from daytona_magics.runtime import launching
 from daytona_magics.runtime.channel import Channel
 from daytona_magics.runtime.events import Reconnected
 
@@ -35,14 +35,14 @@ async def test_the_guest_is_uploaded_once_and_again_when_damaged(toolbox: LocalT
     assert (toolbox.uploads, toolbox.executes) == (1, 3)
     await channel.ask("shutdown")
     await channel.close()
-    (path,) = (toolbox.home / start.FOLDER).glob("guest-*.pyz")
+    (path,) = (toolbox.home / launching.FOLDER).glob("guest-*.pyz")
     path.write_bytes(path.read_bytes()[:-100])
     channel = over(toolbox)
     await channel.open()
     assert toolbox.uploads == 2
     await channel.ask("shutdown")
     await channel.close()
-    assert sorted(os.listdir(toolbox.home / start.FOLDER)) == sorted([path.name, "run"])
+    assert sorted(os.listdir(toolbox.home / launching.FOLDER)) == sorted([path.name, "run"])
 
 
 async def test_a_client_thrown_out_as_slow_resumes(toolbox: LocalToolbox) -> None:

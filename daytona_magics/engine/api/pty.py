@@ -7,6 +7,7 @@ import base64
 import json
 import re
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -45,12 +46,12 @@ def _side(value: object, name: str, default: int) -> int:
 
 
 async def open_session(
-    sandbox: Sandbox, wanted: dict[str, Any], handing: tuple[str, float] | None = None
+    sandbox: Sandbox, wanted: dict[str, Any], handing: Sequence[tuple[str, str, float]] = ()
 ) -> PtySession:
     """Register and start a terminal.
 
     Args:
-        handing: the socket, and the patience, of ``Toolbox.hand_over``; a shell starts when nobody is there.
+        handing: offers, with socket and patience of ``Toolbox.hand_over``; without effect, a shell starts.
 
     Raises:
         ApiError: 409 when the id is in use.
@@ -71,10 +72,10 @@ async def open_session(
         raise ApiError(400, "cwd must be a text")
 
     async def start(cols: int, rows: int) -> PtyProcess:
-        if handing is not None:
+        for offer, path, patience in handing:
             with suppress(ToolboxError):
-                process = await toolbox.hand_over(*handing, cols=cols, rows=rows)
-                session.handed = True
+                process = await toolbox.hand_over(path, patience, cols=cols, rows=rows)
+                session.handed = offer
                 return process
         return await toolbox.open_pty(cwd=cwd, env=envs, cols=cols, rows=rows)
 
@@ -136,12 +137,13 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     _check_upgrade(request)
     if not request.query.get("id"):
         raise ApiError(400, "id is required")
-    envs, handing = {}, None
+    envs: dict[str, str] = {}
+    handing: list[tuple[str, str, float]] = []
     for protocol in _offered(request):
         if protocol.startswith(ENVS_PREFIX):
             envs = decode_envs(protocol.removeprefix(ENVS_PREFIX))
         elif protocol.startswith(HAND_OVER_PREFIX):
-            handing = _handing(protocol.removeprefix(HAND_OVER_PREFIX))
+            handing.append(_handing(protocol))
     session = await open_session(sandbox, {**request.query, "envs": envs}, handing)
     return await _serve(request, sandbox, session)
 
@@ -185,8 +187,9 @@ def _offered(request: web.Request) -> list[str]:
     return [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
 
 
-def _handing(coded: str) -> tuple[str, float]:
-    """What is offered behind HAND_OVER_PREFIX. Raises ApiError 400."""
+def _handing(protocol: str) -> tuple[str, str, float]:
+    """An offer to hand the terminal over, with its socket and its patience. Raises ApiError 400."""
+    coded = protocol.removeprefix(HAND_OVER_PREFIX)
     try:
         offer = json.loads(base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
         path, patience = offer["socket"], float(offer["patience"])
@@ -194,7 +197,7 @@ def _handing(coded: str) -> tuple[str, float]:
         raise ApiError(400, "what is offered to take the terminal cannot be decoded") from error
     if not isinstance(path, str) or not 0 <= patience <= MOST_PATIENCE:
         raise ApiError(400, f"a terminal is offered to a path, with 0 to {MOST_PATIENCE:g} s of patience")
-    return path, patience
+    return protocol, path, patience
 
 
 def _check_upgrade(request: web.Request) -> None:
@@ -207,10 +210,8 @@ async def _serve(request: web.Request, sandbox: Sandbox, session: PtySession) ->
     wants_exit = EXIT_CONTROL in _offered(request)
     # No compression: it costs more than loopback does.  Pings are sent by hand, so that a client that only
     # listens and one whose input waits for the terminal are not taken for dead.
-    offers = [one for one in _offered(request) if session.handed and one.startswith(HAND_OVER_PREFIX)]
-    ws = web.WebSocketResponse(
-        protocols=(*offers, EXIT_CONTROL), compress=False, max_msg_size=MAX_CLIENT_FRAME
-    )
+    accepted = (session.handed, EXIT_CONTROL) if session.handed else (EXIT_CONTROL,)
+    ws = web.WebSocketResponse(protocols=accepted, compress=False, max_msg_size=MAX_CLIENT_FRAME)
     await ws.prepare(request)
     client = PtyClient(ws, request.transport, wants_exit)
     counts = counts_as_activity(request)

@@ -195,7 +195,7 @@ class PtySession:
         on_end: called once, when it ended.
 
     Attributes:
-        handed: it went to a program that was running, not to a shell.
+        handed: the offer by which it went to a program that was running, "" when its program is a shell.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class PtySession:
         self._reading = self._held = self._writing = False
         self._watcher: asyncio.Task[None] | None = None
         self.end: PtyExit | None = None
-        self.handed = False
+        self.handed = ""
 
     def as_json(self) -> dict[str, Any]:
         """The SDK's ``PtySessionInfo``."""

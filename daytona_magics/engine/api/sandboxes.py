@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from daytona_magics.engine.api import spares
 from daytona_magics.engine.api.context import Context, context, sandbox_of
 from daytona_magics.engine.api.errors import json_body
 from daytona_magics.engine.api.listing import page
@@ -50,7 +51,7 @@ async def create(request: web.Request) -> web.Response:
             raise ApiError(400, f"Sandbox {origin.name} is itself linked to another sandbox")
         template.options["linkedSandbox"] = origin.id
     sandboxes.limiter.give(template, SNAPSHOTS.get(body.get("snapshot") or ""))
-    return answer(request, await sandboxes.create(template))
+    return answer(request, await sandboxes.create(template, request.headers.get(spares.HEADER, "")))
 
 
 @routes.get("/api/sandbox")

@@ -84,6 +84,11 @@ class SystemLayers:
                 await asyncio.wait_for(self._ready.wait(), PATIENCE)
         return self._current
 
+    @property
+    def newest(self) -> Path | None:
+        """The layer for a sandbox that starts now, as far as that is known."""
+        return self._current if self._launcher.level == "L3" else None
+
     async def whole(self) -> None:
         """Return when nothing is being made any more."""
         if self._task is not None:

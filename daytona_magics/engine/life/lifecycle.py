@@ -25,6 +25,7 @@ from daytona_magics.engine.life.registry import MEMORY_LOST, Registry
 from daytona_magics.engine.life.rows import Event, Rows
 from daytona_magics.engine.life.running import Runner
 from daytona_magics.engine.life.sandbox import Sandbox
+from daytona_magics.engine.life.spares import Spares
 from daytona_magics.engine.life.starting import Starter
 from daytona_magics.engine.life.states import LONG, RESTING, check_settled, check_state
 from daytona_magics.engine.limits.limiter import Limiter
@@ -46,6 +47,10 @@ class Sandboxes:
         launcher: started, or one whose start failed.
         folder: state folder.
         egress: their ways out.
+
+    Attributes:
+        spares: what keeps one ready.
+        unavailable: why none can be started, "" while they can.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Sandboxes:
         self._background, self._works = Background(), Works()
         self._disposal = Disposal(folder, database, launcher, self._background)
         self._registry = Registry(database, launcher, folder, self._disposal)
+        self.spares = Spares(self._registry, self._starter)
         self.egress.peers = self._registry.links.reach
         self._archives = Archives(self._rows, self._disposal, self._background, self._works)
         self._forks = forking.Forks(self._rows, self._works)
@@ -127,8 +133,11 @@ class Sandboxes:
         """
         return self._registry.get(id_or_name)
 
-    async def create(self, template: SandboxRecord) -> Sandbox:
+    async def create(self, template: SandboxRecord, key: str = "") -> Sandbox:
         """Make and start a sandbox; ``template`` has everything but id, home and uid.
+
+        Args:
+            key: the spare sandbox that would do, too (`spares`).
 
         Raises:
             ApiError: 409 when the name is taken, 503 when no sandbox can be started here.
@@ -136,8 +145,15 @@ class Sandboxes:
         async with self._registry.lock:
             self._check_open()
             self._starter.policy(template)
-            sandbox = await self._registry.reserve(template)
+            self._registry.check_name(template.name)
+            if (spare := self.spares.take(template, key)) is None:
+                sandbox = await self._registry.reserve(template)
+            else:
+                sandbox = self._registry.adopt(spare.record, template)
         async with sandbox.lock:
+            if spare is not None:
+                await self._begin(sandbox, spare.process)
+                return sandbox
             try:
                 await asyncio.to_thread(self._starter.prepare_home, sandbox.record)
             except BaseException:
@@ -146,11 +162,14 @@ class Sandboxes:
             await self._begin(sandbox)
         return sandbox
 
-    async def _begin(self, sandbox: Sandbox) -> None:
-        """Start a sandbox whose files are there for the first time."""
+    async def _begin(self, sandbox: Sandbox, process: SandboxProcess | None = None) -> None:
+        """Start a sandbox whose files are there for the first time, unless its ``process`` is there, too."""
         try:
             await self._rows.tell("sandbox.created", sandbox.record, sandbox.record.state)
-            await self._runner.spawn(sandbox)
+            if process is None:
+                await self._runner.spawn(sandbox)
+            else:
+                await self._runner.adopt(sandbox, process)
         except BaseException:
             # One that cannot be ended keeps its row and its files until it has ended.
             if sandbox.process is None:
@@ -382,6 +401,7 @@ class Sandboxes:
             # One that has been deleted meanwhile is no failure.
             if isinstance(result, BaseException) and sandbox in self._registry:
                 log.error("sandbox %s was not stopped: %s", sandbox.record.id, result)
+        await self.spares.close()
         await self._background.finished()
         await self.system.close()
 

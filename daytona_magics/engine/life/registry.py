@@ -51,6 +51,7 @@ class Registry:
         self._disposal = disposal
         self._homes = folder / "sandboxes"
         self._by_id: dict[str, Sandbox] = {}
+        self._aside: dict[str, SandboxRecord] = {}
         self.lock = asyncio.Lock()
         self.links = Links(self)
         self.uid_block: UidBlock | None = None
@@ -95,22 +96,67 @@ class Registry:
         Raises:
             ApiError: 409 when the name is taken, 503 when there are no uids left.
         """
-        sandbox_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(20))
-        name = template.name or sandbox_id
+        self.check_name(template.name)
+        record = self._with_place(template)
+        await self._insert(record)
+        sandbox = self._by_id[record.id] = Sandbox(record)
+        return sandbox
+
+    async def set_aside(self, template: SandboxRecord) -> SandboxRecord:
+        """A row for a sandbox that nobody is shown, with id, home and uid; raises as `reserve` does."""
+        async with self.lock:
+            record = self._with_place(template)
+            self._aside[record.id] = record
+            try:
+                await self._insert(record)
+            except BaseException:
+                del self._aside[record.id]
+                raise
+            return record
+
+    def forget_aside(self, record: SandboxRecord) -> None:
+        """Remove the files and the row of one that was set aside."""
+        self._aside.pop(record.id, None)
+        self._disposal.forget(record)
+
+    def adopt(self, aside: SandboxRecord, template: SandboxRecord) -> Sandbox:
+        """Have one that was set aside become what ``template`` asks for; its row is still to be written.
+
+        `lock` is held, and the name is free (`check_name`).
+        """
+        labels = {**template.labels, ISOLATION_LABEL: self._launcher.level}
+        record = replace(
+            template,
+            id=aside.id,
+            name=template.name or aside.id,
+            home=aside.home,
+            uid=aside.uid,
+            labels=labels,
+        )
+        del self._aside[aside.id]
+        sandbox = self._by_id[record.id] = Sandbox(record)
+        return sandbox
+
+    def check_name(self, name: str) -> None:
+        """Is it free?  Raises ApiError 409."""
         if any(name in (s.record.name, s.record.id) for s in self._by_id.values()):
             raise ApiError(409, f"Sandbox with name {name} already exists")
-        uid = self._pick_uid()
+
+    def _with_place(self, template: SandboxRecord) -> SandboxRecord:
+        """The template with an id, a home and a uid of its own. Raises ApiError 503."""
+        sandbox_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(20))
         labels = {**template.labels, ISOLATION_LABEL: self._launcher.level}
         home = str(self._homes / sandbox_id / "home")
-        record = replace(
+        name, uid = template.name or sandbox_id, self._pick_uid()
+        return replace(
             template, id=sandbox_id, name=name, state="creating", home=home, uid=uid, labels=labels
         )
+
+    async def _insert(self, record: SandboxRecord) -> None:
         try:
             await self._database.insert(record)
         except sqlite3.IntegrityError as error:
-            raise ApiError(409, f"Sandbox with name {name} already exists") from error
-        sandbox = self._by_id[sandbox_id] = Sandbox(record)
-        return sandbox
+            raise ApiError(409, f"Sandbox with name {record.name} already exists") from error
 
     def _pick_uid(self) -> int | None:
         """A host uid nobody has; None when sandboxes run as the engine's user.
@@ -124,7 +170,8 @@ class Registry:
             raise ApiError(
                 503, "this machine has no free block of user ids for sandboxes (see engine doctor)"
             )
-        uid = self.uid_block.pick([*(s.record.uid for s in self._by_id.values()), *self._disposal.uids])
+        records = (*(s.record for s in self._by_id.values()), *self._aside.values())
+        uid = self.uid_block.pick([*(record.uid for record in records), *self._disposal.uids])
         if uid is None:
             raise ApiError(503, f"all {self.uid_block.count} user ids are in use; delete some sandboxes")
         return uid

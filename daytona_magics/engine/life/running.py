@@ -39,8 +39,16 @@ class Runner:
         """Start the process of a sandbox and say so; when this fails, nothing of it is left running."""
         # One that could not be ended earlier; there are never two in the same home.
         await self.kill(sandbox)
+        await self._begin(sandbox, await self._starter.spawn(sandbox.record))
+
+    async def adopt(self, sandbox: Sandbox, process: SandboxProcess) -> None:
+        """Begin with a process that runs already under the sandbox's id; else like `spawn`."""
+        self._starter.egress.apply(sandbox.record.id, self._starter.policy(sandbox.record))
+        await self._begin(sandbox, process)
+
+    async def _begin(self, sandbox: Sandbox, process: SandboxProcess) -> None:
         record = sandbox.record
-        sandbox.process = await self._starter.spawn(record)
+        sandbox.process = process
         sandbox.process.add_exit_callback(lambda process: self._on_exit(sandbox, process))
         sandbox.touch()
         # The engine may run at another level than when the sandbox was created.
