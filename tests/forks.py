@@ -46,6 +46,7 @@ IMPORTS = (
     "daytona_magics.engine.address",
     "daytona_magics.engine.cli",
     "daytona_magics.engine.daemon",
+    "daytona_magics.engine.front",
 )
 #: The SDK imports what these need when they are asked for.
 LATE = (
