@@ -1,16 +1,17 @@
 """All tests.
 
-What libraries import although no test needs it, and takes long, is left out here and in all processes that
-tests start: ``left_out`` holds what is found in its place.
+``found_first`` is where all processes that tests start look for modules first. It holds what stands in for
+what libraries import although no test needs it, and takes long; and the name by which Jupyter's programs find
+the kernels that are forked.
 """
 
 import os
 import sys
 from pathlib import Path
 
-LEFT_OUT = Path(__file__).with_name("left_out")
+FOUND_FIRST = Path(__file__).with_name("found_first")
 
-for _place in LEFT_OUT.glob("*.py"):
+for _place in FOUND_FIRST.glob("*.py"):
     sys.modules.setdefault(_place.stem, None)  # type: ignore[arg-type]
-if str(LEFT_OUT) not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(LEFT_OUT)]))
+if str(FOUND_FIRST) not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(FOUND_FIRST)]))

@@ -5,12 +5,15 @@
 
 The server is forked itself, and has imported what kernels need besides. The kernel is a real one, with a
 session, a connection file, sockets and signals of its own, and nothing has run in it before.
+
+Jupyter's own programs have their kernels forked when they get the `variables` of this process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import select
 import signal
@@ -44,6 +47,16 @@ IMPORTS = (
     "daytona_magics.sandboxes.several",
     "daytona_magics.sandboxes.transfers",
 )
+
+
+#: Tells a program that tests start where kernels are forked, and of which early variables, as JSON.
+VARIABLE = "DAYTONA_MAGICS_TEST_KERNELS"
+
+
+def variables() -> dict[str, str]:
+    """What Jupyter's programs need to have their kernels forked; ``found_first`` must be in PYTHONPATH."""
+    where = {"address": str(forks.server("tests.forked_kernels").address), "early": forks.USUAL}
+    return {"JUPYTER_DEFAULT_PROVISIONER_NAME": "forked", VARIABLE: json.dumps(where)}
 
 
 class Forked:
@@ -88,11 +101,13 @@ class Forking(LocalProvisioner):  # type: ignore[misc]
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         env = kwargs["env"]
-        if cmd[1:3] != ["-m", "ipykernel_launcher"] or forks.early(env) != forks.USUAL:
+        where = json.loads(os.environ.get(VARIABLE, "null")) or {"early": forks.USUAL}
+        if cmd[1:3] != ["-m", "ipykernel_launcher"] or forks.early(env) != where["early"]:
             return await super().launch_kernel(cmd, **kwargs)
-        address = forks.server("tests.forked_kernels").address
+        address = where.get("address") or forks.server("tests.forked_kernels").address
         with open(os.devnull) as nothing:
-            program = forks.order(address, cmd[1:], env, kwargs["cwd"], (nothing, 2, 2), session=True)
+            folder = kwargs.get("cwd") or os.getcwd()
+            program = forks.order(address, cmd[1:], env, folder, (nothing, 2, 2), session=True)
         made = Forked(program.forget().pid)
         self.process, self.pid, self.pgid = made, made.pid, made.pid
         return self.connection_info

@@ -169,7 +169,7 @@ def _server(pid: int, module: str) -> Server:
 
 
 def order(
-    address: Path,
+    address: str | Path,
     argv: Sequence[str],
     env: Mapping[str, str],
     cwd: str | os.PathLike[str],

@@ -26,6 +26,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, Error, Page
 
+from tests import forked_kernels
 from tests.browser import chromium
 from tests.kernel_client import environment, stop_engine
 
@@ -51,7 +52,7 @@ class Lab:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.env = environment(home)
+        self.env = {**environment(home), **forked_kernels.variables()}
         overrides = home / "settings"
         overrides.mkdir()
         (overrides / "overrides.json").write_text(json.dumps(_SETTINGS))

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests import forked_kernels
 from tests.kernel_client import Kernel, environment, stop_engine
 
 FAILING = {
@@ -29,7 +30,7 @@ FAILING = {
 @pytest.fixture(scope="module")
 def env() -> Iterator[dict[str, str]]:
     home = Path(tempfile.mkdtemp(prefix="dm-"))
-    made = environment(home)
+    made = {**environment(home), **forked_kernels.variables()}
     kernels = home / "jupyter-data" / "kernels" / "python3"
     kernels.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]

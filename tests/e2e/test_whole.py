@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests import forked_kernels
 from tests.kernel_client import Cell, Kernel
 
 
@@ -193,7 +194,7 @@ def test_without_a_person(kernel: Kernel, tmp_path: Path, runner: str) -> None:
     command = [part.format(path=path) for part in RUNNERS[runner]]
     ran = subprocess.run(
         [sys.executable, "-m", *command],
-        env=kernel.env,
+        env={**kernel.env, **forked_kernels.variables()},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests import forked_kernels
 from tests.engine_process import IsolatedEngine
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +25,8 @@ def test_notebook_prints_what_it_shows(notebook: Path, isolated_engine: Isolated
     isolated_engine.client_env()
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--nbval", str(notebook)]
     command += ["--nbval-sanitize-with", str(SANITIZE), "--nbval-cell-timeout", "120", "-o", "addopts="]
-    done = subprocess.run(command, cwd=ROOT, env=isolated_engine.environ, capture_output=True, text=True)
+    env = {**isolated_engine.environ, **forked_kernels.variables()}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
