@@ -87,7 +87,7 @@ def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> Ba
     Args:
         done: its last event.
         error: what the code raised in the sandbox, if anything.
-        timeout: the limit it ran under, seconds.
+        timeout: the limit it ran under, seconds; 0 where only the sandbox knows.
         told: what the interrupts did, "" when there was none.
     """
     lives = {
@@ -110,7 +110,7 @@ def failure(done: Done, error: Error | None, *, timeout: float, told: str) -> Ba
         return SandboxInterrupted(f"{how.rstrip('.')}; {lives}" if lives else how, frames)
     if done.status == "timeout":
         return CellTimeout(
-            f"the cell was stopped after its timeout of {timeout:g} s{lives and '; '}{lives}",
+            f"the cell was stopped after its timeout of {timeout or done.limit:g} s{lives and '; '}{lives}",
             hint=done.text or LONGER,
         )
     if done.status == "died":

@@ -330,9 +330,10 @@ def _done(message: dict[str, Any]) -> Done:
     status = message.get("status")
     if status not in STATUSES:
         refuse("done has an unknown status")
-    seconds = message.get("seconds", 0.0)
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not math.isfinite(seconds):
-        refuse("seconds is not a number")
+    seconds, limit = message.get("seconds", 0.0), message.get("limit", 0.0)
+    for number in (seconds, limit):
+        if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
+            refuse("seconds is not a number")
     return Done(
         status=status,
         exit_code=_maybe_integer(message, "exit_code"),
@@ -340,4 +341,5 @@ def _done(message: dict[str, Any]) -> Done:
         seconds=max(0.0, float(seconds)),
         worker=text(message, "worker", "kept", limit=20),
         text=text(message, "text", ""),
+        limit=max(0.0, float(limit)),
     )

@@ -159,6 +159,7 @@ class Done:
         seconds: run time inside the sandbox.
         worker: "kept", "new" (made for this cell; in both, variables live) or "killed".
         text: a sentence about how it ended; may be empty.
+        limit: the timeout that ended it, seconds; else 0.
     """
 
     status: DoneStatus
@@ -167,6 +168,7 @@ class Done:
     seconds: float = 0.0
     worker: str = "kept"
     text: str = ""
+    limit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,9 +161,12 @@ def test_timeouts(client: Client) -> None:
     run = client.run("import time; time.sleep(60)", timeout=0.2)
     assert run.status == "timeout" and 0.2 <= run.done["seconds"] < 1.5
     assert client.bash("sleep 60", timeout=0.2).status == "timeout"
-    assert client.run("1", timeout=0.5).status == "ok"
+    assert run.done["limit"] == 0.2
+    done = client.run("1", timeout=0.5)
+    assert (done.status, done.done["limit"]) == ("ok", 0)
     run = client.run(DEAF["cell"], timeout=0.1, context="deaf")
-    assert (run.status, run.done["worker"]) == ("timeout", "killed")
+    # Nothing is guessed of the death of what was killed here.
+    assert (run.status, run.done["worker"], run.done["text"]) == ("timeout", "killed", "")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from daytona_magics.errors import (
 from daytona_magics.notebook import ladder, sinks, status
 from daytona_magics.notebook import pump as pumping
 from daytona_magics.notebook.asking import Answer
+from daytona_magics.notebook.outcome import failure
 from daytona_magics.notebook.pump import Pump
 from daytona_magics.notebook.results import Results
 from daytona_magics.notebook.several import Run, Several
@@ -191,7 +192,7 @@ def test_a_capture_forgets_what_was_cleared_and_is_whole_below_its_limit(
         ((Error("KeyError", "'x'", ("line",)),), Done("error", 1), RemoteError, "'x'"),
         ((), Done("error", 4), ExitCodeError, "exit code 4"),
         ((), Done("timeout"), CellTimeout, "timeout of 3 s; variables are alive"),
-        ((), Done("timeout", worker="new"), CellTimeout, "timeout of 3 s; variables are alive"),
+        ((), Done("timeout", worker="new", limit=9), CellTimeout, "timeout of 3 s; variables are alive"),
         ((), Done("died", None, 11, worker="new"), WorkerDied, "SIGSEGV"),
         ((), Done("died", 3, worker="new"), WorkerDied, "exit code 3"),
         ((), Done("interrupted", worker="killed"), SandboxInterrupted, "variables were lost"),
@@ -455,3 +456,8 @@ class TestWait:
 
         with pytest.raises(SandboxInterrupted, match="already done"):
             wait(work, "working")
+
+
+def test_a_timeout_that_only_the_sandbox_knows_is_named() -> None:
+    error = failure(Done("timeout", limit=1.5), None, timeout=0.0, told="")
+    assert "timeout of 1.5 s; variables are alive" in str(error)

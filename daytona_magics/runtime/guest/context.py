@@ -240,9 +240,13 @@ class Context(Pressing):
         if self.current is None and not doomed:
             self._news = "between two cells " + endings.death(code, number)
         elif self.current is not None and not self._ending:
-            known = number != signal.SIGKILL or self.current.interrupted or self.current.timed_out
-            told = "" if known else limits.reason(worker.pid)
-            self._ended("died", code, number, endings.death(code, number, told))
+            killed = number == signal.SIGKILL
+            if killed and (self.current.interrupted or self.current.timed_out):
+                # By us: how it ended says it all.
+                text = ""
+            else:
+                text = endings.death(code, number, limits.reason(worker.pid) if killed else "")
+            self._ended("died", code, number, text)
         self._next()
 
     def _cell_done(self, worker: CellWorker, code: int | None, number: int | None) -> None:

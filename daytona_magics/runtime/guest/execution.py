@@ -230,5 +230,6 @@ class Execution:
             "seconds": round(self.seconds, 6),
             "worker": worker,
             "text": text,
+            "limit": self.request.timeout if status == "timeout" else 0,
         }
         self.message(self.end)
