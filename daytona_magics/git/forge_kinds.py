@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from daytona_magics.errors import SandboxUsageError
-from daytona_magics.git.forges import Compared, Forge, Merged, Request, count, rows, sha_of
+from daytona_magics.git.forge_answers import count, rows, sha_of
+from daytona_magics.git.forges import Compared, Forge, Merged, Request
 from daytona_magics.git.logins import Login
 from daytona_magics.git.projects import Project
 

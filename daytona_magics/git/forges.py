@@ -5,8 +5,7 @@ sandbox knows nothing of them. What the two call differently has one name here: 
 of GitHub and a merge request of GitLab.
 
 The login goes to the forge's own API address and nowhere else: redirects are not followed, and plain http is
-for loopback only. What a forge answers is bounded and checked before it is used: numbers are numbers, and an
-address that is shown lies on the forge.
+for loopback only. What a forge answers is bounded and checked before it is used (:mod:`.forge_answers`).
 
 **Nothing twice.** Questions are asked again when the forge is unwell (5xx, a broken connection), with pauses.
 A change is never simply sent again: after a failure whose outcome nobody knows, the forge is asked what is
@@ -17,8 +16,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -26,14 +23,14 @@ from typing import Any, ClassVar
 import aiohttp
 
 from daytona_magics.errors import GitError, SandboxUsageError, printable
-from daytona_magics.git.logins import Login, Server, check, server_of
+from daytona_magics.git import forge_answers as answers
+from daytona_magics.git.forge_answers import Answer
+from daytona_magics.git.logins import Login, check, server_of
 from daytona_magics.git.projects import Project
 from daytona_magics.runtime.proxies import through
 
 #: Seconds one call may take; of pauses between tries of a question.
 WITHIN, PAUSES = 30.0, (0.5, 2.0)
-#: Bytes of an answer that are read; characters of what a forge says that are repeated.
-ANSWER_LIMIT, SAID = 4 << 20, 300
 #: Ways to merge a request.
 METHODS = ("merge", "squash", "rebase")
 
@@ -80,13 +77,6 @@ class Compared:
     page: str
 
 
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    value: Any
-    headers: Mapping[str, str]
-
-
 class _Unknown(Exception):
     """A change was sent, and nobody knows whether it was made."""
 
@@ -130,7 +120,7 @@ class Forge(abc.ABC):
     async def default_branch(self) -> str:
         """The branch that work goes into when nothing else is said."""
         value = await self._ask("GET", "")
-        return _branch(value.get("default_branch") if isinstance(value, dict) else None)
+        return answers.branch_of(value.get("default_branch") if isinstance(value, dict) else None)
 
     @abc.abstractmethod
     async def compare(self, base: str, head: str) -> Compared:
@@ -206,7 +196,7 @@ class Forge(abc.ABC):
         """One call; its value. Changes raise _Unknown when their outcome is not known."""
         return (await self._call(method, path, fields)).value
 
-    async def _call(self, method: str, path: str, fields: Mapping[str, Any] | None = None) -> _Answer:
+    async def _call(self, method: str, path: str, fields: Mapping[str, Any] | None = None) -> Answer:
         question = method == "GET"
         for pause in (*PAUSES, None) if question else (None,):
             try:
@@ -230,10 +220,10 @@ class Forge(abc.ABC):
                         raise self._refused(answer)
                     return answer
                 if not question:
-                    raise _Unknown(f"{self.name} is unwell ({answer.status}{_said(answer)})")
+                    raise _Unknown(f"{self.name} is unwell ({answer.status}{answers.said(answer)})")
                 if pause is None:
                     raise GitError(
-                        f"{self.name} is unwell ({answer.status}{_said(answer)}); nothing was changed",
+                        f"{self.name} is unwell ({answer.status}{answers.said(answer)}); nothing was changed",
                         code="FORGE_FAILED",
                         hint="Try again in a while.",
                     )
@@ -241,7 +231,7 @@ class Forge(abc.ABC):
             await asyncio.sleep(pause)
         raise AssertionError("every try returns, raises or is followed by another")
 
-    async def _once(self, method: str, path: str, fields: Mapping[str, Any] | None) -> _Answer:
+    async def _once(self, method: str, path: str, fields: Mapping[str, Any] | None) -> Answer:
         given: dict[str, Any] = {"params" if method == "GET" else "json": dict(fields or {})}
         address = f"{self.project.api}{path}"
         given |= await through(address)
@@ -249,14 +239,14 @@ class Forge(abc.ABC):
             timeout=aiohttp.ClientTimeout(total=WITHIN), headers=self._headers(self._login)
         ) as session:
             async with session.request(method, address, allow_redirects=False, **given) as response:
-                body = await _read(response)
-                value = await _json(response, body) if body else None
-                return _Answer(response.status, value, response.headers)
+                body = await answers.read(response)
+                value = answers.parsed(response, body) if body else None
+                return Answer(response.status, value, response.headers)
 
     # -- refusals ------------------------------------------------------------------------------------------
 
-    def _refused(self, answer: _Answer) -> GitError:
-        status, said, where = answer.status, _said(answer), self.project
+    def _refused(self, answer: Answer) -> GitError:
+        status, said, where = answer.status, answers.said(answer), self.project
         source = f" with {self._login.source or 'this login'}" if self._login is not None else ""
         if status == 401:
             what = "does not accept this login" if self._login else "wants a login"
@@ -266,12 +256,15 @@ class Forge(abc.ABC):
                 hint="%sandbox_git credentials  shows which login is used for a host, and why.",
             )
         if status == 429 or (status == 403 and answer.headers.get("X-RateLimit-Remaining") == "0"):
-            return GitError(f"{self.name} takes no more calls for now{_until(answer)}", code="RATE_LIMITED")
+            return GitError(
+                f"{self.name} takes no more calls for now{answers.until(answer)}", code="RATE_LIMITED"
+            )
         if status == 403:
             return GitError(
                 f"{self.name} does not allow this{source}{said}",
                 code="FORBIDDEN",
-                hint=_sso(answer, where.server) or "The token may lack the right to write to this project.",
+                hint=answers.sso(answer, where.server)
+                or "The token may lack the right to write to this project.",
             )
         if status == 404:
             return GitError(
@@ -302,102 +295,14 @@ class Forge(abc.ABC):
 
     def _request(self, value: Any, head: str, base: str) -> Request:
         """A request as an answer describes it."""
-        number = count(value, self.number_field)
+        number = answers.count(value, self.number_field)
         if not number:
             raise self._nonsense(f"the number of the {self.noun}")
         page = self._page(value.get(self.page_field), f"{self.project.web}/{self.page_path}/{number}")
-        return Request(number, page, title_of(value), base, head, value.get("draft") is True)
+        return Request(number, page, answers.title_of(value), base, head, value.get("draft") is True)
 
     def _page(self, value: Any, otherwise: str) -> str:
         """An address the forge gave, if it lies on the forge."""
         if isinstance(value, str) and server_of(value) == self.project.server and printable(value) == value:
             return value
         return otherwise
-
-
-# -- answers -----------------------------------------------------------------------------------------------
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    found = bytearray()
-    async for piece in response.content.iter_chunked(1 << 16):
-        found += piece
-        if len(found) > ANSWER_LIMIT:
-            raise GitError(f"an answer of more than {ANSWER_LIMIT >> 20} MiB", code="FORGE_FAILED")
-    return bytes(found)
-
-
-async def _json(response: aiohttp.ClientResponse, body: bytes) -> Any:
-    import json
-
-    try:
-        return json.loads(body)
-    except ValueError:
-        if response.status < 300:
-            raise GitError(
-                f"{response.url.host} does not answer like a forge's API", code="FORGE_FAILED"
-            ) from None
-        return None
-
-
-def _said(answer: _Answer) -> str:
-    """What a refusal says, ready to be put behind what we say."""
-    value = answer.value if isinstance(answer.value, dict) else {}
-    parts = [value.get("message"), value.get("error"), value.get("error_description")]
-    errors = value.get("errors")
-    for one in errors[:3] if isinstance(errors, list) else []:
-        parts.append(one.get("message") or one.get("code") if isinstance(one, dict) else one)
-    texts = []
-    for part in parts:
-        if isinstance(part, dict):
-            part = "; ".join(f"{key}: {_flat(one)}" for key, one in part.items())
-        if text := _flat(part):
-            texts.append(text)
-    text = "; ".join(dict.fromkeys(texts))[:SAID]
-    return f": {printable(text, line=True)}" if text else ""
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return str(value) if value else ""
-
-
-def _until(answer: _Answer) -> str:
-    """When a forge that had enough takes calls again."""
-    after, reset = answer.headers.get("Retry-After", ""), answer.headers.get("X-RateLimit-Reset", "")
-    seconds = int(after) if after.isdigit() else int(reset) - int(time.time()) if reset.isdigit() else 0
-    if not 0 < seconds < 100_000:
-        return ""
-    return f"; try again in {seconds} seconds" if seconds < 120 else f"; try again in {seconds // 60} minutes"
-
-
-def _sso(answer: _Answer, server: Server) -> str:
-    """Where a token is admitted to an organisation with single sign-on."""
-    match = re.search(r"url=(\S+)", answer.headers.get("X-GitHub-SSO", ""))
-    if match is None or server_of(match[1]) != server:
-        return ""
-    return f"Its organisation wants the token admitted once: {printable(match[1], line=True)}"
-
-
-def rows(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-def count(value: Any, name: str) -> int | None:
-    found = value.get(name) if isinstance(value, dict) else None
-    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
-
-
-def sha_of(value: Any) -> str:
-    return value if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{40,64}", value) else ""
-
-
-def _branch(value: Any) -> str:
-    if not isinstance(value, str) or not value or printable(value, line=True) != value:
-        raise GitError("the forge does not say which branch is its default", code="FORGE_FAILED")
-    return value
-
-
-def title_of(value: Any) -> str:
-    return printable(str(value.get("title") or ""), line=True)[:SAID]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from daytona_magics.errors import GitError, SandboxUsageError
-from daytona_magics.git import forges
+from daytona_magics.git import forge_answers, forges
 from daytona_magics.git.forge_kinds import forge_of
 from daytona_magics.git.forges import Forge
 from daytona_magics.git.logins import Login, server_of
@@ -364,7 +364,7 @@ def test_hostile_answers(house: ForgeHouse) -> None:
     house.faults.append(Fault("POST", "", 201, made))
     request = run(forge.open_request("nb/ahead", "main", "Two files"))
     assert request.url.startswith(f"{house.url}/{PATH}/") and "\x1b" not in request.title
-    house.faults.append(Fault("GET", "/compare", 200, "x" * (forges.ANSWER_LIMIT + 1)))
+    house.faults.append(Fault("GET", "/compare", 200, "x" * (forge_answers.ANSWER_LIMIT + 1)))
     with pytest.raises(GitError, match="more than 4 MiB"):
         run(forge.compare("main", "nb/ahead"))
 
