@@ -151,7 +151,7 @@ def _run(
     if carried and not options.quiet:
         whole.mark(whole.called(binding.bound().name))
     pump = Pump(
-        lambda sink, window: executing.execute(
+        lambda sink, window: executing.begin(
             binding, channel, request, carrier.watched(sink, window), window, keep_above=flow.KEEP_ABOVE
         ),
         lambda level: channel.interrupt(request.id, level),

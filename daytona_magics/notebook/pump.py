@@ -53,7 +53,8 @@ class Pump:
     """Runs one cell to its end on the calling thread.
 
     Args:
-        start: given a sink and a flow window, returns the coroutine that runs the cell.
+        start: called on the loop thread with a sink and a flow window, returns the coroutine that runs the
+            cell.
         interrupt: given a step of the ladder (1, 2, 3), returns the coroutine that interrupts it.
         answer: given the number of a question and its answer, returns the coroutine that hands it over.
         owner: id of the sandbox; the prefix of its display ids.
@@ -114,7 +115,7 @@ class Pump:
                     "--timeout limits it."
                 )
             self._questions = Questions(presses)
-            cancel = loop_thread().start(self._carry())
+            cancel = loop_thread().start(self._begin)
             try:
                 done = self._until_done()
                 self._countdown.close()
@@ -150,10 +151,17 @@ class Pump:
         assert self._questions is not None
         self._questions.saw(event)
 
-    async def _carry(self) -> None:
-        """Run the cell (on the loop thread); its end is put behind its events."""
+    def _begin(self) -> Coroutine[Any, Any, None]:
+        """Start the cell (on the loop thread); returns what carries it to its end."""
         try:
-            self._queue.put(await self._start(self._came, self._window))
+            return self._carry(self._start(self._came, self._window))
+        except Exception as error:  # noqa: BLE001 - handed over to the waiting thread, every kind of it
+            return self._carry(_raising(error))
+
+    async def _carry(self, running: Coroutine[Any, Any, events.Done]) -> None:
+        """Wait for the end of the cell, which is put behind its events."""
+        try:
+            self._queue.put(await running)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - handed over to the waiting thread, every kind of it
@@ -368,6 +376,10 @@ class Pump:
         if did and isinstance(error, SandboxUnreachable):
             raise SandboxInterrupted(f"{'; '.join(did)}; then the connection broke ({error})") from None
         raise error
+
+
+async def _raising(error: Exception) -> events.Done:
+    raise error
 
 
 def _missing(count: int) -> str:

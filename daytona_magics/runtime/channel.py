@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from daytona_magics.errors import ProtocolError, SandboxError, SandboxUnreachable
@@ -27,7 +27,7 @@ from daytona_magics.runtime import decode
 from daytona_magics.runtime.events import Done, FlowWindow
 from daytona_magics.runtime.feed import Feed, Sink
 from daytona_magics.runtime.line import Line
-from daytona_magics.runtime.link import Link, LinkLost, Refused, Reply
+from daytona_magics.runtime.link import Asked, Link, LinkLost, Refused, Reply
 from daytona_magics.runtime.records import ExecRequest, GuestInfo, Look, new_id
 
 __all__ = ["Channel", "ExecRequest", "FlowWindow", "GuestInfo", "new_id"]
@@ -64,7 +64,27 @@ class Channel(Line):
 
         Cancelling leaves the cell running in the sandbox; see :meth:`interrupt`.
         """
-        return await self._carry(Feed(request.id, sink, window), request.fields(), keep_above)
+        return await self.begin(request, sink, window, keep_above=keep_above)
+
+    def begin(
+        self,
+        request: ExecRequest,
+        sink: Sink,
+        window: FlowWindow | None = None,
+        *,
+        keep_above: float = float("inf"),
+    ) -> Coroutine[Any, Any, Done]:
+        """Like :meth:`execute`, on the loop thread: where there is a line the cell leaves at once.
+
+        The coroutine that is returned must begin: it also lets go of what was begun here.
+        """
+        feed, fields = Feed(request.id, sink, window), request.fields()
+        link, asked = self._link, None
+        if link is not None and link.info is not None and link.alive and feed.id not in self._feeds:
+            feed.boot = link.info.boot
+            self._feeds[feed.id] = feed
+            asked = link, link.ask("execute", _accepted(link, feed), fields)
+        return self._carry(feed, fields, keep_above, asked)
 
     async def submit(self, request: ExecRequest) -> None:
         """Hand over a cell that runs as a job, once; returns when the guest has it.
@@ -165,19 +185,24 @@ class Channel(Line):
         return tuple(self._feeds)
 
     async def _carry(
-        self, feed: Feed, fields: dict[str, Any] | None, keep_above: float = float("inf")
+        self,
+        feed: Feed,
+        fields: dict[str, Any] | None,
+        keep_above: float = float("inf"),
+        asked: tuple[Link, Asked] | None = None,
     ) -> Done:
-        if feed.id in self._feeds:
+        if asked is None and feed.id in self._feeds:
             raise SandboxError(f"execution {feed.id} is already being followed")
         self._feeds[feed.id] = feed
         link: Link | None = None
         try:
-            while not feed.done.done():
-                link = await self._line_for(feed)
+            while not feed.done.done() or asked is not None:
+                link, first = asked or (await self._line_for(feed), None)
+                asked = None
                 if link is None:
                     break
                 with contextlib.suppress(LinkLost):  # the next round makes a new link
-                    await self._bind(link, feed, fields)
+                    await self._bind(link, feed, fields, first)
                     await feed.over(link.lost)
             done = await feed.done
             spare = feed.id not in self._retained and feed.volume <= keep_above
@@ -206,18 +231,14 @@ class Channel(Line):
             making.cancel()
             making.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def _bind(self, link: Link, feed: Feed, fields: dict[str, Any] | None) -> None:
-        """Have the guest run, or go on sending, this execution on this link."""
+    async def _bind(
+        self, link: Link, feed: Feed, fields: dict[str, Any] | None, asked: Asked | None = None
+    ) -> None:
+        """Have the guest run, or go on sending, this execution on this link; ``asked``: it was asked to."""
         assert link.info is not None
         if feed.boot and feed.boot != link.info.boot:
             raise SandboxUnreachable("the sandbox's side was started anew while the cell was under way")
         feed.boot = link.info.boot
-
-        def accepted(reply: Reply) -> None:
-            stream = decode.integer(reply, "stream", 1, 2**32 - 1)
-            feed.acknowledged = True
-            if not decode.boolean(reply, "known"):
-                link.carry(feed, stream)
 
         def going_on(reply: Reply) -> None:
             link.carry(feed, decode.integer(reply, "stream", 1, 2**32 - 1))
@@ -227,8 +248,10 @@ class Channel(Line):
                 feed.stops_at(decode.integer(reply, "last", 0, 2**32 - 1))
 
         try:
-            if not feed.acknowledged and fields is not None:
-                reply = await link.request("execute", accepted, **fields)
+            if asked is None and not feed.acknowledged and fields is not None:
+                asked = link.ask("execute", _accepted(link, feed), fields)
+            if asked is not None:
+                reply = await link.answered(asked)
                 if not decode.boolean(reply, "known"):
                     return
                 # It ran on after its acknowledgement was lost.
@@ -311,6 +334,18 @@ class Channel(Line):
     async def status(self) -> dict[str, Any]:
         """What the guest runs: ``{"contexts": [...], "executions": [...]}``, checked."""
         return decode.status(await self.ask("status"))
+
+
+def _accepted(link: Link, feed: Feed) -> Callable[[Reply], None]:
+    """What is done with the answer to ``execute``, before anything behind it is looked at."""
+
+    def accepted(reply: Reply) -> None:
+        stream = decode.integer(reply, "stream", 1, 2**32 - 1)
+        feed.acknowledged = True
+        if not decode.boolean(reply, "known"):
+            link.carry(feed, stream)
+
+    return accepted
 
 
 def _known(feed: Feed) -> str:

@@ -37,6 +37,7 @@ BEYOND = 2 << 20
 ANSWER_WITHIN = 30.0
 
 Reply = dict[str, Any]
+_TEXT = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class LinkLost(Exception):
@@ -55,15 +56,21 @@ class Refused(Exception):
         self.code = code
 
 
-class _Asked:
-    """A request whose answer has not come; ``due``: the time of the loop by which it must."""
+class Asked:
+    """A request; ``future`` gets its answer, ``due`` is the time of the loop by which it must have come."""
 
-    __slots__ = ("due", "future", "on_reply")
+    __slots__ = ("due", "future", "number", "on_reply", "op")
 
     def __init__(
-        self, future: asyncio.Future[Reply], on_reply: Callable[[Reply], None] | None, due: float
+        self,
+        op: str,
+        number: int,
+        future: asyncio.Future[Reply],
+        on_reply: Callable[[Reply], None] | None,
+        now: float,
     ) -> None:
-        self.future, self.on_reply, self.due = future, on_reply, due
+        self.op, self.number, self.future, self.on_reply = op, number, future, on_reply
+        self.due = now + ANSWER_WITHIN
 
 
 class Link:
@@ -84,7 +91,7 @@ class Link:
         self._decoder = frames.Decoder()
         self._hello: asyncio.Future[Reply] = loop.create_future()
         self._feeds: dict[int, Feed] = {}
-        self._requests: dict[int, _Asked] = {}
+        self._requests: dict[int, Asked] = {}
         self._request_count = 0
         self._sent_sequence = 0
         self._control_sequence = 0
@@ -168,7 +175,7 @@ class Link:
         """Send messages, all in one go."""
         pieces = []
         for message in messages:
-            for flags, piece in frames.split(json.dumps(message, separators=(",", ":")).encode()):
+            for flags, piece in frames.split(_TEXT(message).encode()):
                 self._sent_sequence += 1
                 pieces.append(frames.encode(frames.CONTROL, 0, self._sent_sequence, piece, flags))
         self.socket.send(b"".join(pieces))
@@ -194,30 +201,36 @@ class Link:
             LinkLost: the connection ended before the answer.
             TimeoutError: the connection stands and no answer came.
         """
-        number, future = self._ask(op, on_reply, fields)
+        return await self.answered(self.ask(op, on_reply, fields), within)
+
+    async def answered(self, asked: Asked, within: float = ANSWER_WITHIN) -> Reply:
+        """Wait for the answer to what was asked; returns and raises as :meth:`request`."""
         try:
             if within == ANSWER_WITHIN:
                 # The heartbeat counts these seconds: that saves a timer for each request.
-                return await future
-            return await asyncio.wait_for(future, within)
+                return await asked.future
+            return await asyncio.wait_for(asked.future, within)
         except asyncio.TimeoutError:
-            raise TimeoutError(f"the guest did not answer {op!r} within {within:g} s") from None
+            raise TimeoutError(f"the guest did not answer {asked.op!r} within {within:g} s") from None
         finally:
-            self._requests.pop(number, None)
+            self._requests.pop(asked.number, None)
 
-    def _ask(
-        self, op: str, on_reply: Callable[[Reply], None] | None, fields: dict[str, Any]
-    ) -> tuple[int, asyncio.Future[Reply]]:
+    def ask(self, op: str, on_reply: Callable[[Reply], None] | None, fields: dict[str, Any]) -> Asked:
+        """Send a request; :meth:`answered` waits for its answer.
+
+        Raises:
+            LinkLost: the connection has ended.
+        """
         if self.lost.done():
             raise LinkLost(self.lost.result())
         # Whatever waits to be told goes with it.
         waiting = self._untold() if self._ack_timer is not None else []
         self._request_count += 1
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        self._requests[self._request_count] = _Asked(future, on_reply, self._loop.time() + ANSWER_WITHIN)
+        asked = Asked(op, self._request_count, self._loop.create_future(), on_reply, self._loop.time())
+        self._requests[asked.number] = asked
         self._send({"op": op, "req": self._request_count, **fields}, *waiting)
         self._watch()
-        return self._request_count, future
+        return asked
 
     def tell(self, op: str, **fields: Any) -> None:
         """Ask without caring for the answer."""
@@ -329,8 +342,8 @@ class Link:
             if isinstance(error, Refused):
                 feed.fail(ProtocolError(f"the sandbox lost part of this cell's output: {error}"))
 
-        _, future = self._ask("subscribe", answered, {"id": feed.id, "after": feed.last, "skim": feed.skim})
-        future.add_done_callback(ended)
+        asked = self.ask("subscribe", answered, {"id": feed.id, "after": feed.last, "skim": feed.skim})
+        asked.future.add_done_callback(ended)
 
     def _control(self, frame: frames.Frame) -> None:
         if frame.type != frames.CONTROL:

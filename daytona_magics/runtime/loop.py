@@ -57,19 +57,24 @@ class LoopThread:
         """
         return asyncio.run_coroutine_threadsafe(coro, self.loop)
 
-    def start(self, coro: Coroutine[Any, Any, None]) -> Callable[[], None]:
+    def start(self, make: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
         """Run a coroutine that tells its end itself; costs half of :meth:`submit`.
 
+        Args:
+            make: makes the coroutine, on the loop's thread, and may do there what is in a hurry; raises
+                nothing.
+
         Returns:
-            what cancels it, from any thread; whoever keeps it keeps the coroutine running.
+            what cancels it, from any thread, and never before its first step; whoever keeps it keeps the
+            coroutine running.
         """
         loop = self.loop
         task: list[asyncio.Task[None]] = []
-        loop.call_soon_threadsafe(lambda: task.append(loop.create_task(coro)))
+        loop.call_soon_threadsafe(lambda: task.append(loop.create_task(make())))
 
         def cancel() -> None:
-            # Behind what begins it, so there is a task.
-            loop.call_soon_threadsafe(lambda: task[0].cancel())
+            # Behind what makes the task, and then behind the task's first step.
+            loop.call_soon_threadsafe(loop.call_soon, lambda: task[0].cancel())
 
         return cancel
 

@@ -9,9 +9,9 @@ asked what became of the sandbox, so that the error names the cause instead of t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daytona_magics.errors import SandboxError, SandboxUnreachable
 from daytona_magics.runtime.events import Done, Event, FlowWindow, Reconnecting
@@ -54,22 +54,39 @@ async def execute(
         SandboxGone: the sandbox was deleted meanwhile.
         SandboxUnreachable: the connection was lost for good; the message says what became of the sandbox.
     """
-    box = tie.sandbox
-    beating: list[asyncio.Task[None]] = []
+    return await begin(tie, channel, request, sink, window, keep_above=keep_above)
 
-    def begin() -> None:
-        beating.append(asyncio.ensure_future(_heartbeat(tie)))
 
-    # Most cells have ended before their first beat.
-    first = asyncio.get_running_loop().call_later(tie.config.heartbeat, begin)
+def begin(
+    tie: Binding,
+    channel: Channel,
+    request: ExecRequest,
+    sink: Callable[[Event], None],
+    window: FlowWindow,
+    *,
+    keep_above: float = float("inf"),
+) -> Coroutine[Any, Any, Done]:
+    """Like :func:`execute`, on the loop thread: the cell leaves at once (see :meth:`Channel.begin`)."""
 
     def watched(event: Event) -> None:
         if isinstance(event, Reconnecting) and event.attempt == 2:
             _revive(tie)
         sink(event)
 
+    return _carried(tie, channel.begin(request, watched, window, keep_above=keep_above))
+
+
+async def _carried(tie: Binding, running: Coroutine[Any, Any, Done]) -> Done:
+    box = tie.sandbox
+    beating: list[asyncio.Task[None]] = []
+
+    def beat() -> None:
+        beating.append(asyncio.ensure_future(_heartbeat(tie)))
+
+    # Most cells have ended before their first beat.
+    first = asyncio.get_running_loop().call_later(tie.config.heartbeat, beat)
     try:
-        return await channel.execute(request, watched, window, keep_above=keep_above)
+        return await running
     except SandboxUnreachable as error:
         raise await _why(tie, error, box) from None
     finally:

@@ -61,9 +61,9 @@ class Argument:
     default: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Command:
-    """One verb, or the cell magic itself.
+    """One verb, or the cell magic itself; each is only itself, so that looking one up costs nothing.
 
     Attributes:
         name: as typed.

@@ -11,6 +11,7 @@ import json
 import os
 
 from . import frames, loop
+from .execution import DONE
 from .journal import Cursor
 
 TYPE_CHECKING = False
@@ -152,7 +153,11 @@ class Connection:
         if cursor is not None and cursor.pending:
             if stream not in self._ready:
                 self._ready.append(stream)
-            self._pump_soon()
+            if execution.state == DONE:
+                # Nothing of it follows, so there is nothing to wait for.
+                self.pump()
+            else:
+                self._pump_soon()
 
     def _pump_soon(self) -> None:
         """What one round of the loop produces leaves in one write."""

@@ -123,16 +123,20 @@ class Context(Pressing):
         self._asked = 0
         self._since = processes.now_ticks()
         execution.start()
+        failed = ""
+        try:
+            # First: it begins while the rest is told. What it prints is looked at in a later round.
+            self._launch(execution)
+        except Missing as error:
+            failed = str(error)
+        except OSError as error:
+            failed = "the worker could not be started: %s" % endings.why(error)
+        execution.message({"msg": "started"})
         for text in filter(None, (self._news, *self._supervisor.late_news(self.name))):
             execution.message({"msg": "notice", "text": text})
         self._news = ""
-        try:
-            self._launch(execution)
-        except Missing as error:
-            self._complete("error", None, None, str(error))
-            return
-        except OSError as error:
-            self._complete("error", None, None, "the worker could not be started: %s" % endings.why(error))
+        if failed:
+            self._complete("error", None, None, failed)
             return
         if execution.request.timeout:
             for level, delay in enumerate((0.0, *TIMEOUT_STEPS), 1):

@@ -198,11 +198,10 @@ class Execution:
         self._changed(self)
 
     def start(self) -> None:
-        """Mark as running and say so."""
+        """Mark as running."""
         self.state = RUNNING
         self.started_at = time.time()
         self._started_clock = time.monotonic()
-        self.message({"msg": "started"})
 
     def finish(
         self,

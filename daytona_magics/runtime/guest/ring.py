@@ -30,6 +30,8 @@ second, so it knows every record that concerns the text it saw.
 
 from __future__ import annotations
 
+# The C module under signal, whose functions make an enumeration's member of each number.
+import _signal  # type: ignore[import-not-found]
 import _thread
 import array
 import fcntl
@@ -63,6 +65,7 @@ UNWRITTEN = b"\xff"
 #: Bytes of one binary record, and of one piece of the memory that is filled.
 PIECE = 1 << 16
 PIPE_BUF = 4096
+_mask = _signal.pthread_sigmask
 _CLEAN = UNWRITTEN * PIECE
 
 
@@ -300,16 +303,16 @@ class Uninterrupted:
     """SIGINT is held back inside: what happens here cannot be left half done by a KeyboardInterrupt."""
 
     def __enter__(self) -> None:
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._before = _mask(signal.SIG_BLOCK, ())
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+            _mask(signal.SIG_BLOCK, (signal.SIGINT,))
         except BaseException:
             # A SIGINT that came just before is delivered by this very call, when the block is already set.
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+            _mask(signal.SIG_SETMASK, self._before)
             raise
 
     def __exit__(self, *_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+        _mask(signal.SIG_SETMASK, self._before)
 
 
 class Broken(Exception):

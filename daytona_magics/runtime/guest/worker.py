@@ -7,6 +7,8 @@ It is forked from the daemon and must look like an ordinary interactive Python t
 from __future__ import annotations
 import __future__
 
+# The C module under signal, whose functions make an enumeration's member of each number.
+import _signal  # type: ignore[import-not-found]
 import ast
 import builtins
 import functools
@@ -50,6 +52,7 @@ _FUTURE = functools.reduce(
 )
 _FLAGS = getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0)
 _CO_COROUTINE = 0x80
+_handle = _signal.signal
 _TEXT = json.JSONEncoder(default=str).encode
 #: Bytes of a value's message that waits for the end of its cell.
 _SMALL = 2048
@@ -165,7 +168,7 @@ class Session:
 
     def serve(self) -> None:
         """Run cells until the supervisor goes away."""
-        signal.signal(signal.SIGINT, _ignore)
+        _handle(signal.SIGINT, _ignore)
         while True:
             self.tasks.between_cells(self._commands.fd)
             job = self._commands.next()
@@ -184,15 +187,15 @@ class Session:
         report: dict[str, Any] = {"status": "interrupted", "exit_code": None}
         try:
             try:
-                signal.signal(signal.SIGINT, self._user_handler)
+                _handle(signal.SIGINT, self._user_handler)
                 report = self._run_here(job)
             finally:
-                handler = signal.signal(signal.SIGINT, _ignore)
+                handler = _handle(signal.SIGINT, _ignore)
                 if handler is not _ignore:
                     self._user_handler = handler
         except KeyboardInterrupt:
             # It came in the few instructions around the cell.
-            signal.signal(signal.SIGINT, _ignore)
+            _handle(signal.SIGINT, _ignore)
         try:
             report["cwd"] = os.getcwd()
         except OSError:
