@@ -28,11 +28,14 @@ def targets(options: Any) -> Ties:
         SandboxUsageError, SandboxGone, SandboxError: one is not there; then the cell runs nowhere.
     """
     from daytona_magics import sandboxes
-    from daytona_magics.notebook.status import wait
 
     main = sandboxes.current()
-    cancelled = "cancelled before the cell was sent"
     channel = main.open_channel()
+    if channel is not None and options.sandbox is None:
+        return [(main, channel)]
+    from daytona_magics.notebook.status import wait
+
+    cancelled = "cancelled before the cell was sent"
     if channel is None:
         from IPython import get_ipython
 
@@ -40,8 +43,7 @@ def targets(options: Any) -> Ties:
 
         ask_if_missing(get_ipython())
     if options.sandbox is None:
-        channel = channel or wait(main.ready, "getting a sandbox", quiet=options.quiet, cancelled=cancelled)
-        return [(main, channel)]
+        return [(main, wait(main.ready, "getting a sandbox", quiet=options.quiet, cancelled=cancelled))]
     from daytona_magics.sandboxes import several
 
     wanted = several.names(options.sandbox)

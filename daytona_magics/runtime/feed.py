@@ -24,6 +24,7 @@ Sink = Callable[[Event], None]
 MAX_TEXT = 64 << 10
 #: How messages with a mimebundle begin; anything else is small.
 _BUNDLES = (b'{"msg": "display"', b'{"msg": "result"')
+_STARTED = b'{"msg": "started"}'
 _NAMES: dict[int, Literal["stdout", "stderr"]] = {frames.STDOUT: "stdout", frames.STDERR: "stderr"}
 
 
@@ -181,6 +182,8 @@ class Feed:
             return
         payload, self._parts = self._parts, bytearray()
         skipped, self._skipped = self._skipped, 0
+        if payload == _STARTED:
+            return
         event = Display({}, size=skipped) if skipped else decode.event(payload)
         if event is None:
             return

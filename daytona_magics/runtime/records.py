@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+#: Members of a request that are told even when empty: the guest decides what that means.
+_ALWAYS = frozenset(("id", "context", "language", "code"))
 _random = random.Random()
 
 if hasattr(os, "register_at_fork"):
@@ -62,8 +64,11 @@ class ExecRequest:
     stdin: bool = False
 
     def fields(self) -> dict[str, Any]:
-        """As the guest is told."""
-        return {name: dict(value) if name == "env" else value for name, value in vars(self).items()}
+        """As the guest is told: what it would take to be so anyway is left out."""
+        told = {name: value for name, value in vars(self).items() if value or name in _ALWAYS}
+        if self.env:
+            told["env"] = dict(self.env)
+        return told
 
 
 @dataclass(frozen=True)

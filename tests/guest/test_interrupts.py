@@ -35,6 +35,7 @@ for head in [], ['setsid']:
 caught = 0
 while True:
     try:
+        print('waits', caught)
         time.sleep(60)
     except KeyboardInterrupt:
         caught += 1
@@ -128,6 +129,7 @@ def test_second_and_third_press(client: Client, end: str) -> None:
     code = STUBBORN.replace("LAST", "3" if end == "third press" else "2")
     run, mark = begin(client, code, context=end)
     children = set(client.until(lambda: found if len(found := living(mark)) == 2 else None))
+    client.until_out(run, b"waits 0\n")  # a child is seen before Popen has returned
     assert client.request("interrupt", id=run.id, level=1)["processes"] == 0
     client.until_out(run, b"caught 1 yes\n")
     until = time.monotonic() + 0.5  # longer than level 2 gives them
