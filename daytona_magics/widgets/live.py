@@ -74,7 +74,20 @@ _living: collections.OrderedDict[str, LiveWidget] = collections.OrderedDict()
 _living_lock = threading.Lock()
 
 
-class _Control(anywidget.AnyWidget):
+class _Quiet(anywidget.AnyWidget):
+    """A widget whose messages are no cells.
+
+    For each message the comm package has IPython do what it does after a cell, on any thread: then matplotlib
+    shows the figures a running cell is still drawing, where nobody sees them, and closes them.
+    """
+
+    def open(self) -> None:
+        super().open()
+        if hasattr(self.comm, "handle_msg"):
+            self.comm.handle_msg = self._handle_msg
+
+
+class _Control(_Quiet):
     """The way up. It has no view."""
 
     _esm = "export default {}"
@@ -92,7 +105,7 @@ class CallError(Exception):
         self.code, self.hint = code, hint
 
 
-class LiveWidget(anywidget.AnyWidget):
+class LiveWidget(_Quiet):
     """Base of the widgets. Subclasses name the methods that the page may call.
 
     Attributes:

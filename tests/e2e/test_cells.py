@@ -284,3 +284,26 @@ def test_logs_without_a_sandbox_make_none() -> None:
     with Kernel() as kernel:
         assert "Nothing was printed between cells." in kernel.run("%sandbox logs").notes
         assert "No sandbox yet" in str(kernel.run("%sandbox").result)
+
+
+def test_a_message_of_a_page_ends_no_cell_that_draws(kernel: Kernel) -> None:
+    """On a subshell's thread it comes while a cell runs; with any other widget the figure is closed then."""
+    made = kernel.run(
+        "%matplotlib inline\n%config SandboxConfig.display = 'live'\n"
+        "import threading\nimport ipywidgets, matplotlib.pyplot as plt\n"
+        "from daytona_magics.widgets.file_tree import FileTree\n"
+        "def stays(comm):\n"
+        "    figure, _ = plt.subplots()\n"
+        "    message = {'content': {'data': {'method': 'custom', 'content': {}}}, 'buffers': []}\n"
+        "    thread = threading.Thread(target=comm.handle_msg, args=(message,))\n"
+        "    thread.start(); thread.join()\n"
+        "    left = plt.fignum_exists(figure.number)\n"
+        "    plt.close(figure)\n"
+        "    return left\n"
+        "tree = FileTree()",
+        timeout=90,
+    )
+    assert made.status == "ok", made
+    assert kernel.run("stays(tree._up.comm), stays(tree.comm)").result == "(True, True)"
+    assert kernel.run("stays(ipywidgets.Button().comm)").result == "False"
+    assert kernel.run("tree.close()\n%config SandboxConfig.display = 'auto'").status == "ok"
