@@ -62,10 +62,13 @@ def _sane(started: float | None) -> bool:
     return started is not None and 0 <= started < 2**40
 
 
-def found(name: str | None, shell: Any = None) -> Job:
-    """The job or cell whose id begins so; of None what runs. Raises SandboxUsageError."""
+def found(name: str | None, shell: Any = None, *, ended: bool = False) -> Job:
+    """The job or cell whose id begins so; of None what runs, or with ``ended`` the job that ran last.
+
+    Raises SandboxUsageError.
+    """
     binding = sandboxes.current()
-    return Job(*wait(lambda tell: jobs.find(binding, tell, name or ""), "asking what runs"))
+    return Job(*wait(lambda tell: jobs.find(binding, tell, name or "", ended=ended), "asking what runs"))
 
 
 def logs_as_text(name: str | None, options: Any) -> None:
@@ -150,7 +153,8 @@ def _save(job: Job, name: str, force: bool) -> None:
 
 def wait_(shell: Any, options: Any) -> Any:
     """``%sandbox wait [ID]``"""
-    return found(options.id).result(options.timeout)
+    # Whether a job has ended already, when the next cell waits for it, is chance.
+    return found(options.id, ended=True).result(options.timeout)
 
 
 def cancel(shell: Any, options: Any) -> None:

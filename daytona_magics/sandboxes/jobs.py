@@ -53,10 +53,13 @@ async def listed(channel: Channel) -> list[Look]:
     return [decode.look(one) for one in (await channel.status())["executions"]]
 
 
-async def find(binding: Binding, tell: Reporter, name: str) -> tuple[Binding, Look]:
+async def find(binding: Binding, tell: Reporter, name: str, *, ended: bool = False) -> tuple[Binding, Look]:
     """The execution whose id begins with ``name``; of ``""`` the newest that runs in this kernel's context.
 
     What runs in sandboxes that cells were sent to with ``-s`` is found by its id as well.
+
+    Args:
+        ended: where nothing runs, the newest job of that context will do.
 
     Returns:
         it, and what binds its sandbox.
@@ -68,6 +71,8 @@ async def find(binding: Binding, tell: Reporter, name: str) -> tuple[Binding, Lo
     known = await listed(channel)
     if not name:
         running = [one for one in known if one.state == "running" and one.context == binding.context]
+        if not running and ended:
+            running = [one for one in known if one.job and one.context == binding.context][-1:]
         if not running:
             raise SandboxUsageError(
                 "nothing of this notebook is running", hint="%sandbox jobs  lists what ran."

@@ -189,6 +189,16 @@ def test_a_card_shows_hostile_output_as_text(kernel: Kernel) -> None:
     assert "\x1b]52" not in data["text/plain"] + data["text/html"]
 
 
+def test_a_job_that_has_ended_already_is_waited_for_without_its_id(kernel: Kernel) -> None:
+    kernel.run("%%sandbox --bg --out swift\n6 * 7")
+    kernel.run("swift.wait()")
+    assert kernel.run("%sandbox wait").result == "42"
+    kernel.run("%%sandbox --bg --out slow --timeout 0.2\nimport time; time.sleep(60)")
+    kernel.run("slow.wait()")
+    cell = kernel.run("%sandbox wait")
+    assert cell.ename == "CellTimeout" and "timeout of 0.2 s" in cell.traceback
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
