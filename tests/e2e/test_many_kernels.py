@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.kernel_client import Kernel, close_loop, environment, stop_engine
 
 KERNELS = 20
@@ -66,7 +67,8 @@ def test_twenty_kernels_get_one_engine_and_a_sandbox_each(home: Path) -> None:
     def live(number: int) -> Answer:
         with ExitStack() as stack:
             stack.callback(close_loop)
-            kernel = stack.enter_context(Kernel(home, name=f"notebook {number}.ipynb"))
+            env: dict[str, str | None] = {forks.STARTS_ENGINES: "1"}
+            kernel = stack.enter_context(Kernel(home, name=f"notebook {number}.ipynb", env=env))
             try:
                 together.wait(BOUND)
             except BaseException:
