@@ -14,7 +14,6 @@ import os
 import queue
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -333,7 +332,6 @@ def stop_engine(env: dict[str, str]) -> None:
     """End the embedded engine that kernels with this environment started."""
     state = env.get("DAYTONA_MAGICS_HOME")
     if state is None or not engine_process.end(Path(state)):
-        command = [sys.executable, "-m", "daytona_magics.engine", "stop"]
-        subprocess.run(command, env=env, cwd=ROOT, capture_output=True, timeout=60, check=False)
+        forks.run(["-m", "daytona_magics.engine", "stop"], env=env, cwd=ROOT, timeout=60)
     if state is not None:
         layers.take_back(Path(state))

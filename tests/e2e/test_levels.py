@@ -6,12 +6,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.isolation import as_user
 from tests.kernel_client import ROOT, Cell, Kernel
 
@@ -222,24 +222,9 @@ asyncio.run(main())
 
 
 def test_the_sdk_with_paths_of_the_cloud_and_terminals(kernel: Kernel) -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "daytona_magics.engine", "env"],
-        env=kernel.env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    printed = forks.run(["-m", "daytona_magics.engine", "env"], env=kernel.env, cwd=ROOT, timeout=60).stdout
     env = dict(re.findall(r"^export (\w+)='?(.*?)'?$", printed, re.M))
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**kernel.env, **env},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = forks.run(["-c", PROGRAM], env={**kernel.env, **env}, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout) == [7, True, True, False]
 

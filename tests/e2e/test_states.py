@@ -7,14 +7,13 @@ self-hosted Daytona, and everybody else's sandboxes there are strangers'.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import forks
 from tests.kernel_client import ROOT, Cell, Kernel
 
 
@@ -28,16 +27,9 @@ def kernel() -> Iterator[Kernel]:
 @pytest.fixture(scope="module")
 def address(kernel: Kernel) -> dict[str, str]:
     """URL and key of the kernel's engine."""
-    said = subprocess.run(
-        [sys.executable, "-m", "daytona_magics.engine", "env"],
-        env=kernel.env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout
-    return dict(re.findall(r"(DAYTONA_\w+)=['\"]?([^'\"\n]+)", said))
+    done = forks.run(["-m", "daytona_magics.engine", "env"], env=kernel.env, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return dict(re.findall(r"(DAYTONA_\w+)=['\"]?([^'\"\n]+)", done.stdout))
 
 
 def ok(kernel: Kernel, code: str) -> Cell:
