@@ -34,6 +34,26 @@ class Looking:
             return
         self._session.send({"msg": "page", "text": describe(value, detail)})
 
+    def search(self, pattern: str) -> None:
+        """``str.*find*?``: the names that match, in the notebook's pager."""
+        import builtins
+        import fnmatch
+
+        frame = sys._getframe(1)
+        owner, dot, last = pattern.rpartition(".")
+        if "*" in owner:
+            raise self.error("%s?: only the part behind the last dot can have a *" % pattern)
+        try:
+            known = dir(eval(owner, frame.f_globals, frame.f_locals)) if owner else dir(builtins)
+        except Exception:
+            print("Object `%s` not found." % owner)
+            return
+        if not owner:
+            every = {*known, *frame.f_globals, *frame.f_locals}
+            known = sorted(name for name in every if last[:1] == "_" or name[:1] != "_")
+        found = [owner + dot + name for name in known if fnmatch.fnmatchcase(name, last)]
+        self._session.send({"msg": "page", "text": "\n".join(found) or "No name matches."})
+
     # -- names ---------------------------------------------------------------------------------------------
 
     def _names(self, line: str) -> list[str]:

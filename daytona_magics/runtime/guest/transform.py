@@ -20,6 +20,7 @@ _FIRST_CELL_MAGIC = re.compile(r"(?:[ \t]*\n)*%%([A-Za-z_]\w*)[ \t]*([^\n]*)(?:\
 _CELL_MAGIC = re.compile(r"^(\s*)(%%\S+)(.*)$", re.S)
 _ASSIGN = re.compile(r"^(\s*)([A-Za-z_][\w.,\[\]'\" \t*]*?)[ \t]*=[ \t]*([!%])(.*)$", re.S)
 _HELP = re.compile(r"^(\s*)(\?{0,2})([A-Za-z_][\w.]*)(\?{0,2})[ \t]*$")
+_SEARCH = re.compile(r"^(\s*)(\??)([A-Za-z_*][\w.*]*)(\??)[ \t]*$")
 
 _NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.DEDENT)
 
@@ -78,6 +79,9 @@ def _line(text: str) -> str | None:
     if found and (found.group(2) or found.group(4)):
         detail = "??" in (found.group(2), found.group(4))
         return "%s%s.inspect(%r, %r)" % (found.group(1), HELPER, found.group(3), detail)
+    found = _SEARCH.match(text)
+    if found and "*" in found.group(3) and (found.group(2) or found.group(4)):
+        return "%s%s.search(%r)" % (found.group(1), HELPER, found.group(3))
     return None
 
 
