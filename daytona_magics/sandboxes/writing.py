@@ -42,7 +42,13 @@ async def write(binding: Binding, tell: Reporter, path: str, data: bytes, *, app
         raise SandboxError(f"{path!r} names a folder, not a file")
     folder = str(PurePosixPath(where).parent)
     tell.progress(f"writing {path}")
-    await _run(sandbox, f"mkdir -p -- {shlex.quote(folder)} && test ! -d {shlex.quote(where)}", path)
+    above = shlex.quote(folder)
+    await _run(
+        sandbox,
+        f"mkdir -p -- {above} && test ! -d {shlex.quote(where)} &&"
+        f" {{ test -w {above} || {{ echo its folder cannot be written to; false; }}; }}",
+        path,
+    )
     part = f"{folder}/.{PurePosixPath(where).name[:100]}.{CREATOR}-{secrets.token_hex(4)}"
     own, target = shlex.quote(part), shlex.quote(where)
     try:

@@ -122,6 +122,8 @@ def test_writefile_saves_the_bytes_of_the_cell(kernel: Kernel) -> None:
     assert cell.result == repr(body + "last\n")
     assert kernel.run("%%sandbox bash\nls -A ~/deep/er").stdout == "file.txt\n"
     assert "it is a folder" in kernel.run("%%sandbox writefile ~/deep\nx").traceback
+    refused = kernel.run("%%sandbox writefile /proc/none\nx").traceback
+    assert "'/proc/none' cannot be written: its folder cannot be written to" in refused
     assert kernel.run("%%sandbox writefile\nx").ename == "SandboxUsageError"
     # Run where it stands.
     kernel.run("%%sandbox writefile ~/deep/helper.py\ndef value():\n    return 1 / 0\n")
