@@ -71,7 +71,7 @@ class Channel:
     def __init__(self, error: Exception | None = None, seconds: float = 0.0) -> None:
         self.error, self.seconds = error, seconds
 
-    async def execute(self, *_: Any, **__: Any) -> Done:
+    async def begin(self, *_: Any, **__: Any) -> Done:
         await asyncio.sleep(self.seconds)
         if self.error is not None:
             raise self.error
