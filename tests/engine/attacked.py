@@ -35,8 +35,8 @@ guard._check_encoding = lambda request: None
 class Runner(web.AppRunner):
     def __init__(self, app, **kwargs):
         super().__init__(app, **{**kwargs, "auto_decompress": True, "max_field_size": 64 << 20})
-from daytona_magics.engine import daemon
-daemon.web = type("web", (), {**vars(web), "AppRunner": Runner})
+from daytona_magics.engine import front
+front.web = type("web", (), {**vars(web), "AppRunner": Runner})
 multipart.content_disposition = lambda name, path: f'form-data; name="{name}"; filename="{path}"'
 """
 
