@@ -47,6 +47,7 @@ IMPORTS = (
     "daytona_magics.engine.cli",
     "daytona_magics.engine.daemon",
     "daytona_magics.engine.front",
+    "daytona_magics.engine.front",
 )
 #: The SDK imports what these need when they are asked for.
 LATE = (
