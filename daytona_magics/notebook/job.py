@@ -12,7 +12,7 @@ import asyncio
 import html
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 SOON, LATER, EARLY, TAIL, LINES = 0.5, 2.0, 10.0, 4096, 8
 _ENDS = {"ok": "ok", "error": "failed", "timeout": "failed", "died": "failed", "interrupted": "stopped"}
 _serial = 0
+#: By job, the displays with its card: whichever handle sees its end, all of them say so.
+_shown: dict[str, list[str]] = {}
 
 
 class Job:
@@ -132,7 +134,7 @@ class Job:
             f"waiting for job {self.id}",
             cancelled=f"stopped waiting; job {self.id} runs on in the sandbox",
         )
-        self._draw()
+        self._draw_all()
         return self
 
     async def _ended(self, timeout: float | None) -> None:
@@ -166,7 +168,7 @@ class Job:
             return did
 
         did = clean(wait(lambda tell: end(), f"cancelling job {self.id}", cancelled="it may be running on"))
-        self._draw()
+        self._draw_all()
         return did
 
     # -- output ------------------------------------------------------------------------------------------
@@ -305,6 +307,7 @@ class Job:
             return
         publish_display_data(self._bundle(), transient={"display_id": name})
         self._displays.append(name)
+        _shown.setdefault(self.full_id, []).append(name)
         with suppress(RuntimeError):  # no loop: a shell that runs none between cells
             self._main = asyncio.get_running_loop()
         self.watch()
@@ -352,9 +355,17 @@ class Job:
             return
         bundle = self._bundle()
         if bundle != self._drawn:
-            self._drawn = bundle
-            for name in self._displays:
-                shell.display_pub.publish(bundle, transient={"display_id": name}, update=True)
+            self._publish(shell, bundle, self._displays)
+
+    def _draw_all(self) -> None:
+        """Redraw the cards that other handles of it have shown, too; on the main thread."""
+        if (shell := in_kernel()) is not None:
+            self._publish(shell, self._bundle(), _shown.get(self.full_id, ()))
+
+    def _publish(self, shell: Any, bundle: dict[str, str], names: Iterable[str]) -> None:
+        self._drawn = bundle
+        for name in names:
+            shell.display_pub.publish(bundle, transient={"display_id": name}, update=True)
 
 
 def _plain(text: str) -> str:

@@ -83,6 +83,10 @@ def standing(binding: Binding) -> Standing:
 
 async def asked(binding: Binding) -> Standing:
     """How it stands, after asking the endpoint; nothing is created or started."""
+    known = standing(binding)
+    if known.state == "unreachable":
+        # Asking would start an engine.
+        return known
     try:
         await actions.look(binding, Silent())
     except SandboxError:

@@ -321,3 +321,14 @@ def test_killed_under_a_job(kernel: Kernel, name: str) -> None:
 def victims(kernel: Kernel, name: str) -> list[int]:
     engine = int(str(kernel.run("from daytona_magics.engine import address\naddress.find().pid").result))
     return [engine] if name == "engine" else [pid for found, pid in below(engine) if found == name]
+
+
+def test_whoever_waits_for_a_job_redraws_its_card(kernel: Kernel) -> None:
+    """Where one cell follows the other, nothing is drawn between them."""
+    cells = [kernel.send(code) for code in ("%%sandbox --bg\nimport time; time.sleep(1)", "%sandbox wait")]
+    begun, waited = (kernel.finish(cell) for cell in cells)
+    name = next(c["transient"]["display_id"] for kind, c, _ in begun.messages if kind == "display_data")
+    drawn = [c for kind, c, _ in waited.messages if kind == "update_display_data"]
+    texts = [c["data"]["text/plain"] for c in drawn if c["transient"]["display_id"] == name]
+    assert "[running]" in begun.bundles()[0]["text/plain"], begun
+    assert texts and "[ok]" in texts[-1], waited

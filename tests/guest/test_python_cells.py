@@ -255,6 +255,7 @@ def test_cell_cwd_and_env_are_for_that_cell_only(client: Client, guest: Guest) -
     assert client.run("os.getcwd(), 'DM_E' in os.environ").result == repr((guest.home, False))
     run = client.run("1", cwd="/nowhere")
     assert run.status == "error" and run.error["ename"] == "FileNotFoundError"
+    assert run.error["evalue"] == "--cwd /nowhere: there is no such folder, or it cannot be entered"
 
 
 def test_threads_and_multiprocessing(client: Client) -> None:

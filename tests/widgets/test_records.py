@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import types
 from typing import Any
 
@@ -117,5 +118,14 @@ def test_an_engine_that_ended_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
     binding: Any = Bound("started", endpoint=types.SimpleNamespace(kind="embedded", api_key=KEY))
     monkeypatch.setattr("daytona_magics.engine.places.live_record", dict)
     assert watching.standing(binding).state == "started"
+    asked: list[object] = []
+
+    async def ask(tie: object, tell: object) -> None:
+        asked.append(tie)
+
+    monkeypatch.setattr("daytona_magics.sandboxes.actions.look", ask)
+    assert asyncio.run(watching.asked(binding)).state == "started" and asked == [binding]
     monkeypatch.setattr("daytona_magics.engine.places.live_record", lambda: None)
     assert watching.standing(binding).state == "unreachable"
+    # To ask would start another one.
+    assert asyncio.run(watching.asked(binding)).state == "unreachable" and asked == [binding]

@@ -395,9 +395,10 @@ def _apply(cwd: str | None, env: dict[str, str], restore: list[Any]) -> None:
         here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.chdir(os.path.expanduser(cwd))
-        except OSError:
+        except OSError as error:
             os.close(here)
-            raise
+            said = "--cwd %s: there is no such folder, or it cannot be entered" % cwd
+            raise type(error)(said) from None
 
         def directory() -> None:
             os.fchdir(here)
