@@ -88,6 +88,40 @@ def test_first_press_ends_the_cell_and_what_it_started(client: Client, kind: str
     assert client.run("kept").result == "'yes'"
 
 
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [
+        *(("os.close", number) for number in range(1, 5)),
+        ("threading.Thread.start", 1),
+        ("threading.Thread.join", 1),
+    ],
+)
+def test_an_interrupt_while_a_command_is_begun_or_ended_is_one(
+    client: Client, place: str, number: int
+) -> None:
+    """At whatever line it comes: what was closed is not closed again, what never ran is not waited for."""
+    module, _, name = place.rpartition(".")
+    press = """
+    import os, threading
+    where, name = %s, %r
+    real, calls = getattr(where, name), []
+    def pressed(*given):
+        done = real(*given)
+        calls.append(given)
+        if len(calls) == %d:
+            raise KeyboardInterrupt
+        return done
+    setattr(where, name, pressed)
+    try:
+        get_ipython().system("true")
+    finally:
+        setattr(where, name, real)
+    """
+    run = client.run(press % (module, name, number))
+    assert run.status == "interrupted" and run.error["ename"] == "KeyboardInterrupt", run.error
+    assert client.run("import subprocess; subprocess.run('true').returncode").result == "0"
+
+
 def test_what_starts_another_one_in_its_last_moment_does_not_leave_it_behind(client: Client) -> None:
     last = "trap 'sleep 61.%s & exit' TERM; trap '' INT; while :; do sleep 0.01; done"
     run, mark = begin(

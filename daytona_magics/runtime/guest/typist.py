@@ -53,10 +53,12 @@ class Typist:
         self._thread: threading.Thread | None = None
         self._echo = b""
         self.stdin: int | None = None
+        self._ours = -1
         try:
             self._end, self.stdin = os.openpty()
         except OSError:
             return
+        self._ours = self.stdin
         os.set_blocking(self._end, False)
         self._name = os.ttyname(self.stdin)
 
@@ -66,19 +68,25 @@ class Typist:
     def attend(self, pid: int) -> None:
         """The command runs: look after it."""
         if self.stdin is not None:
-            os.close(self.stdin)
             self._thread = threading.Thread(target=self._look_after, args=(pid,), daemon=True)
             self._thread.start()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the command's end. An interrupt may come at any line: it is never closed a second time."""
+        stdin, self._ours = self._ours, -1
+        if stdin >= 0:
+            os.close(stdin)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        if self._thread is not None:
+        # One whose start was interrupted ends without touching anything, and cannot be joined.
+        if self._thread is not None and self._thread.is_alive():
             # A question that is open is withdrawn, which its thread does within a moment.
             self._thread.join()
-        elif self.stdin is not None:
-            os.close(self.stdin)
+        self._let_go()
         if self.stdin is not None:
             self._drain()
             os.close(self._end)
