@@ -7,7 +7,7 @@ from typing import Any
 from daytona_magics import sandboxes
 from daytona_magics.errors import SandboxError, SandboxUsageError
 from daytona_magics.magics import line_git_sync
-from daytona_magics.magics.line_lifecycle import when
+from daytona_magics.magics.handles import when
 from daytona_magics.notebook.card import Table, counted, duration
 from daytona_magics.notebook.status import note, wait
 from daytona_magics.sandboxes import actions, reaping

@@ -6,7 +6,7 @@ from typing import Any
 
 from daytona_magics import sandboxes
 from daytona_magics.errors import SandboxUsageError
-from daytona_magics.magics.line_lifecycle import Handle, SilentHandle, when
+from daytona_magics.magics.handles import Handle, SilentHandle, when
 from daytona_magics.notebook.card import Card, Table, size
 from daytona_magics.notebook.status import Teller, wait
 from daytona_magics.sandboxes import states

@@ -16,7 +16,7 @@ from traitlets.config import Config, Configurable
 from daytona_magics.config import SandboxConfig, level_at_least, make_config
 from daytona_magics.engine import address
 from daytona_magics.errors import EndpointError, IsolationUnavailable
-from daytona_magics.magics import line_lifecycle
+from daytona_magics.magics import handles
 from daytona_magics.runtime.transport import is_loopback
 from daytona_magics.sandboxes import client as sdk
 from daytona_magics.sandboxes import endpoint
@@ -217,18 +217,18 @@ def test_what_a_level_leaves_open_is_one_sentence() -> None:
 def test_the_card_says_how_far_a_limit_holds_and_what_can_be_reached() -> None:
     box = SimpleNamespace(cpu=2, memory=1, disk=3, network_block_all=False)
     limits = {"cpu": {"state": "approximated"}, "memory": {"state": "enforced"}}
-    assert line_lifecycle._size(box, None) == "2 CPU, 1 GiB memory, 3 GiB disk"
-    assert line_lifecycle._size(box, limits) == (
+    assert handles.size(box, None) == "2 CPU, 1 GiB memory, 3 GiB disk"
+    assert handles.size(box, limits) == (
         "2 CPU (approximated), 1 GiB memory (enforced), 3 GiB disk (advisory)"
     )
-    assert "public addresses" in line_lifecycle.network(box, {"way_out": "x"}, "embedded")
-    assert line_lifecycle.network(box, None, "embedded") == "none"
-    assert line_lifecycle.network(box, None, "self-hosted") == ""
-    assert "tiers 1 and 2" in line_lifecycle.network(box, None, "cloud")
+    assert "public addresses" in handles.network(box, {"way_out": "x"}, "embedded")
+    assert handles.network(box, None, "embedded") == "none"
+    assert handles.network(box, None, "self-hosted") == ""
+    assert "tiers 1 and 2" in handles.network(box, None, "cloud")
     box.domain_allow_list = "pypi.org"
-    assert line_lifecycle.network(box, None, "cloud") == "only pypi.org"
+    assert handles.network(box, None, "cloud") == "only pypi.org"
     box.network_block_all = True
-    assert line_lifecycle.network(box, {"way_out": "x"}, "embedded") == "blocked"
+    assert handles.network(box, {"way_out": "x"}, "embedded") == "blocked"
 
 
 def test_titles() -> None:

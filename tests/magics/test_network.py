@@ -7,7 +7,7 @@ import pytest
 from daytona_magics.engine.proxy.policy import parse_domains
 from daytona_magics.errors import SandboxUsageError
 from daytona_magics.magics import grammar
-from daytona_magics.magics.line_lifecycle import network
+from daytona_magics.magics.handles import network
 from daytona_magics.magics.line_network import reach, sort_entries
 from daytona_magics.magics.parser import parse
 from daytona_magics.sandboxes.network import GROUPS, spelled_out
