@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -173,12 +174,14 @@ _OWN = os.readlink("/proc/self/ns/pid")
 
 
 def wait_for_server(image: Image, ended: threading.Event) -> dict[str, Any]:
-    """The record Jupyter Server writes once it listens."""
+    """The record of a Jupyter Server that listens; it is written a little before."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not ended.is_set():
         for record in image.home.glob(".local/share/jupyter/runtime/jpserver-*.json"):
-            with contextlib.suppress(ValueError):  # half written
-                return dict(json.loads(record.read_text()))
+            with contextlib.suppress(ValueError, OSError):  # half written, not yet there
+                found = dict(json.loads(record.read_text()))
+                socket.create_connection(("127.0.0.1", found["port"]), 5).close()
+                return found
         time.sleep(0.1)
     raise AssertionError("no Jupyter Server")
 

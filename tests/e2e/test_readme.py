@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -67,12 +68,14 @@ def clone() -> Iterator[tuple[Path, dict[str, str]]]:
 
 
 def wait_for_server(home: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, str]:
-    """The record Jupyter Server writes once it listens."""
+    """The record of a Jupyter Server that listens; it is written a little before."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         for record in home.glob(".local/share/jupyter/runtime/jpserver-*.json"):
-            with contextlib.suppress(ValueError):  # half written
-                return dict(json.loads(record.read_text()))
+            with contextlib.suppress(ValueError, OSError):  # half written, not yet there
+                found = dict(json.loads(record.read_text()))
+                socket.create_connection(("127.0.0.1", found["port"]), 5).close()
+                return found
         assert process.poll() is None, f"the command ended early:\n{log.read_text()[-3000:]}"
         time.sleep(0.2)
     raise AssertionError(f"no Jupyter Server after {START_SECONDS} s:\n{log.read_text()[-3000:]}")

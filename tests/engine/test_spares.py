@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import time
+import types
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 from daytona import CreateSandboxFromSnapshotParams, Daytona
 
+from daytona_magics.engine.life import spares
 from tests.engine_process import IsolatedEngine, isolated_engine
 
 HEADER = "X-Daytona-Magics-Spare"
@@ -221,3 +224,93 @@ def test_without_it_nothing_is_kept() -> None:
         box = asking(engine, "mine").create()
         time.sleep(1)
         assert folders(engine) == [box.id]
+
+
+def test_a_name_that_is_taken_costs_no_spare(engine: IsolatedEngine, daytona: Daytona) -> None:
+    daytona.create(CreateSandboxFromSnapshotParams(name="taken"))
+    spare = prepared(engine)
+    for _ in range(2):
+        with pytest.raises(Exception, match="already exists"):
+            daytona.create(CreateSandboxFromSnapshotParams(name="taken"))
+    assert daytona.create().id == spare
+
+
+class Box:
+    """Stands for a sandbox's process."""
+
+    alive = True
+
+    def __init__(self) -> None:
+        self.toolbox, self.ended = self, False
+
+    async def upload(self, path: str, data: Any) -> None:
+        """Nothing is kept."""
+
+    async def execute(self, command: str, timeout: float) -> Any:
+        return types.SimpleNamespace(exit_code=0)
+
+    def add_exit_callback(self, callback: Any) -> None:
+        """It ends when it is told to."""
+
+    async def kill(self) -> None:
+        self.ended = True
+
+
+class House:
+    """Stands for what starts sandboxes; the layers and the sizes they get can be changed."""
+
+    def __init__(self) -> None:
+        self.newest, self.size, self.boxes = Path("first"), 1, list[Box]()
+        self.system = self.limiter = self
+        self.launcher = types.SimpleNamespace(level="L3")
+        self.made_whole = asyncio.Event()
+
+    def give(self, record: Any, named: None) -> None:
+        record.cpu = self.size
+
+    async def current(self) -> Path:
+        return self.newest
+
+    async def whole(self) -> None:
+        await self.made_whole.wait()
+
+    async def set_aside(self, record: Any) -> Any:
+        return record
+
+    def forget_aside(self, record: Any) -> None:
+        """It has no files."""
+
+    def prepare_home(self, record: Any) -> None:
+        """It needs none."""
+
+    def ended(self, id: str) -> None:
+        """Nothing is left."""
+
+    async def spawn(self, record: Any) -> Box:
+        self.boxes.append(Box())
+        return self.boxes[-1]
+
+
+async def test_one_that_nobody_would_get_any_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's layers are made whole behind the first sandboxes; room on the disk decides about sizes."""
+    monkeypatch.setattr(spares, "AFTER", 0.0)
+    monkeypatch.delenv("DAYTONA_MAGICS_SPARE", raising=False)
+    house: Any = House()
+    kept = spares.Spares(house, house)
+
+    async def one_more(count: int) -> None:
+        while len(house.boxes) < count or not kept.ready("key"):
+            await asyncio.sleep(0.001)
+        assert [box.ended for box in house.boxes] == [True] * (count - 1) + [False]
+
+    assert kept.want("key", spares.Recipe("key", "file", b"", "true"))
+    await one_more(1)
+    house.newest = Path("whole")
+    assert not kept.ready("key")
+    house.made_whole.set()
+    await one_more(2)
+    house.size = 2
+    assert not kept.ready("key") and kept.want("key")
+    await one_more(3)
+    assert await kept.let_go() and house.boxes[-1].ended and not await kept.let_go()
+    await kept.close()

@@ -50,7 +50,14 @@ async def create(request: web.Request) -> web.Response:
         if origin.options.get("linkedSandbox"):
             raise ApiError(400, f"Sandbox {origin.name} is itself linked to another sandbox")
         template.options["linkedSandbox"] = origin.id
-    sandboxes.limiter.give(template, SNAPSHOTS.get(body.get("snapshot") or ""))
+    named = SNAPSHOTS.get(body.get("snapshot") or "")
+    try:
+        sandboxes.limiter.give(template, named)
+    except ApiError as error:
+        # What is kept ready is in nobody's way.
+        if error.status != 503 or not await sandboxes.spares.let_go():
+            raise
+        sandboxes.limiter.give(template, named)
     return answer(request, await sandboxes.create(template, request.headers.get(spares.HEADER, "")))
 
 

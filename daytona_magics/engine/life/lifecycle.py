@@ -145,11 +145,14 @@ class Sandboxes:
         async with self._registry.lock:
             self._check_open()
             self._starter.policy(template)
-            self._registry.check_name(template.name)
             if (spare := self.spares.take(template, key)) is None:
                 sandbox = await self._registry.reserve(template)
             else:
-                sandbox = self._registry.adopt(spare.record, template)
+                try:
+                    sandbox = await self._registry.adopt(spare.record, template)
+                except BaseException:
+                    await self.spares.give_back(spare)
+                    raise
         async with sandbox.lock:
             if spare is not None:
                 await self._begin(sandbox, spare.process)

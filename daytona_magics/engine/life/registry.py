@@ -13,7 +13,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,7 +98,7 @@ class Registry:
         """
         self.check_name(template.name)
         record = self._with_place(template)
-        await self._insert(record)
+        await self._write(self._database.insert, record)
         sandbox = self._by_id[record.id] = Sandbox(record)
         return sandbox
 
@@ -108,7 +108,7 @@ class Registry:
             record = self._with_place(template)
             self._aside[record.id] = record
             try:
-                await self._insert(record)
+                await self._write(self._database.insert, record)
             except BaseException:
                 del self._aside[record.id]
                 raise
@@ -119,20 +119,24 @@ class Registry:
         self._aside.pop(record.id, None)
         self._disposal.forget(record)
 
-    def adopt(self, aside: SandboxRecord, template: SandboxRecord) -> Sandbox:
-        """Have one that was set aside become what ``template`` asks for; its row is still to be written.
+    async def adopt(self, aside: SandboxRecord, template: SandboxRecord) -> Sandbox:
+        """Have one that was set aside become what ``template`` asks for. `lock` is held.
 
-        `lock` is held, and the name is free (`check_name`).
+        Raises:
+            ApiError: 409 when the name is taken, also by one that is being removed.
         """
         labels = {**template.labels, ISOLATION_LABEL: self._launcher.level}
         record = replace(
             template,
             id=aside.id,
             name=template.name or aside.id,
+            state="creating",
             home=aside.home,
             uid=aside.uid,
             labels=labels,
         )
+        self.check_name(template.name)
+        await self._write(self._database.update, record)
         del self._aside[aside.id]
         sandbox = self._by_id[record.id] = Sandbox(record)
         return sandbox
@@ -152,9 +156,10 @@ class Registry:
             template, id=sandbox_id, name=name, state="creating", home=home, uid=uid, labels=labels
         )
 
-    async def _insert(self, record: SandboxRecord) -> None:
+    @staticmethod
+    async def _write(how: Callable[[SandboxRecord], Awaitable[None]], record: SandboxRecord) -> None:
         try:
-            await self._database.insert(record)
+            await how(record)
         except sqlite3.IntegrityError as error:
             raise ApiError(409, f"Sandbox with name {record.name} already exists") from error
 

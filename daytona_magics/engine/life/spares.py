@@ -74,6 +74,7 @@ class Spares:
         self._recipe: Recipe | None = None
         self._ready: Spare | None = None
         self._making: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._closed = os.environ.get("DAYTONA_MAGICS_SPARE") == "0"
 
     def want(self, key: str, recipe: Recipe | None = None) -> bool:
@@ -89,35 +90,58 @@ class Spares:
         return True
 
     def ready(self, key: str) -> bool:
-        """Whether there is one for who names this key."""
-        return self._ready is not None and self._ready.key == key
+        """Whether there is one for who names this key, and who asks for nothing special."""
+        spare = self._ready
+        return spare is not None and spare.key == key and self._is_usual(spare)
+
+    def _is_usual(self, spare: Spare) -> bool:
+        """Whether it still is what a creation without wishes gets: defaults and system layers may change."""
+        usual = SandboxRecord("", "", "creating", "", cpu=0, memory=0, disk=0)
+        try:
+            self._starter.limiter.give(usual, None)
+        except ApiError:
+            # There is no room for another one.
+            return True
+        return spare.layers == self._starter.system.newest and _sizes(spare.record) == _sizes(usual)
 
     def take(self, template: SandboxRecord, key: str) -> Spare | None:
         """The spare, for somebody who names its key and asks for what it can become; it is theirs now."""
         spare = self._ready
         if spare is None or spare.key != key or not spare.process.alive:
             return None
-        sizes = [(record.cpu, record.memory, record.disk) for record in (template, spare.record)]
         special = template.env or template.options.get("outboundProxyUrl")
-        if special or sizes[0] != sizes[1] or spare.layers != self._starter.system.newest:
+        other = _sizes(template) != _sizes(spare.record) or spare.layers != self._starter.system.newest
+        if special or other:
             return None
         self._ready = None
         return spare
 
+    async def give_back(self, spare: Spare) -> None:
+        """It was not taken after all."""
+        if self._ready is None and spare.process.alive and not self._closed:
+            self._ready = spare
+        else:
+            await self._end(spare.record, spare.process)
+
+    async def let_go(self) -> bool:
+        """End the one there is, as room is needed; False when there is none."""
+        if self._ready is None:
+            return False
+        spare, self._ready = self._ready, None
+        await self._end(spare.record, spare.process)
+        return True
+
     async def close(self) -> None:
         """Make no more, and end the one there is."""
         self._closed = True
-        if self._making is not None:
-            self._making.cancel()
-            await asyncio.gather(self._making, return_exceptions=True)
-        if self._ready is not None:
-            spare, self._ready = self._ready, None
-            await self._end(spare.record, spare.process)
+        for task in (self._renewing, self._making):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self.let_go()
 
     async def _make(self, recipe: Recipe) -> None:
-        if self._ready is not None:
-            spare, self._ready = self._ready, None
-            await self._end(spare.record, spare.process)
+        await self.let_go()
         await asyncio.sleep(AFTER)
         try:
             record = SandboxRecord("", "", "creating", "", cpu=0, memory=0, disk=0)
@@ -129,8 +153,9 @@ class Spares:
         process: SandboxProcess | None = None
         try:
             await asyncio.to_thread(self._starter.prepare_home, record)
+            # Asked for before the start: one on older layers than it says would be given away with them.
+            layers = await self._starter.system.current()
             process = await self._starter.spawn(record)
-            layers = self._starter.system.newest
             await process.toolbox.upload(recipe.path, _whole(recipe.data))
             done = await process.toolbox.execute(recipe.command, timeout=COMMAND_SECONDS)
             if done.exit_code:
@@ -144,6 +169,14 @@ class Spares:
         else:
             self._ready = Spare(record, process, layers, recipe.key)
             process.add_exit_callback(self._lost)
+            if self._renewing is None or self._renewing.done():
+                self._renewing = asyncio.ensure_future(self._renew(recipe.key))
+
+    async def _renew(self, key: str) -> None:
+        """The first sandboxes of an engine may be on layers that are still made whole: one more, then."""
+        await asyncio.shield(self._starter.system.whole())
+        if self._ready is not None:
+            self.want(key)
 
     def _lost(self, process: SandboxProcess) -> None:
         """It ended before anybody wanted it."""
@@ -161,6 +194,10 @@ class Spares:
                 return
             self._starter.ended(record.id)
         self._registry.forget_aside(record)
+
+
+def _sizes(record: SandboxRecord) -> tuple[float, float, float]:
+    return record.cpu, record.memory, record.disk
 
 
 async def _whole(data: bytes) -> AsyncIterator[bytes]:
