@@ -365,6 +365,9 @@ class Link:
             self._hello.set_result(message)
 
     def _reply(self, message: Reply) -> None:
+        if message.get("req") is None:
+            # To what was told, not asked: nobody waits for it.
+            return
         asked = self._requests.pop(decode.integer(message, "req"), None)
         if asked is None or asked.future.done():
             return

@@ -69,6 +69,36 @@ async def test_closing_deletes_the_terminal_and_leaves_the_guest(
     assert int(str(done.result).strip()) >= 1
 
 
+async def test_tidying_up_what_the_guest_does_not_know_disturbs_no_cell(
+    cells: Cells, channel: Channel
+) -> None:
+    """The output of a cell of the guest before, say; there are refusals and answers that nobody waits for."""
+    await channel.open()
+    link = channel._link
+    assert link is not None
+    running = asyncio.create_task(cells.run("import time; time.sleep(0.5)\nprint('ran')"))
+    for _ in range(3):
+        channel.forget_soon("nobody-knows-it")
+        link.tell("forget", id="nobody-knows-it")
+        link._send({"op": "forget", "id": "nobody-knows-it"})
+        link._send({"op": "look at this"})
+        await asyncio.sleep(0.05)
+    assert (await running).out == "ran\n" and channel._link is link and link.alive
+
+
+async def test_a_value_is_one_whatever_other_threads_show(cells: Cells) -> None:
+    await cells.run(
+        "import threading, time\nfrom IPython.display import display\nover = threading.Event()\n"
+        "def show():\n    while not over.is_set(): display(1)\n"
+        "thread = threading.Thread(target=show)\nthread.start()"
+    )
+    for number in range(60):
+        ran = await cells.run(f"{number}")
+        values = [event.data["text/plain"] for event in ran.events if isinstance(event, Result)]
+        assert values == [str(number)]
+    await cells.run("over.set(); thread.join()")
+
+
 async def test_a_hundred_thousand_lines_in_order(cells: Cells) -> None:
     ran = await cells.run("for i in range(100_000): print(i, 'some words on every line')")
     assert ran.out == "".join(f"{i} some words on every line\n" for i in range(100_000))

@@ -108,11 +108,12 @@ class Server:
         except ValueError as error:
             reply.update(ok=False, error="bad-request", message=str(error))
         else:
-            # Who does not say what number its answer should have wants none.
-            if answer is None or "req" not in request:
+            if answer is None:
                 return
             reply.update(answer)
-        client.send(reply)
+        # Who does not say what number its answer should have wants none, not even a refusal.
+        if "req" in request:
+            client.send(reply)
 
     def _find(self, request: dict[str, Any]) -> Execution:
         name = request.get("id")

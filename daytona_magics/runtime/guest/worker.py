@@ -9,6 +9,7 @@ import __future__
 
 # The C module under signal, whose functions make an enumeration's member of each number.
 import _signal  # type: ignore[import-not-found]
+import _thread
 import ast
 import builtins
 import functools
@@ -16,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import sys
 import traceback
@@ -77,6 +79,7 @@ class Session:
         self.number = 0  # of the running cell in its notebook
         self.display_error: Exception | None = None
         self.behind_error: list[dict[str, Any]] = []  # outputs that follow the display error
+        self._early = False  # an interrupt came for the cell that is read next
         self._value = b""  # message with the cell's value, which its end follows at once
         self._filename = ""
         self._first_line = 1
@@ -144,7 +147,8 @@ class Session:
     def send_last(self, message: dict[str, Any]) -> None:
         """Send the value of the cell: together with the cell's end, when only that is still to come."""
         body = _body(message)
-        if len(body) <= _SMALL and os.getpid() == self._pid:
+        # Another thread may send as well, and before the end: then it goes at once.
+        if len(body) <= _SMALL and os.getpid() == self._pid and not _thread._count():
             self._value = body
         else:
             self._writer.message(body)
@@ -175,12 +179,21 @@ class Session:
             if job is not None and "look" in job:
                 self._writer.message(b"L" + completing.answer(self.namespace, self._helper, job["look"]))
             if job is None or "code" not in job:
+                self._early = False
                 continue  # the answer to a question of a cell that has ended
             report = self._guarded(job)
             end = b"D" + json.dumps(report).encode("utf-8", "surrogatepass")
             value, self._value = self._value, b""
             self._writer.message(*filter(None, (value, end)))
-            offering.settle(self._commands.fd, report["status"] == "ok")
+            # The supervisor has told the next cell to run already: an interrupt now is for that one.
+            _handle(signal.SIGINT, self._interrupted_early)
+            try:
+                offering.settle(self._commands.fd, report["status"] == "ok")
+            finally:
+                _handle(signal.SIGINT, _ignore)
+
+    def _interrupted_early(self, number: int, frame: object) -> None:
+        self._early = bool(select.select([self._commands.fd], [], [], 0)[0])
 
     def _guarded(self, job: dict[str, Any]) -> dict[str, Any]:
         """Run one job; SIGINT means KeyboardInterrupt inside the cell and nothing outside of it."""
@@ -188,6 +201,9 @@ class Session:
         try:
             try:
                 _handle(signal.SIGINT, self._user_handler)
+                early, self._early = self._early, False
+                if early:
+                    raise KeyboardInterrupt
                 report = self._run_here(job)
             finally:
                 handler = _handle(signal.SIGINT, _ignore)
