@@ -37,8 +37,6 @@ async def execute(
     request: ExecRequest,
     sink: Callable[[Event], None],
     window: FlowWindow,
-    *,
-    keep_above: float = float("inf"),
 ) -> Done:
     """Execute on the tie's channel, with signs of activity while it runs.
 
@@ -48,13 +46,12 @@ async def execute(
         request: the cell.
         sink: hears what the cell does, on the loop thread.
         window: bounds what waits between the channel and the sink.
-        keep_above: as :meth:`Channel.execute` has it.
 
     Raises:
         SandboxGone: the sandbox was deleted meanwhile.
         SandboxUnreachable: the connection was lost for good; the message says what became of the sandbox.
     """
-    return await begin(tie, channel, request, sink, window, keep_above=keep_above)
+    return await begin(tie, channel, request, sink, window)
 
 
 def begin(
@@ -66,7 +63,11 @@ def begin(
     *,
     keep_above: float = float("inf"),
 ) -> Coroutine[Any, Any, Done]:
-    """Like :func:`execute`, on the loop thread: the cell leaves at once (see :meth:`Channel.begin`)."""
+    """Like :func:`execute`, on the loop thread: the cell leaves at once (see :meth:`Channel.begin`).
+
+    Args:
+        keep_above: as :meth:`Channel.execute` has it.
+    """
 
     def watched(event: Event) -> None:
         if isinstance(event, Reconnecting) and event.attempt == 2:
